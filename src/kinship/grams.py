@@ -1,0 +1,152 @@
+"""Grams: what one pass over the checkpoints leaves behind, and every figure of kinship follows from."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import UserError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A compared tensor: its kind (one of kinds.KINDS), decoder layer (None outside the layers) and elements."""
+
+    name: str
+    kind: str
+    layer: int | None
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """Inner products of the base and of every model's delta (its weights minus the base's), tensor by tensor.
+
+    Row and column 0 belong to the base's own weights, row 1 + i to the delta of `names[i]`. NaN stands for what was
+    never measured (see `measure`). Treat the arrays as read-only.
+
+    Attributes:
+        names: the n models, without the base.
+        tensors: the T tensors, in the order of the arrays.
+        gram: float64 [T, n + 1, n + 1], symmetric.
+        sums: float64 [T, n + 1], the sum of each one's elements.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+    gram: np.ndarray
+    sums: np.ndarray
+
+    def __post_init__(self) -> None:
+        rows = len(self.names) + 1
+        wanted = (len(self.tensors), rows, rows)
+        if self.gram.shape != wanted or self.sums.shape != wanted[:2]:
+            raise ValueError(f"gram [T, n + 1, n + 1] should be {wanted}, is {self.gram.shape}; sums {self.sums.shape}")
+
+    @property
+    def count(self) -> np.ndarray:
+        """int64 [T], the elements of each tensor."""
+        return np.array([tensor.count for tensor in self.tensors], dtype=np.int64)
+
+    def total(self) -> Totals:
+        """Everything added up over the tensors."""
+        return Totals(self.gram.sum(axis=0), self.sums.sum(axis=0), int(self.count.sum()))
+
+    def select(self, *, layer: int | None = None, kind: str | None = None) -> Grams:
+        """The same models on some tensors only: those of a decoder layer, of a kind, or of both.
+
+        Raises UserError if there is no such tensor.
+        """
+        keep = [
+            i
+            for i, tensor in enumerate(self.tensors)
+            if (layer is None or tensor.layer == layer) and (kind is None or tensor.kind == kind)
+        ]
+        if not keep:
+            what = " and ".join(f"{k} {v}" for k, v in (("layer", layer), ("kind", kind)) if v is not None)
+            raise UserError(f"no tensor of {what}; there are the layers {self.layers()} and the kinds {self.kinds()}")
+        return replace(self, tensors=tuple(self.tensors[i] for i in keep), gram=self.gram[keep], sums=self.sums[keep])
+
+    def layers(self) -> list[int]:
+        """The decoder layers that occur, in order."""
+        return sorted({tensor.layer for tensor in self.tensors if tensor.layer is not None})
+
+    def kinds(self) -> list[str]:
+        """The kinds that occur, in the order of their first tensor."""
+        return list(dict.fromkeys(tensor.kind for tensor in self.tensors))
+
+    def of(self, names: Sequence[str]) -> Grams:
+        """The same for some of the models, in the order given; UserError for a name that was not measured."""
+        unknown = [name for name in names if name not in self.names]
+        if unknown:
+            raise UserError(f"no model {unknown[0]!r} was measured; there are {', '.join(self.names)}")
+        rows = [0, *(1 + self.names.index(name) for name in names)]
+        return replace(self, names=tuple(names), gram=self.gram[:, rows][:, :, rows], sums=self.sums[:, rows])
+
+    def without(self, names: Iterable[str]) -> Grams:
+        """The same without some of the models; names that are unknown do no harm."""
+        gone = set(names)
+        return self.of([name for name in self.names if name not in gone])
+
+    def save(self, path: str | Path) -> None:
+        """Write one .npz file, beside its place first and then renamed, so that a reader finds all of it or none."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            "format": np.array(_FORMAT),
+            "names": np.array(self.names, dtype=np.str_),
+            "tensors": np.array([tensor.name for tensor in self.tensors], dtype=np.str_),
+            "kinds": np.array([tensor.kind for tensor in self.tensors], dtype=np.str_),
+            "layers": np.array([-1 if t.layer is None else t.layer for t in self.tensors], dtype=np.int64),
+            "count": self.count,
+            "gram": self.gram,
+            "sums": self.sums,
+        }
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(beside).replace(path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> Grams:
+        """Read what `save` wrote; FileNotFoundError if it is not there, UserError if it is something else."""
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if int(file["format"]) != _FORMAT:
+                    raise UserError(f"{path}: kinship of format {file['format']}, expected {_FORMAT}; remove it")
+                layers = [None if layer < 0 else int(layer) for layer in file["layers"]]
+                columns = (file["tensors"].tolist(), file["kinds"].tolist(), layers, file["count"].tolist())
+                return cls(
+                    names=tuple(file["names"].tolist()),
+                    tensors=tuple(Tensor(*row) for row in zip(*columns, strict=True)),
+                    gram=file["gram"],
+                    sums=file["sums"],
+                )
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: no stored kinship ({error}); remove it, and it is measured again") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Totals:
+    """Gram matrix [n + 1, n + 1] and sums [n + 1] over `count` elements: all that a metric needs."""
+
+    gram: np.ndarray
+    sums: np.ndarray
+    count: int

@@ -1,0 +1,248 @@
+"""The pass: from checkpoints on disk to Gram matrices."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from src.checkpoint import ITEM_BYTES, Checkpoint, Compared, TensorSpec, compared
+from src.errors import UserError
+from src.kinship import native
+from src.kinship.grams import Grams, Tensor
+from src.kinship.kinds import kind_of, layer_of
+
+_STRETCH = 1 << 20  # elements handed to a thread at a time
+Progress = Callable[[int, int], None]
+
+
+class Kernel(Protocol):
+    """Gram matrix [rows, rows] and sums [rows] of a stretch of one tensor of all models; EOFError(row)."""
+
+    def __call__(
+        self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Specs and open files of every row, the base first; `count` elements from `start` on."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    tensor: int
+    start: int
+    count: int
+    nbytes: int
+
+
+def measure(
+    base: Checkpoint,
+    models: Mapping[str, Checkpoint],
+    *,
+    known: Grams | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Grams:
+    """Read every weight of the base and of the models once, and return their Gram matrices.
+
+    The totals are float64 throughout, and the same bit for bit whatever the number of threads. Memory is a few
+    buffers, whatever the size and number of the models.
+
+    Args:
+        base: the common ancestor.
+        models: at least one model, by the names that the result is to know them by.
+        known: what was measured before against the same base. Its models come first in the result; pairs of theirs
+            are taken over, and only models that are new are computed, against everybody in `models`. Those that are
+            not in `models` stay, with NaN where they meet a new one. Where the compared tensors are no longer the
+            same (a new model has a smaller vocabulary), everything is measured again and these become all NaN.
+        device: "cpu", or a torch device like "cuda".
+        progress: called with (bytes read, bytes to read), now and then and at the end.
+
+    Raises:
+        UserError: tensors that do not match (see `compared`), a model without any change, weights that are not
+            finite, a file that ends early, a known model whose weights have changed, a device that is not there.
+    """
+    if not models:
+        raise UserError("no model to measure; give at least one besides the base")
+    tensors = compared(base, models)
+    if not tensors:
+        raise UserError(f"{base.source}: no float tensor to compare; expected the weights of a language model")
+    described = tuple(Tensor(t.name, kind_of(t.name), layer_of(t.name), t.count) for t in tensors)
+    earlier = known.names if known is not None else ()
+    new = [name for name in models if name not in earlier]
+    if known is not None and known.tensors != described:
+        known, new = None, list(models)
+    if known is not None and not new:
+        return known
+    order = [*(name for name in earlier if name in models), *(name for name in models if name not in earlier)]
+    first = 0 if known is None else 1 + len(order) - len(new)  # rows before it are known, the base's among them
+    gram, sums = _pass(base, [models[name] for name in order], tensors, first, device, progress)
+    _check_finite(sums, order, tensors)
+    _check_changed(gram, order, first)
+    if known is not None:
+        _check_unchanged(known.of(order[: first - 1]), sums)
+    names = (*earlier, *(name for name in order if name not in earlier))
+    return _joined(names, described, known, order, gram, sums, first)
+
+
+def _joined(
+    names: tuple[str, ...],
+    tensors: tuple[Tensor, ...],
+    known: Grams | None,
+    order: Sequence[str],
+    gram: np.ndarray,
+    sums: np.ndarray,
+    first: int,
+) -> Grams:
+    """What was known [T, k + 1, k + 1], and the measured rows of {base, order} from `first` on, under one roof."""
+    rows = 1 + len(names)
+    whole = np.full((len(tensors), rows, rows), np.nan)
+    totals = np.full((len(tensors), rows), np.nan)
+    if known is not None:
+        before = 1 + len(known.names)
+        whole[:, :before, :before], totals[:, :before] = known.gram, known.sums
+    place = np.array([0, *(1 + names.index(name) for name in order)])
+    for row in range(first, len(place)):
+        whole[:, place[row], place] = gram[:, row]
+        whole[:, place, place[row]] = gram[:, row]
+        totals[:, place[row]] = sums[:, row]
+    return Grams(names, tensors, whole, totals)
+
+
+def _pass(
+    base: Checkpoint,
+    models: Sequence[Checkpoint],
+    tensors: Sequence[Compared],
+    first: int,
+    device: str,
+    progress: Progress | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], rows being base and models."""
+    checkpoints = [base, *models]
+    rows = len(checkpoints)
+    specs = [[checkpoint.tensors[t.name] for checkpoint in checkpoints] for t in tensors]
+    stretches = list(_stretches(tensors, specs))
+    make, threads = _kernels(rows, first, device)
+    own = threading.local()
+    watch = _Watch(sum(stretch.nbytes for stretch in stretches), progress)
+
+    with _opened(spec.file for row in specs for spec in row) as handles, ThreadPoolExecutor(threads) as pool:
+
+        def work(stretch: _Stretch) -> tuple[np.ndarray, np.ndarray]:
+            if not hasattr(own, "kernel"):
+                own.kernel = make()
+            row = specs[stretch.tensor]
+            try:
+                result = own.kernel(row, [handles[spec.file] for spec in row], stretch.start, stretch.count)
+            except EOFError as error:
+                spec = row[error.args[0]]
+                raise UserError(
+                    f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again"
+                ) from None
+            watch.add(stretch.nbytes)
+            return result
+
+        gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
+        # In the order of the stretches, whoever computed them: the same totals on every run.
+        for stretch, (products, totals) in zip(stretches, pool.map(work, stretches), strict=True):
+            gram[stretch.tensor] += products
+            sums[stretch.tensor] += totals
+    lower = np.tril(gram)
+    return lower + np.tril(gram, -1).transpose(0, 2, 1), sums
+
+
+def _stretches(tensors: Sequence[Compared], specs: Sequence[Sequence[TensorSpec]]) -> Iterator[_Stretch]:
+    """The compared elements in pieces of at most _STRETCH, in order."""
+    for index, (tensor, row) in enumerate(zip(tensors, specs, strict=True)):
+        width = sum(ITEM_BYTES[spec.dtype] for spec in row)
+        for start in range(0, tensor.count, _STRETCH):
+            count = min(_STRETCH, tensor.count - start)
+            yield _Stretch(index, start, count, count * width)
+
+
+def _kernels(rows: int, first: int, device: str) -> tuple[Callable[[], Kernel], int]:
+    """How to make a kernel for a thread, and how many threads to use."""
+    if device == "cpu" and native.build() is not None:
+        return lambda: native.NativeKernel(rows, first), _processors()
+    from src.kinship import torch_kernel  # a second or two, and only a GPU or a missing compiler needs it
+
+    torch_kernel.check_device(device)
+    return lambda: torch_kernel.TorchKernel(rows, device), 1 if device == "cpu" else 2
+
+
+def _processors() -> int:
+    """Processors that this process may use; more threads than eight would only wait for memory."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable)
+
+
+@contextmanager
+def _opened(files: Iterable[Path]) -> Iterator[dict[Path, int]]:
+    """Each file once, open for reading."""
+    handles: dict[Path, int] = {}
+    try:
+        for file in files:
+            if file not in handles:
+                try:
+                    handles[file] = os.open(file, os.O_RDONLY)
+                except OSError as error:
+                    raise UserError(
+                        f"{file}: cannot be read ({error.strerror}); check that it is still there"
+                    ) from None
+        yield handles
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+class _Watch:
+    """Counts the bytes that all threads have read, and passes them on."""
+
+    def __init__(self, whole: int, progress: Progress | None) -> None:
+        self._whole, self._progress = whole, progress
+        self._done, self._lock = 0, threading.Lock()
+
+    def add(self, nbytes: int) -> None:
+        if self._progress:
+            with self._lock:
+                self._done += nbytes
+                self._progress(self._done, self._whole)
+
+
+def _check_finite(sums: np.ndarray, order: Sequence[str], tensors: Sequence[Compared]) -> None:
+    """Sums of finite weights are finite in float64; the base comes first, since its NaN is in every delta."""
+    for row, name in enumerate(["the base", *order]):
+        wrong = np.flatnonzero(~np.isfinite(sums[:, row]))
+        if len(wrong):
+            raise UserError(
+                f"{name} has NaN or infinite weights, first in {tensors[wrong[0]].name} "
+                f"({len(wrong)} of {len(tensors)} tensors); expected finite ones: leave it out or train it again"
+            )
+
+
+def _check_changed(gram: np.ndarray, order: Sequence[str], first: int) -> None:
+    for row, name in enumerate(order, start=1):
+        if row >= first and not gram[:, row, row].any():
+            raise UserError(
+                f"{name} is unchanged: its delta against the base is zero in every tensor; "
+                "leave it out, or check that this is its base"
+            )
+
+
+def _check_unchanged(known: Grams, sums: np.ndarray) -> None:
+    """The pass reads known models too, and their sums say whether they are still what was measured before."""
+    rows = 1 + len(known.names)
+    allowed = 1e-9 * np.sqrt(known.count[:, None] * np.diagonal(known.gram, axis1=1, axis2=2)) + 1e-300
+    wrong = np.argwhere(np.abs(sums[:, :rows] - known.sums) > allowed)
+    if len(wrong):
+        tensor, row = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))[0]]
+        name = "the base" if row == 0 else known.names[row - 1]
+        raise UserError(
+            f"{name} is not what was measured before (its {known.tensors[tensor].name} has changed); "
+            "forget the stored kinship and measure again"
+        )
