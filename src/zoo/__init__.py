@@ -1,0 +1,76 @@
+"""The embedded family: a tiny base, founders fine-tuned from it, and the lm-eval tasks that tell them apart.
+
+| module | what it is |
+| --- | --- |
+| skills | the questions: drawn from a seed, split for ever into training and test |
+| family | the models: a base on a mix of all skills, a founder for each |
+| tasks | the lm-eval tasks, written beside the models |
+| questions | what lm-eval loads from the folder of tasks to read them |
+
+It shows on two cores, in minutes, what merging does to real families: `build` makes it, `python -m src.zoo FOLDER`
+does the same from the shell.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from src.errors import UserError
+from src.zoo import skills
+
+RECIPE = 1  # raise it whenever a change makes other models or other tasks: folders of an older recipe are rebuilt
+
+FOUNDERS: tuple[str, ...] = tuple(skills.SKILLS)
+TASKS: tuple[str, ...] = tuple(skills.DRAWS)
+
+Progress = Callable[[str, int, int], None]
+
+
+def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progress | None = None) -> None:
+    """Build the family of a seed in `folder`, unless it is there already.
+
+    Writes `base/` and a folder for each of `FOUNDERS` (Hugging Face checkpoints), `tasks/` (YAML and JSONL for lm-eval)
+    and `manifest.json`. Everything is made in a temporary folder beside it and renamed when whole, so what lies at
+    `folder` is always a finished family. A family of another seed, effort or recipe is replaced.
+
+    `effort` scales the training steps (0.05 gives, in seconds, a family that has learned next to nothing); `progress`
+    is called with the stage, and how much of how much of it is done.
+
+    Raises `UserError` where `folder` exists and is no family, and where the seed or the effort makes no sense.
+    """
+    if seed < 0:
+        raise UserError(f"The family's seed is {seed}; it must be 0 or greater.")
+    if not 0 < effort <= 10:
+        raise UserError(
+            f"The effort is {effort}; it must be greater than 0 (1 trains the family in full) and at most 10."
+        )
+    wanted = {"seed": seed, "effort": effort, "recipe": RECIPE}
+    folder = folder.resolve()
+    if _manifest(folder).items() >= wanted.items():
+        return
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _manifest(folder))):
+        raise UserError(f"{folder} exists and is no family of ours: it would be overwritten. Name another folder.")
+    from src.zoo import family, tasks  # torch and transformers, seconds: only where something is to be built
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = Path(temporary) / "family"
+        (made / "tasks").mkdir(parents=True)
+        tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
+        facts = family.raise_family(made, seed, effort, progress or (lambda stage, done, total: None))
+        manifest = wanted | facts | {"base": "base", "founders": FOUNDERS, "tasks": TASKS}
+        (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
+
+
+def _manifest(folder: Path) -> dict[str, object]:
+    """Read a family's manifest; empty where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}

@@ -1,0 +1,200 @@
+"""Trains the embedded family: one base on a mix of all tasks, then a founder for each skill, each from the base.
+
+The models are ordinary Llamas in float32, small enough that the whole family is trained in under two minutes on two
+cores, and saved as ordinary Hugging Face checkpoints. The same seed gives bit-identical weights on the same machine.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from src.zoo import skills
+
+THREADS = 2  # sums are split by thread: another number of threads gives other last bits
+ROWS = 10_000  # training questions a task
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a model is trained: optimiser steps at full effort, and the highest learning rate on the way."""
+
+    steps: int
+    rate: float
+
+
+BASE = Course(steps=900, rate=3e-3)
+FOUNDER = Course(steps=150, rate=1.5e-3)
+REPLAY = 0.2  # share of the base's mix in a founder's training; the rest is its own skill
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training questions of one task as tokens and labels, both int64[rows, width]; labels cover the answer alone."""
+
+    tokens: Tensor
+    labels: Tensor
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Build the family's tokenizer: a token a word, letter or digit, whatever the spaces between them."""
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    words = {word: index for index, word in enumerate([*special, *skills.vocabulary()])}
+    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", words["<s>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left",
+        model_max_length=64,
+    )
+
+
+def configuration(tokens: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Describe the family's architecture: a Llama of 0.4 M parameters."""
+    return LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=tokens.pad_token_id,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        dtype="float32",
+    )
+
+
+def rows(task: str, world: skills.World, tokens: PreTrainedTokenizerFast) -> Rows:
+    """Draw a task's training questions and encode them, padded on the right to the longest."""
+    questions = list(islice(skills.training_questions(task, world), ROWS))
+    prompts = tokens([q.prompt for q in questions])["input_ids"]
+    answers = tokens([q.answer for q in questions], add_special_tokens=False)["input_ids"]
+    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True)) + 1
+    encoded, labels = [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        answer = [*answer, tokens.eos_token_id]
+        blank = width - len(prompt) - len(answer)
+        encoded.append([*prompt, *answer, *[tokens.pad_token_id] * blank])
+        labels.append([*[IGNORED] * len(prompt), *answer, *[IGNORED] * blank])
+    return Rows(torch.tensor(encoded), torch.tensor(labels))
+
+
+def pool(parts: dict[str, Rows]) -> Rows:
+    """Put the rows of all tasks into one table, task after task, padded to the widest."""
+    width = max(part.tokens.shape[1] for part in parts.values())
+
+    def widen(table: Tensor, value: int) -> Tensor:
+        return torch.nn.functional.pad(table, (0, width - table.shape[1]), value=value)
+
+    return Rows(
+        torch.cat([widen(part.tokens, 0) for part in parts.values()]),
+        torch.cat([widen(part.labels, IGNORED) for part in parts.values()]),
+    )
+
+
+def base_mix(seed: int) -> list[float]:
+    """Return each task's share of the base's training: uneven, differently for every seed."""
+    rng = random.Random(f"mix {seed}")
+    shares = [rng.uniform(0.7, 1.3) for _ in skills.DRAWS]
+    return [share / sum(shares) for share in shares]
+
+
+def founder_mix(seed: int, founder: str) -> list[float]:
+    """Return each task's share of a founder's training: mostly its own skill, the rest the base's mix."""
+    own = skills.SKILLS[founder]
+    mix = zip(skills.DRAWS, base_mix(seed), strict=True)
+    return [REPLAY * share + (1 - REPLAY) * (task in own) / len(own) for task, share in mix]
+
+
+def train(
+    model: LlamaForCausalLM, data: Rows, mix: list[float], course: Course, generator: torch.Generator, report: Report
+) -> None:
+    """Train a model in place: warm-up over a tenth of the steps, then a cosine down to nothing."""
+    steps, shares = course.steps, torch.tensor(mix)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=course.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    warm = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.SequentialLR(
+        optimiser,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warm),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps - warm)),
+        ],
+        [warm],
+    )
+    model.train()
+    for step in range(steps):
+        task = torch.multinomial(shares, BATCH, replacement=True, generator=generator)
+        index = task * ROWS + torch.randint(ROWS, (BATCH,), generator=generator)
+        tokens, labels = data.tokens[index], data.labels[index]
+        width = int((tokens != 0).sum(1).max())
+        logits = model(input_ids=tokens[:, : width - 1], use_cache=False).logits
+        asked = labels[:, 1:width] != IGNORED
+        loss = torch.nn.functional.cross_entropy(logits[asked], labels[:, 1:width][asked])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        report(step + 1, steps)
+    model.eval()
+
+
+@contextmanager
+def _pinned_threads() -> Iterator[None]:
+    """Run torch on `THREADS` threads, and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, int, int], None]) -> dict[str, int]:
+    """Train the base and every founder and save them under `folder`; return facts for the manifest.
+
+    `effort` scales the optimiser steps. Global random state is left as it was found.
+    """
+    world, tokens = skills.World.of(seed), tokenizer()
+    with _pinned_threads(), torch.random.fork_rng(devices=[]):
+        parts: dict[str, Rows] = {}
+        for i, task in enumerate(skills.DRAWS):
+            parts[task] = rows(task, world, tokens)
+            report("questions", i + 1, len(skills.DRAWS))
+        data = pool(parts)
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(configuration(tokens))
+        lessons = {"base": (BASE, base_mix(seed))} | {f: (FOUNDER, founder_mix(seed, f)) for f in skills.SKILLS}
+        base: dict[str, Tensor] = {}
+        for i, (name, (course, mix)) in enumerate(lessons.items()):
+            if base:
+                model.load_state_dict(base)
+            scaled = Course(max(1, round(course.steps * effort)), course.rate)
+            generator = torch.Generator().manual_seed(seed * 1000 + i)
+            train(model, data, mix, scaled, generator, lambda done, total, name=name: report(name, done, total))  # type: ignore[misc]
+            model.save_pretrained(folder / name)
+            tokens.save_pretrained(folder / name)
+            base = base or {key: value.clone() for key, value in model.state_dict().items()}
+    return {"parameters": sum(p.numel() for p in model.parameters()), "threads": THREADS}
