@@ -17,10 +17,10 @@ import numpy as np
 
 from src.checkpoint import COMPARABLE, ITEM_BYTES, TensorSpec
 
-_SOURCE = Path(__file__).with_name("gram.c")
+_SOURCES = [Path(__file__).with_name(name) for name in ("gram.c", "gram_of.h")]
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 _BUFFER_BYTES = 512 << 10  # a block of every model's tensor; stays in the second-level cache
-_SLICE_DOUBLES = 3072  # SLICE_DOUBLES of gram.c
+_LEAST_BLOCK = 1024  # elements of each model in a block
 
 
 class NativeKernel:
@@ -34,15 +34,15 @@ class NativeKernel:
         assert library is not None
         self._call = library.kinship_stretch
         self._rows, self._first = rows, first
-        self._raw = _aligned(_BUFFER_BYTES // 8 + 4 * rows)
-        self._scratch = _aligned(_SLICE_DOUBLES + 4 * rows * (rows + 3))
+        self._raw = _aligned(max(_BUFFER_BYTES, rows * _LEAST_BLOCK * 8) // 8)
+        self._scratch = _aligned(library.kinship_scratch(rows) // 8)
 
     def __call__(
         self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """gram [rows, rows] and sums [rows] of `count` elements from `start` on; OSError(row) if a file ends early."""
+        """gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) if a file ends early."""
         sizes = [ITEM_BYTES[spec.dtype] for spec in specs]
-        block = max(4, _BUFFER_BYTES // sum(sizes) // 1024 * 1024)
+        block = max(_LEAST_BLOCK, _BUFFER_BYTES // sum(sizes) // _LEAST_BLOCK * _LEAST_BLOCK)
         handles = np.array(files, dtype=np.intc)
         offsets = np.array([s.offset + start * size for s, size in zip(specs, sizes, strict=True)], dtype=np.int64)
         dtypes = np.array([COMPARABLE.index(spec.dtype) for spec in specs], dtype=np.intc)
@@ -67,7 +67,7 @@ def _aligned(doubles: int) -> np.ndarray:
 @functools.cache
 def build() -> ctypes.CDLL | None:
     """The compiled library, from the cache or built now (half a second); None on a machine without a C compiler."""
-    source = _SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in _SOURCES)
     key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor().encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinmerge"
     library = cache / f"gram-{key}.so"
@@ -77,6 +77,7 @@ def build() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError):
         return None
+    loaded.kinship_scratch.argtypes, loaded.kinship_scratch.restype = [ctypes.c_int], ctypes.c_int64
     pointer, long = ctypes.c_void_p, ctypes.c_int64
     loaded.kinship_stretch.argtypes = [
         *(ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, long, long),
@@ -94,7 +95,7 @@ def _compile(library: Path) -> None:
     handle, beside = tempfile.mkstemp(dir=library.parent, suffix=".so")
     os.close(handle)
     try:
-        command = [*compiler.split(), *_FLAGS, "-o", beside, str(_SOURCE)]
+        command = [*compiler.split(), *_FLAGS, "-o", beside, str(_SOURCES[0])]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         Path(beside).replace(library)
     finally:
