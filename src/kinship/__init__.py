@@ -9,12 +9,15 @@ from src.kinship.grams import Grams, Tensor, Totals
 from src.kinship.kinds import KINDS, kind_of, layer_of
 from src.kinship.measure import measure
 from src.kinship.metrics import METRICS, Metric, delta_norms, kinship_matrix, mean_kinship, metric_of, shares
+from src.kinship.predict import predict
+from src.kinship.recipe import NotPredictable
 
 __all__ = [
     "KINDS",
     "METRICS",
     "Grams",
     "Metric",
+    "NotPredictable",
     "Tensor",
     "Totals",
     "delta_norms",
@@ -24,5 +27,6 @@ __all__ = [
     "mean_kinship",
     "measure",
     "metric_of",
+    "predict",
     "shares",
 ]

@@ -1,0 +1,113 @@
+"""A mergekit configuration, read as mergekit reads it: which parameter holds for which tensor of which model.
+
+A setting is a number, a gradient (a list of numbers, interpolated over the layers) or a list of filters, the first of
+which that is part of the tensor's name counts. A model's own parameters come before those of the whole merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src.errors import UserError
+
+Scalar = bool | int | float | str
+
+
+class NotPredictable(Exception):  # noqa: N818 (a fact about the recipe, not a fault)
+    """The offspring of this configuration is not a known combination of its parents; the message says why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The inputs of a merge.
+
+    Attributes:
+        method: mergekit's name of the merge method.
+        models: the inputs in order, by the names that the configuration gives them, its base model included.
+        base: mergekit's `base_model`, or None.
+        own: the parameters given to single models.
+        shared: the parameters of the whole merge.
+    """
+
+    method: str
+    models: tuple[str, ...]
+    base: str | None
+    own: Mapping[str, Mapping[str, Any]]
+    shared: Mapping[str, Any]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The inputs without the base model of the merge."""
+        return tuple(name for name in self.models if name != self.base)
+
+    def shared_number(self, key: str, default: float | None, tensor: str, depth: float) -> float:
+        """A parameter of the whole merge for one tensor at `depth` (0 first layer, 1 last)."""
+        return _resolved(key, (self.shared,), default, tensor, depth)
+
+    def number(self, key: str, model: str, tensor: str, depth: float) -> float:
+        """A parameter of one model, which it must have of its own or from the whole merge."""
+        return _resolved(key, (self.own.get(model, {}), self.shared), None, tensor, depth)
+
+    def flag(self, key: str, default: bool, tensor: str, depth: float) -> bool:
+        """A yes-or-no parameter of the whole merge."""
+        value = evaluate(self.shared[key], tensor, depth) if key in self.shared else None
+        if isinstance(value, str):
+            return value.strip().lower() in {"true", "yes", "on", "1"}
+        return default if value is None else bool(value)
+
+
+def read_recipe(config: Mapping[str, Any]) -> Recipe:
+    """The recipe in a configuration that lists whole `models`; NotPredictable where it is made of slices or modules."""
+    if not config.get("models"):
+        raise NotPredictable("only configurations that list whole models are predicted, not slices or modules")
+    inputs = [entry if isinstance(entry, Mapping) else {"model": entry} for entry in config["models"]]
+    models = [str(entry["model"]) for entry in inputs]
+    if len(set(models)) < len(models):
+        raise UserError(f"the models to merge are {', '.join(models)}; expected each once")
+    base = str(config["base_model"]) if config.get("base_model") else None
+    own = {str(entry["model"]): entry.get("parameters") or {} for entry in inputs}
+    if base is not None and base not in models:
+        models.append(base)
+    return Recipe(str(config.get("merge_method")), tuple(models), base, own, config.get("parameters") or {})
+
+
+def evaluate(setting: Any, tensor: str, depth: float) -> Scalar | None:
+    """The value of a setting for a tensor at `depth` (0 for the first layer and outside the layers, 1 for the last).
+
+    None where no filter of the setting fits the tensor.
+    """
+    if isinstance(setting, Mapping):
+        setting = [setting]
+    if not isinstance(setting, list | tuple):
+        return setting
+    if any(isinstance(entry, Mapping) for entry in setting):
+        for entry in setting:
+            wanted = entry.get("filter")
+            if wanted is None or wanted == "*" or wanted in tensor:
+                return evaluate(entry["value"], tensor, depth)
+        return None
+    if not setting:
+        return None
+    if any(isinstance(entry, bool) for entry in setting):
+        return bool(setting[int(depth * (len(setting) - 1))])
+    position = depth * (len(setting) - 1)
+    low = int(position)
+    high = min(low + 1, len(setting) - 1)
+    return (1 - (position - low)) * float(setting[low]) + (position - low) * float(setting[high])
+
+
+def _resolved(
+    key: str, scopes: tuple[Mapping[str, Any], ...], default: float | None, tensor: str, depth: float
+) -> float:
+    for scope in scopes:
+        value = evaluate(scope[key], tensor, depth) if key in scope else None
+        if value is not None:
+            try:
+                return float(value)
+            except ValueError:
+                raise UserError(f"the parameter {key} of the merge is {value!r}; expected a number") from None
+    if default is None:
+        raise UserError(f"the merge has no parameter {key} for {tensor}; expected a number")
+    return default
