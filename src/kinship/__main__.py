@@ -1,0 +1,161 @@
+"""python -m src.kinship MODEL MODEL… --base BASE: how related are these checkpoints?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from src.errors import UserError
+
+if TYPE_CHECKING:
+    from src.kinship.grams import Grams
+
+# Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
+
+PLOTS = (".png", ".svg", ".pdf")
+DETAILS = """
+kinship is the similarity of what training changed: of the models' weights minus the base's, over all float tensors.
+  pcc        Pearson correlation, -1 to 1; above about 0.9 two models have little left to give each other
+  cosine     the same without subtracting the means, -1 to 1
+  euclidean  distance, 0 or more; small is close
+
+MODEL and BASE are folders of safetensors checkpoints, or names on the Hugging Face hub (org/name).
+A MODEL may be given a name of your own: math=outputs/zoo/math
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (python -m src.kinship --help tells how)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, or 2 after one `error:` line or two on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m src.kinship",
+        description="How related are checkpoints that were fine-tuned from one base?",
+        epilog=DETAILS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more checkpoints: PATH or NAME=PATH")
+    parser.add_argument("--base", required=True, help="the checkpoint that they were all fine-tuned from")
+    parser.add_argument("--metric", default="pcc", help="pcc (the default), cosine or euclidean")
+    parser.add_argument("--by", choices=("layer", "kind"), help="also for every layer, or for attention, mlp, norms, …")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object: base, metric, models, matrix, …")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a heat map: .png, .svg or .pdf")
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu (the default), or cuda")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    _check_plot(options.plot)
+    from src.checkpoint import check_family, open_checkpoint
+    from src.kinship import render
+    from src.kinship.metrics import metric_of
+
+    metric = metric_of(options.metric)
+    sources = name_models(options.models)
+    if len(sources) < 2:
+        raise UserError(f"one model, {options.models[0]}; kinship is between two or more: give another MODEL")
+    base = open_checkpoint(options.base)
+    models = {name: open_checkpoint(source) for name, source in sources.items()}
+    for warning in check_family(base, models):
+        print(f"warning: {warning}", file=sys.stderr)
+    from src.kinship.measuring import measure
+
+    with _progress() as progress:
+        grams = measure(base, models, device=options.device, progress=progress)
+    if options.json:
+        print(render.as_json(grams, metric, options.base, sources, options.by))
+    elif options.csv:
+        print(render.as_csv(grams, metric, options.by))
+    else:
+        print(render.as_table(grams, metric, options.base, options.by))
+    if options.plot:
+        _draw(grams, options)
+
+
+def _draw(grams: Grams, options: argparse.Namespace) -> None:
+    from src.kinship.metrics import metric_of
+    from src.kinship.plot import heat_map
+
+    heat_map(grams, metric_of(options.metric), options.base, options.plot)
+    print(f"heat map in {options.plot}", file=sys.stderr)
+
+
+def _check_plot(file: Path | None) -> None:
+    """Refuse a file that could not be written, before any work."""
+    if file is None:
+        return
+    if file.suffix.lower() not in PLOTS:
+        raise UserError(f"--plot {file}: expected a file name that ends in {', '.join(PLOTS)}")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"--plot {file}: there is no folder {file.parent}; make it first")
+
+
+def name_models(arguments: Sequence[str]) -> dict[str, str]:
+    """Sources by name: NAME=PATH as given, else the end of the path, as much of it as tells the models apart."""
+    named: list[tuple[str, str]] = []
+    unnamed: list[str] = []
+    for argument in arguments:
+        name, equals, source = argument.partition("=")
+        if equals and name and source and "/" not in name and not Path(argument).exists():
+            named.append((name, source))
+        else:
+            named.append(("", argument))
+            unnamed.append(argument)
+    result: dict[str, str] = {}
+    for name, source in named:
+        label = name or _label(source, [other for other in unnamed if other != source])
+        if label in result:
+            raise UserError(f"two models are called {label}; give each once, or names of their own: NAME=PATH")
+        result[label] = source
+    return result
+
+
+def _label(source: str, others: Sequence[str]) -> str:
+    """The fewest last parts of a path that none of the others ends in."""
+    parts, rivals = Path(source).absolute().parts, [Path(other).absolute().parts for other in others]
+    for depth in range(1, len(parts)):
+        if all(rival[-depth:] != parts[-depth:] for rival in rivals):
+            return "/".join(parts[-depth:])
+    return str(Path(source).absolute())
+
+
+class _progress:  # noqa: N801 (used like a function)
+    """A bar on stderr for reading that takes longer than a second."""
+
+    def __enter__(self) -> _progress:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="B", unit_scale=True, desc="reading", delay=1, leave=False, file=sys.stderr)
+        return self
+
+    def __call__(self, done: int, whole: int) -> None:
+        self._bar.total = whole
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
