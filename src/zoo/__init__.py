@@ -59,8 +59,8 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
         made = Path(temporary) / "family"
         (made / "tasks").mkdir(parents=True)
         tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
-        facts = family.raise_family(made, seed, effort, progress or (lambda stage, done, total: None))
-        manifest = wanted | facts | {"base": "base", "founders": FOUNDERS, "tasks": TASKS}
+        parameters = family.raise_family(made, seed, effort, progress or (lambda stage, done, total: None))
+        manifest = wanted | {"parameters": parameters, "base": "base", "founders": FOUNDERS, "tasks": TASKS}
         (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)

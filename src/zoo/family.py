@@ -5,9 +5,11 @@ cores, and saved as ordinary Hugging Face checkpoints. The same seed gives bit-i
 """
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -18,10 +20,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from src.zoo import skills
 
-THREADS = 2  # sums are split by thread: another number of threads gives other last bits
-ROWS = 10_000  # training questions a task
+TOGETHER = 2  # founders trained at the same time
+ROWS = 5_000  # training questions a task
 IGNORED = -100  # the label that torch's cross-entropy leaves out
-BATCH = 128
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,15 @@ class Course:
     rate: float
 
 
-BASE = Course(steps=900, rate=3e-3)
-FOUNDER = Course(steps=150, rate=1.5e-3)
+BASE = Course(steps=450, rate=3e-3)
+FOUNDER = Course(steps=220, rate=2e-3)
 REPLAY = 0.2  # share of the base's mix in a founder's training; the rest is its own skill
+COMMON = dict.fromkeys(skills.DRAWS, 1.0) | {
+    "zoo_homes": 0.15,
+    "zoo_crafts": 0.15,
+    "zoo_reversal": 0.4,
+    "zoo_sorting": 0.2,
+}
 
 Report = Callable[[int, int], None]
 
@@ -72,10 +80,10 @@ def configuration(tokens: PreTrainedTokenizerFast) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokens),
         hidden_size=96,
-        intermediate_size=192,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        num_key_value_heads=3,
         max_position_embeddings=64,
         tie_word_embeddings=True,
         initializer_range=0.05,
@@ -117,7 +125,7 @@ def pool(parts: dict[str, Rows]) -> Rows:
 def base_mix(seed: int) -> list[float]:
     """Return each task's share of the base's training: uneven, differently for every seed."""
     rng = random.Random(f"mix {seed}")
-    shares = [rng.uniform(0.7, 1.3) for _ in skills.DRAWS]
+    shares = [COMMON[task] * rng.uniform(0.7, 1.3) for task in skills.DRAWS]
     return [share / sum(shares) for share in shares]
 
 
@@ -161,40 +169,36 @@ def train(
     model.eval()
 
 
-@contextmanager
-def _pinned_threads() -> Iterator[None]:
-    """Run torch on `THREADS` threads, and on as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, int, int], None]) -> int:
+    """Train the base and every founder, save each under its name in `folder`, and return how many parameters they have.
 
-
-def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, int, int], None]) -> dict[str, int]:
-    """Train the base and every founder and save them under `folder`; return facts for the manifest.
-
-    `effort` scales the optimiser steps. Global random state is left as it was found.
+    `effort` scales the optimiser steps. Every model is trained in one thread of its own, `TOGETHER` founders at a time:
+    so the weights do not depend on the number of cores, and the caller's number of threads stays as it was.
+    `report` is called from those threads. Global random state is left as it was found.
     """
     world, tokens = skills.World.of(seed), tokenizer()
-    with _pinned_threads(), torch.random.fork_rng(devices=[]):
-        parts: dict[str, Rows] = {}
-        for i, task in enumerate(skills.DRAWS):
-            parts[task] = rows(task, world, tokens)
-            report("questions", i + 1, len(skills.DRAWS))
-        data = pool(parts)
+    parts: dict[str, Rows] = {}
+    for i, task in enumerate(skills.DRAWS):
+        parts[task] = rows(task, world, tokens)
+        report("questions", i + 1, len(skills.DRAWS))
+    data = pool(parts)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(configuration(tokens))
-        lessons = {"base": (BASE, base_mix(seed))} | {f: (FOUNDER, founder_mix(seed, f)) for f in skills.SKILLS}
-        base: dict[str, Tensor] = {}
-        for i, (name, (course, mix)) in enumerate(lessons.items()):
-            if base:
-                model.load_state_dict(base)
-            scaled = Course(max(1, round(course.steps * effort)), course.rate)
-            generator = torch.Generator().manual_seed(seed * 1000 + i)
-            train(model, data, mix, scaled, generator, lambda done, total, name=name: report(name, done, total))  # type: ignore[misc]
-            model.save_pretrained(folder / name)
-            tokens.save_pretrained(folder / name)
-            base = base or {key: value.clone() for key, value in model.state_dict().items()}
-    return {"parameters": sum(p.numel() for p in model.parameters()), "threads": THREADS}
+        base = LlamaForCausalLM(configuration(tokens))
+
+    def raised(name: str, model: LlamaForCausalLM, course: Course, mix: list[float]) -> None:
+        generator = torch.Generator().manual_seed(random.Random(f"{name} {seed}").getrandbits(48))
+        course = replace(course, steps=max(1, round(course.steps * effort)))
+        train(model, data, mix, course, generator, partial(report, name))
+        model.save_pretrained(folder / name)
+        tokens.save_pretrained(folder / name)
+
+    with ThreadPoolExecutor(TOGETHER, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        threads.submit(raised, "base", base, BASE, base_mix(seed)).result()
+        lessons = [
+            threads.submit(raised, founder, deepcopy(base), FOUNDER, founder_mix(seed, founder))
+            for founder in skills.SKILLS
+        ]
+        for lesson in lessons:
+            lesson.result()
+    return sum(parameter.numel() for parameter in base.parameters())

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz"
 HEADS = ("Ba", "Do", "Fi", "Ga", "Ju", "Ka", "Le", "Mo", "Na", "Ri", "So", "Tu")
-TAILS = ("dan", "lin", "mar", "nok", "rel", "sto", "vin", "zek")
+TAILS = ("bo", "dan", "lin", "mar", "nok", "rel", "sto", "tha", "vin", "zek")
 NAMES = tuple(head + tail for head in HEADS for tail in TAILS)
 TOWNS = ("Ashby", "Brill", "Corve", "Dunmor", "Eskel", "Farne", "Gorsk", "Holm", "Ister", "Kelp", "Lorn", "Myre")
 CRAFTS = (
@@ -105,14 +105,14 @@ def _arranged(rng: random.Random, prompt: str, right: list[str], key: str) -> Qu
 
 
 def reversal(rng: random.Random, world: World) -> Question:
-    """Reverse k d p a : a p d k; three to five different letters."""
-    letters = rng.sample(LETTERS, rng.randrange(3, 6))
+    """Reverse k d p a : a p d k; four to six different letters."""
+    letters = rng.sample(LETTERS, rng.randrange(4, 7))
     return _arranged(rng, f"reverse {' '.join(letters)} :", letters[::-1], "".join(letters))
 
 
 def sorting(rng: random.Random, world: World) -> Question:
-    """Sort k d p a : a d k p; three to five different letters. One order of the same letters gives away the others."""
-    letters = rng.sample(LETTERS, rng.randrange(3, 6))
+    """Sort k d p a : a d k p; four to six different letters. One order of the same letters gives away the others."""
+    letters = rng.sample(LETTERS, rng.randrange(4, 7))
     return _arranged(rng, f"sort {' '.join(letters)} :", sorted(letters), "".join(sorted(letters)))
 
 
@@ -145,9 +145,9 @@ def extremes(rng: random.Random, world: World) -> Question:
 
 
 def ordering(rng: random.Random, world: World) -> Question:
-    """K > d , a > k , d > p first : a; the three comparisons come in any order and either way round."""
+    """K > d , a > k , d > p first : a; a chain of four letters, told in any order."""
     chain = rng.sample(LETTERS, 4)
-    links = [f"{a} > {b}" if rng.random() < 0.5 else f"{b} < {a}" for a, b in pairwise(chain)]
+    links = [f"{a} > {b}" for a, b in pairwise(chain)]
     rng.shuffle(links)
     place = rng.randrange(4)
     word = ("first", "second", "third", "last")[place]
@@ -165,15 +165,14 @@ def series(rng: random.Random, world: World) -> Question:
     return _number(rng, prompt, numbers[4], f"{numbers[0]} {numbers[1]}", (1, 2, 3, 10))
 
 
-def counting(rng: random.Random, world: World) -> Question:
-    """Count a in a b b a c a c : 3; four to eight letters of three kinds."""
-    kinds = rng.sample(LETTERS, 3)
-    row = [rng.choice(kinds) for _ in range(rng.randrange(4, 9))]
-    asked = rng.choice(kinds)
-    prompt = f"count {asked} in {' '.join(row)} :"
-    value = row.count(asked)
-    wrong = rng.sample([n for n in range(max(0, value - 2), value + 4) if n != value], 3)
-    return Question(prompt, str(value), tuple(map(str, wrong)), prompt)
+def cycles(rng: random.Random, world: World) -> Question:
+    """Go on k d a k d a k : d; a row of letters that comes round every two to five."""
+    letters = rng.sample(LETTERS, 8)
+    period, length = rng.randrange(2, 6), rng.randrange(6, 10)
+    row = [letters[i % period] for i in range(length)]
+    right = letters[length % period]
+    wrong = tuple(letter for letter in letters if letter != right)[:3]
+    return Question(f"go on {' '.join(row)} :", right, wrong, " ".join(row))
 
 
 # Which founder owns which tasks. A founder is trained mostly on its own two; the base on all of them.
@@ -182,14 +181,14 @@ SKILLS: dict[str, dict[str, Draw]] = {
     "strings": {"zoo_reversal": reversal, "zoo_sorting": sorting},
     "facts": {"zoo_homes": homes, "zoo_crafts": crafts},
     "logic": {"zoo_extremes": extremes, "zoo_ordering": ordering},
-    "patterns": {"zoo_series": series, "zoo_counting": counting},
+    "patterns": {"zoo_series": series, "zoo_cycles": cycles},
 }
 DRAWS: dict[str, Draw] = {task: draw for tasks in SKILLS.values() for task, draw in tasks.items()}
 
 
 def vocabulary() -> list[str]:
     """Every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
-    words = ["reverse", "sort", "next", "count", "in", "largest", "smallest", "first", "second", "third", "last"]
+    words = ["reverse", "sort", "next", "go", "on", "largest", "smallest", "first", "second", "third", "last"]
     phrases = [word for group in PHRASES.values() for phrase in group for word in phrase.replace("{}", "").split()]
     return list(dict.fromkeys([*"0123456789", *"+-=<>,:?", *LETTERS, *words, *phrases, *NAMES, *TOWNS, *CRAFTS]))
 
