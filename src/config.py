@@ -1,0 +1,259 @@
+"""The settings of a run: frozen, validated, and complained about here, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from src.errors import UserError
+from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
+OFFSPRING_NAME = re.compile(r"\d+-(\d+|exp)")
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Zoo(_Settings):
+    """The embedded family."""
+
+    seed: Annotated[int, Field(ge=0)]
+    effort: Annotated[float, Field(gt=0, le=1)]
+    folder: Path
+
+
+class Founders(_Settings):
+    """The base and the checkpoints that descend from it, as the user named them."""
+
+    base: Annotated[str, Field(min_length=1)]
+    models: dict[str, str]
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _name_by_last_part(cls, models: Any) -> Any:
+        if not isinstance(models, Sequence) or isinstance(models, str):
+            return models
+        names = [Path(str(model)).name for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError("two of the checkpoints end in the same name; name them: {first: PATH, second: PATH}")
+        return dict(zip(names, models, strict=True))
+
+    @model_validator(mode="after")
+    def _are_a_family(self) -> Founders:
+        if len(self.models) < 2:
+            raise ValueError(f"has {len(self.models)} model; an evolution needs at least 2 founders")
+        for name, source in self.models.items():
+            if not SAFE_NAME.fullmatch(name):
+                raise ValueError(f"has the name {name!r}; names are letters, digits and ._- (they become folders)")
+            if OFFSPRING_NAME.fullmatch(name) or name == "base":
+                raise ValueError(f"has the name {name!r}, which the run itself uses; name that founder otherwise")
+            if _same_place(source, self.base):
+                raise ValueError(f"has the base ({source}) as founder {name!r}; the base never is one: leave it out")
+        _refuse_twins(self.models)
+        return self
+
+
+class Kinship(_Settings):
+    """How relatedness is measured."""
+
+    metric: Literal["pcc", "cosine", "euclidean"]
+
+
+class Merge(_Settings):
+    """How parents become an offspring, in mergekit's words."""
+
+    method: Annotated[str, Field(min_length=1)]
+    base_model: Literal["parent", "ancestor"] | None
+    parameters: dict[str, Any]
+    each: dict[str, Any]
+    dtype: Literal["float32", "float16", "bfloat16"] | None
+    tokenizer_source: str | None
+
+
+class Task(_Settings):
+    """One lm-eval task within an evaluation."""
+
+    name: Annotated[str, Field(min_length=1)]
+    shots: Annotated[int, Field(ge=0)] | None = None
+    """Few-shot examples; None: as the task says."""
+    metric: str | None = None
+    """lm-eval's name, with or without a filter (`acc`, `exact_match,strict-match`); None: the task's first."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """In the average."""
+
+
+class Evaluate(_Settings):
+    """How good a model is: lm-eval's tasks, and how they are averaged."""
+
+    tasks: tuple[Task, ...]
+    include: Path | None
+    limit: Annotated[int, Field(ge=1)] | None
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
+    dtype: Literal["auto", "float32", "float16", "bfloat16"]
+    model_args: dict[str, Any]
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _spell_out(cls, tasks: Any) -> Any:
+        if isinstance(tasks, str):
+            tasks = [tasks]
+        if not isinstance(tasks, Sequence):
+            return tasks
+        if not tasks:
+            raise ValueError("is empty; name at least one lm-eval task")
+        return [{"name": task} if isinstance(task, str) else task for task in tasks]
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_different(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        names = [task.name for task in tasks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"has {', '.join(twice)} twice; leave one out")
+        return tasks
+
+
+class Track(_Settings):
+    """Where the figures are sent."""
+
+    tracker: Literal["wandb", "tensorboard", "none"]
+    project: Annotated[str, Field(min_length=1)]
+    group: str | None
+    mode: Literal["auto", "online", "offline"]
+
+
+class Workers(_Settings):
+    """What each process uses."""
+
+    device: Literal["auto", "cpu"]
+    threads: Annotated[int, Field(ge=1)] | None
+
+
+class Settings(_Settings):
+    """Everything a run was asked to do."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    outputs: Path
+    dry_run: bool
+    trust_remote_code: bool
+    zoo: Zoo
+    founders: Founders
+    strategy: Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot, Field(discriminator="name")]
+    kinship: Kinship
+    merge: Merge
+    evaluate: Evaluate
+    stop: Stop
+    track: Track
+    workers: Workers
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not SAFE_NAME.fullmatch(name):
+            raise ValueError("is not a folder name; use letters, digits and ._+=,- only")
+        return name
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, absolute."""
+        return (self.outputs / self.name).resolve()
+
+    @property
+    def uses_zoo(self) -> bool:
+        """Whether a founder or a task of this run lies in the embedded family's folder."""
+        places = [self.founders.base, *self.founders.models.values(), self.evaluate.include or ""]
+        return any(Path(place).is_relative_to(self.zoo.folder) for place in places)
+
+
+def read(composed: DictConfig) -> Settings:
+    """The settings that Hydra composed, validated.
+
+    Raises:
+        UserError: naming the key, what was found and what was expected; the first mistake, and how many more.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        return Settings.model_validate(plain)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+    except ValidationError as error:
+        raise UserError(_first(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """Hydra's and OmegaConf's complaints in one or two lines, with the nearest name that would have been right."""
+    text = _whole_text(error)
+    if found := re.search(r"Could not find '([^/']+)/([^']*)'", text):
+        known = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        return f"{found[1]}={found[2]}: no such option. {_known(found[2], known)}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return f"{found[1]}: no such key. See --cfg job for the keys there are; +{found[1]}=… would add one."
+    if "Missing mandatory value" in text and (found := re.search(r"full_key: (\S+)", text)):
+        return f"{found[1]} has no value; give one: {found[1]}=…"
+    if found := re.search(r"Error parsing override '(.*?)'\n(.*)", text):
+        return f"{found[1]} could not be read as key=value ({found[2].strip()})."
+    return " ".join(line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line)
+
+
+def is_config_error(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised it: a mistake in the configuration, not in this program."""
+    return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def _whole_text(error: BaseException) -> str:
+    texts = [str(error)]
+    while (error := error.__cause__) is not None:  # type: ignore[assignment]
+        texts.append(str(error))
+    return "\n".join(texts)
+
+
+def _known(found: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(found, known, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return f"{hint}Known: {', '.join(known)}."
+
+
+def _first(error: ValidationError) -> str:
+    details = error.errors()
+    detail = details[0]
+    # The discriminator repeats the strategy's name within the path; nobody typed it.
+    path = [str(part) for part in detail["loc"] if part not in STRATEGIES]
+    path = [part for part in path if not part.startswith(("constrained-", "function-", "literal["))]
+    key = ".".join(path) or "configuration"
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if detail["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        line = f"{key}: no such key. See --cfg job for the keys there are."
+    elif detail["type"] == "value_error":
+        line = f"{key} {message}."
+    elif detail["type"] == "missing":
+        line = f"{key} is missing."
+    elif detail["type"] == "union_tag_invalid":
+        line = f"{key}.name is {detail['ctx']['tag']!r}. Known: {detail['ctx']['expected_tags']}."
+    else:
+        line = f"{key} is {detail['input']!r}; {message.removeprefix('input ')}."
+    more = len({item["loc"][:2] for item in details}) - 1
+    return f"{line} ({more} more mistake{'s'[: more > 1]} beside it.)" if more else line
+
+
+def _same_place(a: str, b: str) -> bool:
+    return a == b or (Path(a).exists() and Path(b).exists() and Path(a).resolve() == Path(b).resolve())
+
+
+def _refuse_twins(models: Mapping[str, str]) -> None:
+    seen: list[tuple[str, str]] = []
+    for name, source in models.items():
+        for other, place in seen:
+            if _same_place(source, place):
+                raise ValueError(f"has the same checkpoint twice, as {other!r} and {name!r} ({source}); leave one out")
+        seen.append((name, source))

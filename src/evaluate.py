@@ -1,0 +1,329 @@
+"""How good a model is: the only place that knows lm-eval.
+
+Requests are built once and serve every model; a model's weights are swapped into a living model wherever architecture
+and tokenizer allow it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import lm_eval.api.task
+import lm_eval.utils
+import torch
+from lm_eval import evaluate as run_tasks
+from lm_eval.api.task import Task as HarnessTask
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from safetensors.torch import load_file
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from src.config import Evaluate, Task
+from src.errors import UserError
+
+FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
+
+Progress = Callable[[int, int], None]
+
+# lm-eval compiles a task's prompt template anew for every sample; that was 40 % of a small model's evaluation.
+lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(lm_eval.utils.env.from_string)
+logging.getLogger("lm_eval").setLevel(logging.ERROR)
+# A run has one bar of its own; libraries' bars would break through it.
+lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
+disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model was found to be worth."""
+
+    scores: Mapping[str, float]
+    """Main metric of each task of the configuration, ×100."""
+    average: float
+    """Weighted mean of `scores`."""
+    stderr: float
+    """Standard error of `average`, from the spread over samples; tasks count as independent. 0 if unknown."""
+    samples: Mapping[str, Mapping[int, float]]
+    """Main metric of each sample, by lm-eval task and document: for comparing two models on the same samples."""
+
+    @property
+    def count(self) -> int:
+        """How many samples were scored."""
+        return sum(len(scored) for scored in self.samples.values())
+
+    def save(self, path: Path) -> None:
+        """Write the scores of single samples as JSON, beside its place first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".partial")
+        beside.write_text(json.dumps({"scores": self.scores, "samples": self.samples}) + "\n")
+        beside.replace(path)
+
+
+class Evaluator:
+    """The tasks of a run, ready to be put to any number of models."""
+
+    def __init__(self, settings: Evaluate, *, seed: int, device: str, remote_code: bool = False) -> None:
+        """Load the tasks and build their requests.
+
+        Args:
+            settings: tasks, metrics, weights, limit.
+            seed: draws the samples that `limit` leaves, and any sampled generation.
+            device: where models are put.
+            remote_code: whether a model or a task may execute Python code of its own.
+
+        Raises:
+            UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric.
+        """
+        self._settings = settings
+        self._seed = seed
+        self._device = device
+        self._remote_code = remote_code
+        self._living: _LivingModel | None = None
+        self._identity = ""
+        manager = _manager(settings)
+        self._loaded = {task.name: _load(manager, task) for task in settings.tasks}
+        leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
+        self._tasks = {
+            "tasks": leaves,
+            "groups": {name: group for loaded in self._loaded.values() for name, group in loaded["groups"].items()},
+            "group_map": {k: v for loaded in self._loaded.values() for k, v in loaded["group_map"].items()},
+        }
+        self._metrics = {
+            leaf: _main_metric(task, harness)
+            for task in settings.tasks
+            for leaf, harness in self._loaded[task.name]["tasks"].items()
+        }
+        self._drawn = {name: _draw(leaf, settings.limit, seed) for name, leaf in leaves.items()}
+        for name, leaf in leaves.items():
+            leaf.build_all_requests(rank=0, world_size=1, samples=self._drawn[name])
+            leaf.build_all_requests = lambda **_: None  # evaluate() would build them again for every model
+        self.requests = sum(len(leaf.instances) for leaf in leaves.values())
+
+    def evaluate(self, checkpoint: Path, progress: Progress | None = None) -> Evaluation:
+        """Score the model in the folder `checkpoint`; `progress` is called with requests done and in all.
+
+        Raises:
+            RuntimeError: the model's scores are not finite.
+        """
+        model = self._awaken(checkpoint)
+        model.watch(progress, self.requests)
+        for task in self._tasks["tasks"].values():
+            for instance in task.instances:
+                instance.resps, instance.filtered_resps = [], {}
+        torch.manual_seed(self._seed)
+        drawn = self._drawn if self._settings.limit is not None else None
+        result = run_tasks(lm=model, task_dict=self._tasks, samples=drawn, bootstrap_iters=0)
+        assert result is not None
+        return self._evaluation(result)
+
+    def _awaken(self, checkpoint: Path) -> _LivingModel:
+        identity = _identity(checkpoint)
+        if self._living is not None and identity == self._identity:
+            self._living.take_weights(checkpoint)
+            return self._living
+        self._living = None  # frees the memory of the model before
+        self._living = _LivingModel(checkpoint, self._settings, self._device, self._remote_code)
+        self._identity = identity
+        return self._living
+
+    def _evaluation(self, result: Mapping[str, Any]) -> Evaluation:
+        samples = {
+            leaf: {
+                sample["doc_id"]: float(sample[metric])
+                for sample in result["samples"][leaf]
+                if sample["filter"] == chosen and isinstance(sample.get(metric), int | float)
+            }
+            for leaf, (metric, chosen) in self._metrics.items()
+        }
+        scores, errors = {}, {}
+        for task in self._settings.tasks:
+            leaves = self._loaded[task.name]["tasks"]
+            scores[task.name] = 100 * _score(result["results"], task.name, leaves, self._metrics)
+            if not math.isfinite(scores[task.name]):
+                raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
+            errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
+        weights = {task.name: task.weight for task in self._settings.tasks}
+        total = sum(weights.values())
+        average = sum(weights[name] * score for name, score in scores.items()) / total
+        stderr = math.sqrt(sum((weights[name] * error) ** 2 for name, error in errors.items())) / total
+        return Evaluation(scores, average, stderr, samples)
+
+
+class _LivingModel(HFLM):
+    """An lm-eval model that can take the weights of another, tokenises each text once, and reports its progress."""
+
+    def __init__(self, checkpoint: Path, settings: Evaluate, device: str, remote_code: bool) -> None:
+        dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(checkpoint), dtype=dtype, trust_remote_code=remote_code, use_safetensors=True
+        )
+        loaded.to(device)
+        tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), trust_remote_code=remote_code)
+        arguments: dict[str, Any] = {"batch_size": settings.batch_size, **settings.model_args}
+        super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=device, **arguments)
+        self._encode_pair = functools.lru_cache(maxsize=None)(super()._encode_pair)
+        self._progress: Progress | None = None
+        self._done = self._total = 0
+
+    def take_weights(self, checkpoint: Path) -> None:
+        """Replace the weights by those of a checkpoint of the same shapes and dtypes."""
+        expected = {name: value.dtype for name, value in self.model.state_dict().items()}
+        weights: dict[str, torch.Tensor] = {}
+        for shard in sorted(checkpoint.glob("*.safetensors")):
+            weights |= load_file(shard)
+        weights = {name: value.to(expected[name]) for name, value in weights.items() if name in expected}
+        missing, _ = self.model.load_state_dict(weights, strict=False)
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        if left := set(missing) - tied:
+            raise RuntimeError(f"{checkpoint} lacks {sorted(left)[0]}, which the model needs")
+        self.model.tie_weights()
+
+    def watch(self, progress: Progress | None, total: int) -> None:
+        """Report to `progress` from now on."""
+        self._progress, self._done, self._total = progress, 0, total
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """As lm-eval's, without its progress bars."""
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
+        """As lm-eval's, without its progress bars."""
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+        """As lm-eval's, without its progress bars."""
+        return super().generate_until(requests, disable_tqdm=True)
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        logits = super()._model_call(inps, *args, **kwargs)
+        self._advance(len(inps))
+        return logits
+
+    def _model_generate(self, context: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        tokens = super()._model_generate(context, *args, **kwargs)
+        self._advance(len(context))
+        return tokens
+
+    def _advance(self, rows: int) -> None:
+        self._done = min(self._done + rows, self._total)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def check_tasks(settings: Evaluate, known: Sequence[str] = ()) -> None:
+    """Refuse a task that lm-eval does not have, before anything is downloaded or trained.
+
+    `known` are tasks that need no looking up (the embedded family's, whose files may not be written yet).
+
+    Raises:
+        UserError: naming the task, and how to list those there are.
+    """
+    unknown = [task.name for task in settings.tasks if task.name not in known]
+    if not unknown:
+        return
+    if settings.include is not None and not known and not settings.include.is_dir():
+        raise UserError(
+            f"evaluate.include is {str(settings.include)!r}; no such folder; expected task YAML files there"
+        )
+    # lm-eval's own index takes ten seconds to read; a folder given by the user is asked first.
+    if settings.include is not None and settings.include.is_dir():
+        own = TaskManager(include_path=str(settings.include), include_defaults=False).all_tasks
+        unknown = [name for name in unknown if name not in own]
+    if unknown and (missing := [name for name in unknown if name not in _everything().all_tasks]):
+        here = f"Known here: {', '.join(known)}. " if known else ""
+        raise UserError(
+            f"evaluate.tasks names {missing[0]!r}, which lm-eval does not have. "
+            f"{here}`lm-eval ls tasks` lists lm-eval's own."
+        )
+
+
+@functools.cache
+def _everything() -> TaskManager:
+    return TaskManager()
+
+
+def _manager(settings: Evaluate) -> TaskManager:
+    include = None if settings.include is None else str(settings.include)
+    if include is not None:
+        own = TaskManager(include_path=include, include_defaults=False)
+        if all(task.name in own.all_tasks for task in settings.tasks):
+            return own
+    return TaskManager(include_path=include) if include else _everything()
+
+
+def _load(manager: TaskManager, task: Task) -> dict[str, Any]:
+    try:
+        loaded = manager.load([task.name])
+    except (KeyError, ConnectionError, FileNotFoundError, ValueError) as error:
+        text = str(error).strip("'\"").splitlines()[0]
+        raise UserError(
+            f"evaluate.tasks: {task.name} could not be loaded ({text}); is its data set reachable?"
+        ) from error
+    for leaf in loaded["tasks"].values():
+        if task.shots is not None:
+            leaf.set_config("num_fewshot", task.shots)
+        elif leaf.get_config("num_fewshot") is None:
+            leaf.set_config("num_fewshot", 0)
+        leaf.set_fewshot_seed(FEWSHOT_SEED)
+    return {"groups": {}, "group_map": {}, **loaded}
+
+
+def _main_metric(task: Task, leaf: HarnessTask) -> tuple[str, str]:
+    """Metric and filter of a task, as lm-eval names them in its results."""
+    filters = [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]
+    known = list(leaf.aggregation())
+    metric, _, chosen = (task.metric or known[0]).partition(",")
+    if metric not in known or (chosen and chosen not in filters):
+        names = ", ".join(f"{m},{f}" if f != "none" else m for m in known for f in filters)
+        raise UserError(f"evaluate.tasks: {task.name} has no metric {task.metric!r}. Known: {names}.")
+    return metric, chosen or filters[0]
+
+
+def _draw(leaf: HarnessTask, limit: int | None, seed: int) -> list[int] | None:
+    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list."""
+    count = len(leaf.eval_docs)
+    if limit is None:
+        return None
+    return sorted(random.Random(f"{seed}/{leaf.task_name}").sample(range(count), min(limit, count)))
+
+
+def _score(
+    results: Mapping[str, Mapping[str, Any]],
+    name: str,
+    leaves: Mapping[str, Any],
+    metrics: Mapping[str, tuple[str, str]],
+) -> float:
+    """lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks."""
+    chosen = metrics[next(iter(leaves))]
+    key = ",".join(chosen)
+    if name in results and key in results[name]:
+        return float(results[name][key])
+    return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in leaves)
+
+
+def _stderr(samples: Sequence[Mapping[int, float]]) -> float:
+    values = [value for scored in samples for value in scored.values()]
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _identity(checkpoint: Path) -> str:
+    """What two checkpoints must share for one's weights to be swapped into the other: everything but the weights."""
+    digest = hashlib.sha256()
+    for file in (
+        sorted(checkpoint.glob("*.json")) + sorted(checkpoint.glob("*.model")) + sorted(checkpoint.glob("*.jinja"))
+    ):
+        if not file.name.endswith(".index.json"):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()

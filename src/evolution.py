@@ -1,0 +1,357 @@
+"""The steps of an evolution, each of which goes on from wherever the journal says the run is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tqdm import tqdm
+
+from src import merge, track
+from src.checkpoint import Checkpoint, open_checkpoint
+from src.config import Settings
+from src.errors import UserError
+from src.evaluate import Evaluator
+from src.journal import VERSION, Journal, Offspring, replay
+from src.kinship import METRICS, Grams, kinship_matrix, measure
+from src.population import KinshipTable
+from src.report import card, figures, table
+from src.workers import Workers
+
+LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
+HARMLESS = ("dry_run",)
+
+
+class Evolution:
+    """One run: its settings, its journal and the models it works with.
+
+    Everything that happened is in the journal; what lies beside it (weights, kinship's sums, scores of single samples)
+    can be made again from it.
+    """
+
+    def __init__(self, settings: Settings, base: Checkpoint, founders: Mapping[str, Checkpoint]) -> None:
+        """Take up the run that the folder's journal tells of, or begin it.
+
+        Raises:
+            UserError: the journal is of a run with other settings, or damaged, or a founder's weights have changed.
+        """
+        self.settings = settings
+        self.folder = settings.folder
+        self.journal = Journal(self.folder / "journal.jsonl")
+        self.state = replay(self.journal.events)
+        self._base = base
+        self._checkpoints = dict(founders)
+        self._workers = Workers(settings.workers)
+        self._k: int | None = getattr(settings.strategy, "k", None)
+        self._reason = ""
+        self._console = Console()
+        self._begin()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end, now or at an earlier start."""
+        return self.state.stopped is not None
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(
+            self.settings.evaluate,
+            seed=self.settings.seed,
+            device=self._workers.device,
+            remote_code=self.settings.trust_remote_code,
+        )
+
+    @cached_property
+    def _tracker(self) -> track.Tracker:
+        return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
+
+    @cached_property
+    def _grams(self) -> Grams | None:
+        path = self.folder / "kinship.npz"
+        return Grams.load(path) if path.is_file() and self.state.measured else None
+
+    @property
+    def kinship(self) -> KinshipTable:
+        """Kinship under the run's metric, as strategies see it."""
+        metric = self.settings.kinship.metric
+        return self.state.table(metric, METRICS[metric].larger_is_closer)
+
+    # --- the steps ---------------------------------------------------------------------------------------------------
+
+    def introduce(self) -> None:
+        """Generation 0: how related the founders are, and how good each is."""
+        self.measure()
+        self.evaluate()
+        if self.state.closed < 0:
+            self._record("closed", generation=0)
+            self._show()
+
+    def goes_on(self) -> bool:
+        """Whether there is a generation to work on: one left open by an interruption, or a new one with new pairs."""
+        if self.state.selected:
+            return True
+        population = self.state.population
+        reason = self._nothing_works() or self.settings.stop.reason(population, self.kinship, self.state.spent, self._k)
+        pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
+        if self.settings.stop.evaluations is not None:
+            pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
+        if not pairs:
+            self._reason = reason or "nothing is left to merge"
+            return False
+        generation = population.generation + 1
+        names = [f"{generation}-{'exp' if pair.exploration else n}" for n, pair in enumerate(pairs, 1)]
+        offspring = [
+            {"name": name, "parents": list(pair.parents), "exploration": pair.exploration}
+            for name, pair in zip(names, pairs, strict=True)
+        ]
+        self._record("selected", generation=generation, offspring=offspring)
+        return True
+
+    def merge(self) -> None:
+        """Make the offspring that were selected and are not there yet."""
+        todo = [one for one in self.state.selected if one.name not in self.state.recipes and self._sound(one.name)]
+        for one, outcome in zip(todo, self._workers.map(self._merged, todo), strict=True):
+            self._settle(one.name, "merged", outcome)
+
+    def measure(self) -> None:
+        """Kinship of every model that has none yet, to every other."""
+        new = [name for name in self._names() if name not in self.state.measured and self._sound(name)]
+        if not new:
+            return
+        began = time.monotonic()
+        models = {name: self._checkpoint(name) for name in self._names() if self._sound(name)}
+        with _bar(f"{'measuring kinship':>{_LABEL}}", unit="byte") as bar:
+            self._grams = measure(
+                self._base, models, known=self._grams, device=self._workers.device, progress=_follow(bar)
+            )
+        self._grams.save(self.folder / "kinship.npz")
+        kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
+        self._record("measured", models=new, kinship=kinship, seconds=time.monotonic() - began)
+
+    def evaluate(self) -> None:
+        """Score every model that has not been scored."""
+        population = self.state.population
+        todo = [name for name in self._names() if population[name].average is None and self._sound(name)]
+        label = f"generation {population.generation}" if population.generation else "founders"
+        with _bar(f"{label:>{_LABEL}}", total=len(todo), unit="model") as bar:
+            jobs = ((name, _follow_share(bar, done)) for done, name in enumerate(todo))
+            for name, outcome in zip(todo, self._workers.map(self._evaluated, jobs), strict=True):
+                self._settle(name, "evaluated", outcome)
+
+    def close(self) -> None:
+        """End the generation: tell the tracker, show the table."""
+        self._record("closed", generation=self.state.population.generation)
+        self._show()
+
+    def finish(self) -> None:
+        """Keep the best model with its card, say why the run ended, and close everything."""
+        winner = self.state.population.best(1)[0]
+        self._keep(winner.name)
+        self._record("stopped", reason=self._reason, best=winner.name)
+        self._tracker.summary({"best": winner.name, "average/best": winner.average or 0.0, "stopped": self._reason})
+        self._tracker.artifact(self.folder / "best" / "README.md", "card")
+        if not winner.founder:
+            self._tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
+        names = self._grams.names if self._grams else ()
+        rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
+        self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
+        self._tracker.finish()
+
+    def report(self) -> float:
+        """Say how the run ended; its best average, in points."""
+        winner = self.state.population.best(1)[0]
+        assert winner.average is not None
+        founder = max((m for m in self.state.population.eligible() if m.founder), key=lambda m: m.average or 0.0)
+        gain = winner.average - (founder.average or 0.0)
+        gained = "" if winner.founder else f", {gain:+.2f} on {founder.name}, the best founder"
+        self._console.print(f"stopped: {self.state.stopped}", highlight=False)
+        self._console.print(
+            f"best: {winner.name} with {winner.average:.2f} ± {self.state.stderr[winner.name]:.2f}{gained}; "
+            f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}",
+            highlight=False,
+        )
+        return winner.average
+
+    # --- one job each ------------------------------------------------------------------------------------------------
+
+    def _merged(self, one: Offspring) -> dict[str, Any]:
+        began = time.monotonic()
+        parents = [self._checkpoint(name) for name in one.parents]
+        recipe = merge.recipe(
+            self.settings.merge,
+            one.parents,
+            seed=self.settings.seed,
+            threads=self._workers.threads,
+            align=merge.align(parents),
+        )
+        final = self._place(one.name)
+        beside = final.with_name(f".{one.name}.partial")
+        for left in (beside, final):
+            shutil.rmtree(left, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        places = {"base": self._base.path, **{name: self._checkpoint(name).path for name in one.parents}}
+        merge.merge(recipe, places, beside, device=self._workers.device, remote_code=self.settings.trust_remote_code)
+        beside.rename(final)
+        return {"recipe": recipe.as_dict(), "seconds": time.monotonic() - began}
+
+    def _evaluated(self, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
+        name, progress = job
+        began = time.monotonic()
+        evaluation = self._evaluator.evaluate(self._checkpoint(name).path, progress)
+        evaluation.save(self.folder / "samples" / f"{name}.json")
+        return {
+            "scores": dict(evaluation.scores),
+            "average": evaluation.average,
+            "stderr": evaluation.stderr,
+            "samples": evaluation.count,
+            "seconds": time.monotonic() - began,
+        }
+
+    def _settle(self, model: str, event: str, outcome: dict[str, Any]) -> None:
+        self._record(event, model=model, **outcome)
+
+    # --- memory ------------------------------------------------------------------------------------------------------
+
+    def _record(self, event: str, **fields: Any) -> None:
+        self.state.apply(self.journal.append(event, **fields))
+
+    def _wanted(self) -> dict[str, Any]:
+        return self.settings.model_dump(mode="json", exclude=set(HARMLESS))
+
+    def _begin(self) -> None:
+        family = {"base": self._base, **self._checkpoints}
+        if self.state.started is not None:
+            _refuse_other_settings(self.state.started["settings"], self._wanted(), self.settings.name)
+            for name, checkpoint in family.items():
+                if name in self.state.fingerprints and self.state.fingerprints[name] != checkpoint.fingerprint():
+                    raise UserError(
+                        f"the weights of {name} ({checkpoint.source}) are not those that the run {self.settings.name} "
+                        "began with. Bring the old ones back, or begin anew with name=…"
+                    )
+        else:
+            versions = {library: version(library) for library in LIBRARIES}
+            machine = {"device": self._workers.device, "threads": self._workers.threads}
+            self._record("started", version=VERSION, settings=self._wanted(), versions=versions, machine=machine)
+        for name, checkpoint in family.items():
+            if name not in self.state.sources:
+                self._record(
+                    "founder",
+                    model=name,
+                    base=name == "base",
+                    source=checkpoint.source,
+                    fingerprint=checkpoint.fingerprint(),
+                    parameters=checkpoint.parameters,
+                )
+
+    # --- models ------------------------------------------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        return [model.name for model in self.state.population]
+
+    def _sound(self, name: str) -> bool:
+        return self.state.population[name].failure is None
+
+    def _place(self, name: str) -> Path:
+        return self.folder / "models" / name
+
+    def _checkpoint(self, name: str) -> Checkpoint:
+        if name not in self._checkpoints:
+            self._checkpoints[name] = open_checkpoint(self._place(name))
+        return self._checkpoints[name]
+
+    def _nothing_works(self) -> str | None:
+        youngest = [m for m in self.state.population if m.generation == self.state.population.generation and m.parents]
+        if youngest and all(model.failure for model in youngest):
+            return f"every candidate of generation {youngest[0].generation} failed; the first: {youngest[0].failure}"
+        return None
+
+    def _keep(self, name: str) -> None:
+        """Put the winner into best/: the same bytes as its checkpoint, a card and the recipe from the founders."""
+        source = self._checkpoint(name).path
+        sources = {
+            one: str(found.path) if Path(found.source).exists() else found.source
+            for one, found in {"base": self._base, **self._checkpoints}.items()
+            if one in self.state.sources
+        }
+        final, beside = self.folder / "best", self.folder / ".best.partial"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for file in source.iterdir():
+            if file.suffix in {".safetensors", ".json", ".jinja", ".model"} or file.name == "merges.txt":
+                _link(file, beside / file.name)
+        (beside / "README.md").write_text(card.model_card(self.state, name, self.kinship, sources))
+        if self.state.population[name].parents:
+            (beside / "recipe.yaml").write_text(card.multi_recipe(self.state, name, sources))
+        shutil.rmtree(final, ignore_errors=True)
+        beside.rename(final)
+
+    def _show(self) -> None:
+        population, stderr = self.state.population, self.state.stderr
+        self._tracker.log(figures.of_generation(self.state, self.kinship, self._k), population.generation)
+        rows = table.rows(population, self.kinship, stderr)
+        self._tracker.table("models", table.COLUMNS, rows, population.generation)
+        self._console.print(table.render(population, self.kinship, stderr, self._k))
+
+
+_LABEL = 18
+
+
+def _new_pairs(grams: Grams, metric: str, new: Iterable[str]) -> Iterator[tuple[str, str, float]]:
+    matrix = kinship_matrix(grams, metric)
+    fresh = set(new)
+    for i, a in enumerate(grams.names):
+        for j, b in enumerate(grams.names[:i]):
+            if (a in fresh or b in fresh) and matrix[i, j] == matrix[i, j]:
+                yield b, a, float(matrix[i, j])
+
+
+def _refuse_other_settings(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> None:
+    then, now = track._flat(found), track._flat(wanted)
+    differ = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+    if differ:
+        listed = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in differ[:5])
+        more = f", and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise UserError(
+            f"the run {name} exists with another configuration: {listed}{more}.\n"
+            "Give this one a folder of its own with name=…, or repeat the first command to go on with that one."
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy: the weights need not lie there twice."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@contextmanager
+def _bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
+    layout = "{desc} {bar:30} {n:.1f}/{total} {unit}s  {elapsed} < {remaining}" if total else None
+    with tqdm(total=total, desc=label, unit=unit, disable=None, leave=False, bar_format=layout) as bar:
+        yield bar
+
+
+def _follow(bar: tqdm) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return progress
+
+
+def _follow_share(bar: tqdm, before: int) -> Callable[[int, int], None]:
+    """Progress within one item of many: `before` items and a share of this one are done."""
+
+    def progress(done: int, total: int) -> None:
+        bar.update(before + done / max(total, 1) - bar.n)
+
+    return progress

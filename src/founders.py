@@ -1,0 +1,119 @@
+"""The founders of a run and their base: found, looked at without doing any work, and brought here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from src import zoo
+from src.checkpoint import Checkpoint, check_family, open_checkpoint
+from src.config import Settings
+from src.errors import UserError
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint as far as it could be looked at without downloading or training anything."""
+
+    source: str
+    checkpoint: Checkpoint | None
+    """None where it is not on this machine."""
+    nbytes: int | None
+    """Bytes of weights; None where nobody could say."""
+    remark: str
+    """Where it is, or why it could not be looked at."""
+
+
+def look(settings: Settings) -> dict[str, Found]:
+    """The base (as `base`) and every founder, as far as they can be seen now.
+
+    Raises:
+        UserError: a local folder that is no sound checkpoint, or a source that is neither a folder nor a hub name.
+    """
+    sources = {"base": settings.founders.base, **settings.founders.models}
+    return {name: _look(source, settings) for name, source in sources.items()}
+
+
+def check(settings: Settings, found: Mapping[str, Found]) -> None:
+    """Refuse what would fail later: founders of different families, an unknown merge method, parameter or task.
+
+    Raises:
+        UserError: the first mistake.
+    """
+    here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
+    if (base := here.pop("base", None)) is not None:
+        check_family(base, here)
+    from src import evaluate, merge  # seconds of imports, once everything that needs none is known to be sound
+
+    merge.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
+    inside = settings.evaluate.include is not None and settings.evaluate.include.is_relative_to(settings.zoo.folder)
+    evaluate.check_tasks(settings.evaluate, known=zoo.TASKS if inside else ())
+
+
+def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
+    """The base and the founders, here and sound: the embedded family is trained if need be, hub models downloaded.
+
+    Raises:
+        UserError: as `check_family`, or a download that failed.
+    """
+    if settings.uses_zoo:
+        build_zoo(settings)
+    base = open_checkpoint(settings.founders.base)
+    models = {name: open_checkpoint(source) for name, source in settings.founders.models.items()}
+    for warning in check_family(base, models):
+        print(f"warning: {warning}", file=sys.stderr)
+    return base, models
+
+
+def build_zoo(settings: Settings) -> None:
+    """Train the embedded family of these settings, unless it is there already."""
+    with tqdm(desc="training the embedded family", disable=None, leave=False) as bar:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.set_description(f"training the embedded family: {stage}", refresh=False)
+            bar.total = total
+            bar.update(done - bar.n)
+
+        zoo.build(settings.zoo.folder, settings.zoo.seed, effort=settings.zoo.effort, progress=progress)
+
+
+def _look(source: str, settings: Settings) -> Found:
+    folder = Path(source).expanduser()
+    if folder.is_relative_to(settings.zoo.folder) and not folder.exists():
+        return Found(source, None, None, "not trained yet: the embedded family, about two minutes on two cores")
+    if folder.exists() or not _is_hub_name(source):
+        checkpoint = open_checkpoint(source)
+        return Found(source, checkpoint, checkpoint.nbytes, str(checkpoint.path))
+    return _look_on_hub(source)
+
+
+def _is_hub_name(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "~", "/")) and all(source.split("/"))
+
+
+def _look_on_hub(source: str) -> Found:
+    """A hub model that was downloaded before, or what the hub says of it."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        snapshot = huggingface_hub.snapshot_download(source, local_files_only=True)
+        checkpoint = open_checkpoint(Path(snapshot))
+        return Found(source, checkpoint, checkpoint.nbytes, f"downloaded, in {snapshot}")
+    except (LocalEntryNotFoundError, UserError):
+        pass  # never downloaded, or only in part
+    try:
+        info = huggingface_hub.HfApi().model_info(source, files_metadata=True, timeout=10)
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"{source}: neither a folder here nor a model on the hub; check the name (if it is private: hf auth login)"
+        ) from None
+    except Exception as error:  # the hub's own errors, those of its HTTP client and of sockets
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        return Found(source, None, None, f"the hub was not reached: {why}")
+    nbytes = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
+    return Found(source, None, nbytes, "on the hub, to be downloaded")

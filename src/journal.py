@@ -1,0 +1,210 @@
+"""The run's memory on disk: one line an event, appended and synced. The run's state is the replay of its journal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from src.errors import UserError
+from src.population import KinshipTable, Model, Population
+from src.strategy import Spent
+
+VERSION = 1
+VOLATILE = frozenset({"time", "seconds"})
+"""Fields that differ between two runs of the same command; everything else is the same, bit for bit."""
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """An append-only file of JSON lines, each with a checksum. One process writes it; a lock keeps out a second run."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending, creating the file where there is none.
+
+        A torn last line, left by a process that was killed while writing it, is cut off.
+
+        Raises:
+            UserError: another process holds the journal, or a line is damaged, or a newer version wrote it.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UserError(
+                f"{path.parent} is in use by another run; wait for it to end, or choose another folder with name=…"
+            ) from None
+        try:
+            self.events, whole = parse(path)
+        except UserError:
+            self._file.close()
+            raise
+        self._file.truncate(whole)
+
+    def append(self, event: str, **fields: Any) -> Event:
+        """Write one event and wait until it is on the disk."""
+        entry = {"event": event, **fields}
+        self._file.write(_line(len(self.events) + 1, entry))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.events.append(entry)
+        return entry
+
+    def close(self) -> None:
+        """Release the file and its lock."""
+        self._file.close()
+
+
+def parse(path: Path) -> tuple[list[Event], int]:
+    """The events of a journal, and how many bytes of the file they take (less than its size if its tail is torn).
+
+    Raises:
+        UserError: a line that is not the last is damaged (names its number), or a newer version wrote the journal.
+    """
+    data = path.read_bytes()
+    events: list[Event] = []
+    whole = 0
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):
+        event = _event(number, line)
+        if event is None:
+            if number == len(lines) - 1 and not lines[-1]:
+                break  # The newline got to the disk and what precedes it did not: torn all the same.
+            raise UserError(
+                f"{path} is damaged at line {number}: its checksum does not match, so it was changed or mangled. "
+                f"Restore the file, or keep the {number - 1} good lines (head -n {number - 1}) and run again."
+            )
+        if number == 1 and event.get("version", 0) > VERSION:
+            raise UserError(
+                f"{path} was written by a newer kinmerge (journal version {event['version']}, this one reads up to "
+                f"{VERSION}); update, or start anew with name=…"
+            )
+        events.append(event)
+        whole += len(line) + 1
+    return events, whole
+
+
+def _line(number: int, event: Event) -> bytes:
+    body = json.dumps({"n": number, **event}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return body[:-1] + _checksum(body) + b"\n"
+
+
+def _event(number: int, line: bytes) -> Event | None:
+    """The event that `line` holds; None where it is damaged."""
+    mark = line.rfind(b',"crc":"')
+    body = line[:mark] + b"}"
+    if mark < 0 or line[mark:] != _checksum(body):
+        return None
+    event = json.loads(body)
+    return event if event.pop("n") == number else None
+
+
+def _checksum(body: bytes) -> bytes:
+    """What a line ends with in place of its body's closing brace."""
+    return b',"crc":"%08x"}' % zlib.crc32(body)
+
+
+@dataclass(frozen=True)
+class Offspring:
+    """A planned merge: its name, and the pair that it comes from."""
+
+    name: str
+    parents: tuple[str, ...]
+    exploration: bool
+
+
+@dataclass
+class State:
+    """What a journal says happened so far."""
+
+    started: Mapping[str, Any] | None = None
+    """Settings, versions and machine of the run; None before its first event."""
+    population: Population = field(default_factory=Population)
+    kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
+    """Of every metric, of every pair of models that was measured."""
+    selected: tuple[Offspring, ...] = ()
+    """The offspring of the generation that is open; empty between generations."""
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stderr: dict[str, float] = field(default_factory=dict)
+    """Standard error of each evaluated model's average."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Where the base and each founder came from."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Of the content of the base and each founder."""
+    measured: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0})
+    evaluations: int = 0
+    samples: int = 0
+    closed: int = -1
+    """The last generation that was finished; 0 once the founders are known, −1 before."""
+    stopped: str | None = None
+    """Why the run ended; None while it has not."""
+
+    def table(self, metric: str, larger_is_closer: bool) -> KinshipTable:
+        """Kinship as strategies see it."""
+        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer)
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has cost so far."""
+        return Spent(self.evaluations, sum(self.seconds.values()) / 3600)
+
+    def apply(self, event: Event) -> None:
+        """Advance by one event."""
+        kind = event["event"]
+        if kind in self.seconds:
+            self.seconds[kind] += event["seconds"]
+        if kind == "started":
+            self.started = event
+        elif kind == "founder":
+            self.sources[event["model"]] = event["source"]
+            self.fingerprints[event["model"]] = event["fingerprint"]
+            if not event["base"]:
+                self.population = self.population.add(Model(event["model"]))
+        elif kind == "selected":
+            self._select(event["generation"], event["offspring"])
+        elif kind == "merged":
+            self.recipes[event["model"]] = event["recipe"]
+        elif kind == "measured":
+            self._measure(event["models"], event["kinship"])
+        elif kind == "evaluated":
+            self._evaluate(event)
+        elif kind == "failed":
+            self.population = self.population.update(event["model"], failure=event["reason"])
+        elif kind == "closed":
+            self.selected, self.closed = (), event["generation"]
+        elif kind == "stopped":
+            self.stopped = event["reason"]
+
+    def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
+        self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
+        for one in self.selected:
+            self.population = self.population.add(Model(one.name, generation, one.parents, one.exploration))
+
+    def _measure(self, models: Iterable[str], kinship: Mapping[str, Sequence[tuple[str, str, float]]]) -> None:
+        self.measured.update(models)
+        for metric, values in kinship.items():
+            self.kinship.setdefault(metric, {}).update({frozenset((a, b)): value for a, b, value in values})
+
+    def _evaluate(self, event: Event) -> None:
+        self.evaluations += 1
+        self.samples += event["samples"]
+        self.stderr[event["model"]] = event["stderr"]
+        self.population = self.population.update(event["model"], scores=event["scores"], average=event["average"])
+
+
+def replay(events: Iterable[Event]) -> State:
+    """The state that these events lead to."""
+    state = State()
+    for event in events:
+        state.apply(event)
+    return state

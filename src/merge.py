@@ -1,0 +1,175 @@
+"""From parents to an offspring: the only place that knows mergekit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import LoaderCache
+from mergekit.merge import run_merge
+from mergekit.merge_methods import registry
+from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec
+from mergekit.options import MergeOptions
+
+from src.checkpoint import Checkpoint
+from src.config import Merge
+from src.errors import UserError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is needed to make an offspring again, to the same bytes."""
+
+    config: Mapping[str, Any]
+    """A mergekit configuration in which models are named as in the population; the ancestor is `base`."""
+    donor: str
+    """The better parent, which gives tokenizer and configuration."""
+    seed: int
+    """Of the random methods (dare, della)."""
+    threads: int
+    """torch's threads: several methods differ in the last bits between thread counts."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as the journal keeps it."""
+        return asdict(self)
+
+
+def check(settings: Merge, parents: int) -> None:
+    """Refuse what mergekit would refuse later, or would ignore in silence.
+
+    Raises:
+        UserError: an unknown method, a parameter that the method does not have or lacks, a wrong number of parents.
+    """
+    known = sorted(method.spec.name for method in registry.registered_methods())
+    if settings.method not in known:
+        raise UserError(
+            f"merge.method is {settings.method!r}, which mergekit does not have. Known: {', '.join(known)}."
+        )
+    spec = registry.get(settings.method).spec
+    names = {parameter.name for parameter in spec.parameters}
+    for key, given in (("parameters", settings.parameters), ("each", settings.each)):
+        if unknown := sorted(set(given) - names):
+            raise UserError(
+                f"merge.{key}.{unknown[0]}: {settings.method} has no such parameter (mergekit would ignore it). "
+                f"Known: {', '.join(sorted(names)) or 'none'}."
+            )
+    required = [parameter.name for parameter in spec.parameters if parameter.required]
+    if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
+        raise UserError(f"merge.parameters.{missing[0]} is missing; {settings.method} needs it.")
+    _check_inputs(settings, spec, parents)
+
+
+def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
+    contract = spec.contract
+    ids = [f"parent {i}" for i in range(parents)] + ["ancestor"] * (settings.base_model == "ancestor")
+    base = {"parent": "parent 0", "ancestor": "ancestor", None: None}[settings.base_model]
+    if settings.base_model == "ancestor" and contract.base == BasePolicy.IGNORED:
+        raise UserError(f"merge.base_model is ancestor, but {spec.name} takes no base; use parent or null.")
+    try:
+        contract.validate_ids(ids, base)
+    except ValueError as error:
+        raise UserError(
+            f"merge.method={spec.name} with base_model={settings.base_model or 'null'} cannot merge {parents} parents "
+            f"({str(error)[:1].lower()}{str(error)[1:]}); choose another merge=… or strategy=…"
+        ) from error
+
+
+def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, align: bool = False) -> Recipe:
+    """How these parents, better one first, become an offspring.
+
+    `align` has mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
+    """
+    base = {"parent": parents[0], "ancestor": "base", None: None}[settings.base_model]
+    each = {"parameters": settings.each} if settings.each else {}
+    config: dict[str, Any] = {
+        "merge_method": settings.method,
+        "models": [{"model": name, **each} for name in parents],
+        "parameters": settings.parameters,
+    }
+    if base is not None:
+        config["base_model"] = base
+    if settings.dtype is not None:
+        config["dtype"] = settings.dtype
+    if settings.tokenizer_source not in {None, "auto"}:
+        config["tokenizer_source"] = settings.tokenizer_source
+    elif settings.tokenizer_source == "auto" and align:
+        config["tokenizer_source"] = parents[0]
+    return Recipe(config, donor=parents[0], seed=seed, threads=threads)
+
+
+def merge(
+    recipe: Recipe, models: Mapping[str, Path], out: Path, *, device: str = "cpu", remote_code: bool = False
+) -> None:
+    """Make the offspring in the folder `out`, which must not exist: an ordinary Hugging Face checkpoint.
+
+    Args:
+        recipe: what to do.
+        models: absolute folder of every model that the recipe names.
+        out: where the offspring goes; half of it may be there when this raises.
+        device: what mergekit computes on.
+        remote_code: whether a checkpoint may execute Python code of its own.
+    """
+    # mergekit keeps open files by path for the life of the process; a path may hold another model by now.
+    LoaderCache().loaders.clear()
+    options = MergeOptions(
+        device=device,
+        copy_tokenizer=False,
+        write_model_card=False,
+        quiet=True,
+        random_seed=recipe.seed,
+        trust_remote_code=remote_code,
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        run_merge(MergeConfiguration.model_validate(with_paths(recipe.config, models)), str(out), options)
+    finally:
+        torch.set_num_threads(threads)
+        LoaderCache().loaders.clear()
+    _take_from_donor(models[recipe.donor], out, tokenizer="tokenizer_source" not in recipe.config)
+
+
+def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:
+    """A mergekit configuration with every model's name replaced by its folder."""
+    named = dict(config)
+    named["models"] = [{**entry, "model": str(models[entry["model"]])} for entry in config["models"]]
+    for key in ("base_model", "tokenizer_source"):
+        if config.get(key) in models:
+            named[key] = str(models[config[key]])
+    return named
+
+
+def align(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether these parents' vocabularies differ in size, so that mergekit has to align them."""
+    return len({checkpoint.config.get("vocab_size") for checkpoint in checkpoints}) > 1
+
+
+def _take_from_donor(donor: Path, out: Path, *, tokenizer: bool) -> None:
+    """Give the offspring the better parent's configuration (where mergekit took another's), and its tokenizer."""
+    merged = json.loads((out / "config.json").read_text())
+    config = json.loads((donor / "config.json").read_text())
+    decided_by_merge = {key: merged[key] for key in ("vocab_size", "dtype", "torch_dtype") if key in merged}
+    (out / "config.json").write_text(json.dumps({**config, **decided_by_merge}, indent=2) + "\n")
+    if tokenizer:
+        for name in TOKENIZER_FILES:
+            if (donor / name).is_file():
+                shutil.copyfile(donor / name, out / name)

@@ -1,0 +1,106 @@
+"""What goes with the winner: a model card, and one mergekit-multi file that makes it again from the founders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from src.journal import State
+from src.population import KinshipTable
+
+
+def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
+    """All merges from the founders to `winner`, as one YAML stream for mergekit-multi; the last is the winner's.
+
+    `sources` has a hub name or an absolute folder for the base and every founder.
+    """
+    steps = [model.name for model in state.population.ancestors(winner) if not model.founder]
+    documents = []
+    for name in [*steps, winner]:
+        config = _with_sources(state.recipes[name]["config"], sources)
+        documents.append(config if name == winner else {"name": name, **config})
+    return "---\n".join(yaml.safe_dump(document, sort_keys=False) for document in documents)
+
+
+def model_card(state: State, winner: str, kinship: KinshipTable, sources: Mapping[str, str]) -> str:
+    """The README of the winner's folder: scores, descent back to the founders, how to rebuild it."""
+    population = state.population
+    model = population[winner]
+    line = [*population.ancestors(winner), model]
+    tasks = list(model.scores)
+    columns = [*(one for one in line if one.founder), *([model] if not model.founder else [])]
+    scores = "\n".join(
+        f"| {task} | " + " | ".join(f"{one.scores[task]:.2f}" for one in columns) + " |" for task in tasks
+    )
+    averages = " | ".join(f"**{one.average:.2f}** ± {state.stderr[one.name]:.2f}" for one in columns)
+    descent = "\n".join(
+        f"| {one.name} | {' × '.join(one.parents) or state.sources[one.name]} | {one.average:.2f} | "
+        f"{_signed(population.gain(one.name))} | {_kinship(kinship, one.parents)} |"
+        for one in line
+    )
+    return f"""---
+library_name: transformers
+tags: [merge, mergekit, kinmerge]
+---
+# {winner}
+
+{_opening(state, winner, len(population))}
+
+## Scores
+
+| task | {" | ".join(one.name for one in columns)} |
+| --- |{" ---: |" * len(columns)}
+{scores}
+| average | {averages} |
+
+The average steered the search, and the best of {len(population)} was kept: expect a little less on fresh samples.
+
+## Descent
+
+| model | parents | average | gain | kinship of the parents ({kinship.metric}) |
+| --- | --- | ---: | ---: | ---: |
+{descent}
+
+{_rebuilding(state, winner, sources)}"""
+
+
+def _opening(state: State, winner: str, models: int) -> str:
+    if state.population[winner].founder:
+        return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
+    base, generations = state.sources["base"], state.population[winner].generation
+    return f"A merge of fine-tunes of `{base}`, evolved by kinmerge in {generations} generations."
+
+
+def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
+    if state.population[winner].founder:
+        return ""
+    seed, threads = state.recipes[winner]["seed"], state.recipes[winner]["threads"]
+    options = f"--random-seed {seed} --num-threads {threads} --no-copy-tokenizer --no-write-model-card"
+    return f"""## Rebuilding
+
+`recipe.yaml` has every merge from the founders to this model. mergekit alone makes its weights again:
+
+    mergekit-multi recipe.yaml --intermediate-dir merges --out-path {winner} {options}
+
+```yaml
+{multi_recipe(state, winner, sources)}```
+"""
+
+
+def _with_sources(config: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+    named = dict(config)
+    named["models"] = [{**entry, "model": sources.get(entry["model"], entry["model"])} for entry in config["models"]]
+    for key in ("base_model", "tokenizer_source"):
+        if key in config:
+            named[key] = sources.get(config[key], config[key])
+    return named
+
+
+def _signed(gain: float | None) -> str:
+    return "" if gain is None else f"{gain:+.2f}"
+
+
+def _kinship(kinship: KinshipTable, parents: tuple[str, ...]) -> str:
+    return f"{kinship.mean(parents):.3f}" if parents else ""

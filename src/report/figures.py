@@ -1,0 +1,38 @@
+"""The figures that a tracker is sent after a generation."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean
+
+from src.journal import State
+from src.population import KinshipTable
+
+
+def of_generation(state: State, kinship: KinshipTable, k: int | None) -> dict[str, float]:
+    """What is known once a generation has closed; what does not exist (the founders' gain) is left out.
+
+    Averages and gains are in points (×100), kinship in the metric's own unit, costs and seconds since the run began.
+    """
+    population = state.population
+    top = population.best(k or len(population))
+    youngest = [model for model in population if model.generation == population.generation]
+    gains = [gain for model in youngest if (gain := population.gain(model.name)) is not None]
+    between_parents = [value for model in youngest if not math.isnan(value := kinship.mean(model.parents))]
+    averages = [model.average for model in population.eligible() if model.average is not None]
+    figures = {
+        "average/best": max(averages),
+        "average/top_k": fmean(model.average for model in top if model.average is not None),
+        "average/mean": fmean(averages),
+        "kinship/top_k": kinship.mean([model.name for model in top]),
+        "cost/evaluations": state.evaluations,
+        "cost/samples": state.samples,
+        "seconds/merge": state.seconds["merged"],
+        "seconds/measure": state.seconds["measured"],
+        "seconds/evaluate": state.seconds["evaluated"],
+    }
+    if gains:
+        figures |= {"gain/best": max(gains), "gain/mean": fmean(gains)}
+    if between_parents:
+        figures["kinship/parents"] = fmean(between_parents)
+    return {name: value for name, value in figures.items() if not math.isnan(value)}

@@ -1,0 +1,97 @@
+"""The paper's two strategies (arXiv 2410.12613, Algorithm 1): merge the best, and explore the least related."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from src.population import KinshipTable, Pair, Population
+
+AtLeastTwo = Annotated[int, Field(ge=2)]
+
+
+@dataclass(frozen=True)
+class GreedyTopk:
+    """All pairs among the k best models so far, founders included, that were not merged yet."""
+
+    name: Literal["greedy_topk"]
+    k: AtLeastTwo
+
+    def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
+        """The next generation's pairs, best parents first."""
+        return pairs_within(population, self.k)
+
+    def most_pairs(self, models: int) -> int:
+        """The most pairs that a generation can have, starting from this many models."""
+        return math.comb(min(self.k, models), 2)
+
+    def most_parents(self, founders: int) -> int:
+        """The most parents that a pair can have."""
+        return 2
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """The merge that leads out of a dead end: the best model × the model least related to it."""
+
+    pool: Literal["grandparents", "all"] = "grandparents"
+    """`grandparents`: from the models of generation g−2 (the paper's experiment); `all`: from any model."""
+    when: Literal["always", "saturated"] = "always"
+    """`saturated`: only once the mean kinship of S_k has passed `kinship`."""
+    kinship: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.when == "saturated" and self.kinship is None:
+            raise ValueError(
+                "explore.when=saturated needs explore.kinship, the mean kinship of S_k from which to explore"
+            )
+
+    def pair(self, population: Population, kinship: KinshipTable, k: int, taken: set[frozenset[str]]) -> Pair | None:
+        """The exploration of the next generation, skipping the pairs in `taken`; None where there is none."""
+        generation = population.generation + 1
+        if generation < 2:
+            return None
+        if self.when == "saturated":
+            assert self.kinship is not None
+            if not kinship.closer(kinship.mean([model.name for model in population.best(k)]), self.kinship):
+                return None
+        pool = population.of_generation(generation - 2) if self.pool == "grandparents" else population.eligible()
+        best = population.best(1)[0].name
+        candidates = [model.name for model in pool if model.name != best and frozenset((best, model.name)) not in taken]
+        other = kinship.least_related(best, candidates)
+        return Pair((best, other), exploration=True) if other else None
+
+
+@dataclass(frozen=True)
+class KinshipTopk:
+    """`greedy_topk`, and from generation 2 on one exploration a generation."""
+
+    name: Literal["kinship_topk"]
+    k: AtLeastTwo
+    explore: Exploration = field(default_factory=Exploration)
+
+    def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
+        """The next generation's pairs, best parents first, the exploration last."""
+        pairs = pairs_within(population, self.k)
+        taken = population.merged() | {pair.key for pair in pairs}
+        exploration = self.explore.pair(population, kinship, self.k, taken)
+        return [*pairs, exploration] if exploration else pairs
+
+    def most_pairs(self, models: int) -> int:
+        """The most pairs that a generation can have, starting from this many models."""
+        return math.comb(min(self.k, models), 2) + 1
+
+    def most_parents(self, founders: int) -> int:
+        """The most parents that a pair can have."""
+        return 2
+
+
+def pairs_within(population: Population, k: int) -> list[Pair]:
+    """All pairs within S_k that were not merged yet, best first."""
+    done = population.merged()
+    best = [model.name for model in population.best(k)]
+    return [Pair(parents) for parents in itertools.combinations(best, 2) if frozenset(parents) not in done]
