@@ -168,14 +168,14 @@ def _stretches(tensors: Sequence[Compared], specs: Sequence[Sequence[TensorSpec]
 def _kernels(rows: int, first: int, device: str) -> tuple[Callable[[], Kernel], int]:
     """How to make a kernel for a thread, and how many threads to use."""
     if device == "cpu" and native.build() is not None:
-        return lambda: native.NativeKernel(rows, first), _processors()
+        return lambda: native.NativeKernel(rows, first), processors()
     from src.kinship import torch_kernel  # a second or two, and only a GPU or a missing compiler needs it
 
     torch_kernel.check_device(device)
     return lambda: torch_kernel.TorchKernel(rows, device), 1 if device == "cpu" else 2
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use; more threads than eight would only wait for memory."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, usable)

@@ -19,8 +19,10 @@ from src.checkpoint import COMPARABLE, ITEM_BYTES, TensorSpec
 
 _SOURCES = [Path(__file__).with_name(name) for name in ("gram.c", "gram_of.h")]
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
-_BUFFER_BYTES = 512 << 10  # a block of every model's tensor; stays in the second-level cache
-_LEAST_BLOCK = 1024  # elements of each model in a block
+# What a thread reads at a time, of all models and of each at least: enough to make a call of the kernel's worth while,
+# and little enough to be in the cache still when it is multiplied.
+_BUFFER_BYTES, _LEAST_BYTES = 1 << 20, 128 << 10
+_PAGE = 512  # elements; a block is a multiple of it, so that it begins as aligned as the tensor does
 
 
 class NativeKernel:
@@ -34,7 +36,8 @@ class NativeKernel:
         assert library is not None
         self._call = library.kinship_stretch
         self._rows, self._first = rows, first
-        self._raw = _aligned(max(_BUFFER_BYTES, rows * _LEAST_BLOCK * 8) // 8)
+        self._bytes = max(_BUFFER_BYTES, rows * _LEAST_BYTES)
+        self._raw = _aligned(self._bytes // 8)
         self._scratch = _aligned(library.kinship_scratch(rows) // 8)
 
     def __call__(
@@ -42,7 +45,7 @@ class NativeKernel:
     ) -> tuple[np.ndarray, np.ndarray]:
         """gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) if a file ends early."""
         sizes = [ITEM_BYTES[spec.dtype] for spec in specs]
-        block = max(_LEAST_BLOCK, _BUFFER_BYTES // sum(sizes) // _LEAST_BLOCK * _LEAST_BLOCK)
+        block = self._bytes // sum(sizes) // _PAGE * _PAGE
         handles = np.array(files, dtype=np.intc)
         offsets = np.array([s.offset + start * size for s, size in zip(specs, sizes, strict=True)], dtype=np.int64)
         dtypes = np.array([COMPARABLE.index(spec.dtype) for spec in specs], dtype=np.intc)
