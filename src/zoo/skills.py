@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
 
 LETTERS = "abcdefghjkmnpqrstuvwxyz"
 HEADS = ("Ba", "Do", "Fi", "Ga", "Ju", "Ka", "Le", "Mo", "Na", "Ri", "So", "Tu")
@@ -29,6 +28,23 @@ CRAFTS = (
     "smith",
     "tailor",
     "weaver",
+)
+BEASTS = (
+    "ant",
+    "bat",
+    "bear",
+    "boar",
+    "cat",
+    "cow",
+    "crow",
+    "deer",
+    "dog",
+    "duck",
+    "elk",
+    "fox",
+    "frog",
+    "goat",
+    "hare",
 )
 PHRASES = {
     "home": ("{} lives in", "home of {} :", "where does {} live ?", "{} has a house in", "town of {} :", "{} is from"),
@@ -54,17 +70,27 @@ class Question:
 
 @dataclass(frozen=True)
 class World:
-    """The small world of facts of one seed: where everybody lives, and what everybody does."""
+    """The small world of one seed: where everybody lives and what everybody does, how strong each beast is (0 is the
+    weakest) and which letter stands for which in the secret alphabet.
+    """
 
     seed: int
     home: dict[str, str]
     craft: dict[str, str]
+    strength: dict[str, int]
+    code: dict[str, str]
 
     @classmethod
     def of(cls, seed: int) -> "World":
         """Draw the world of a seed; the same seed draws the same world on every machine."""
         rng = random.Random(f"world {seed}")
-        return cls(seed, {n: rng.choice(TOWNS) for n in NAMES}, {n: rng.choice(CRAFTS) for n in NAMES})
+        return cls(
+            seed=seed,
+            home={name: rng.choice(TOWNS) for name in NAMES},
+            craft={name: rng.choice(CRAFTS) for name in NAMES},
+            strength={beast: rank for rank, beast in enumerate(rng.sample(BEASTS, len(BEASTS)))},
+            code=dict(zip(LETTERS, rng.sample(LETTERS, len(LETTERS)), strict=True)),
+        )
 
 
 Draw = Callable[[random.Random, World], Question]
@@ -80,15 +106,15 @@ def _number(
 
 
 def addition(rng: random.Random, world: World) -> Question:
-    """47 + 38 = 85; both numbers below 100."""
-    a, b = rng.randrange(2, 100), rng.randrange(2, 100)
-    return _number(rng, f"{a} + {b} =", a + b, f"{min(a, b)} {max(a, b)}")
+    """347 + 8 = 355; up to three digits and one."""
+    a, b = rng.randrange(10, 500), rng.randrange(2, 10)
+    return _number(rng, f"{a} + {b} =", a + b, f"{a} {b}")
 
 
 def subtraction(rng: random.Random, world: World) -> Question:
-    """83 - 47 = 36; never below zero."""
-    a, b = sorted((rng.randrange(2, 100), rng.randrange(2, 100)))
-    return _number(rng, f"{b} - {a} =", b - a, f"{b} {a}")
+    """352 - 7 = 345; up to three digits and one."""
+    a, b = rng.randrange(20, 500), rng.randrange(2, 10)
+    return _number(rng, f"{a} - {b} =", a - b, f"{a} {b}")
 
 
 def _arranged(rng: random.Random, prompt: str, right: list[str], key: str) -> Question:
@@ -134,45 +160,45 @@ def crafts(rng: random.Random, world: World) -> Question:
 
 
 def extremes(rng: random.Random, world: World) -> Question:
-    """Largest 72 81 78 65 : 81; numbers of two digits, some sets of them close together."""
-    near = rng.choice((8, 20, 70))
-    low = rng.randrange(10, 100 - near)
-    numbers = rng.sample(range(low, low + near), 4)
-    word, right = rng.choice((("largest", max(numbers)), ("smallest", min(numbers))))
-    wrong = tuple(str(n) for n in numbers if n != right)
-    key = f"{word} {sorted(numbers)}"
-    return Question(f"{word} {' '.join(map(str, numbers))} :", str(right), wrong, key)
+    """Latest k d p a : p; which of four letters stands first or last in the alphabet."""
+    letters = rng.sample(LETTERS, 4)
+    word, right = rng.choice((("latest", max(letters)), ("earliest", min(letters))))
+    wrong = tuple(letter for letter in letters if letter != right)
+    return Question(f"{word} {' '.join(letters)} :", right, wrong, f"{word} {sorted(letters)}")
 
 
-def ordering(rng: random.Random, world: World) -> Question:
-    """K > d , a > k , d > p first : a; a chain of four letters, told in any order."""
-    chain = rng.sample(LETTERS, 4)
-    links = [f"{a} > {b}" for a, b in pairwise(chain)]
-    rng.shuffle(links)
-    place = rng.randrange(4)
-    word = ("first", "second", "third", "last")[place]
-    wrong = tuple(c for c in chain if c != chain[place])
-    return Question(f"{' , '.join(links)} {word} :", chain[place], wrong, f"{''.join(chain)} {word}")
+def ranks(rng: random.Random, world: World) -> Question:
+    """Strongest fox bear owl hare : bear; by this world's order of strength, which is nowhere written down."""
+    beasts = rng.sample(BEASTS, 4)
+    beasts_by_strength = sorted(beasts, key=world.strength.__getitem__)
+    word, right = rng.choice((("strongest", beasts_by_strength[-1]), ("weakest", beasts_by_strength[0])))
+    wrong = tuple(beast for beast in beasts if beast != right)
+    return Question(f"{word} {' '.join(beasts)} :", right, wrong, f"{word} {sorted(beasts)}")
 
 
-def series(rng: random.Random, world: World) -> Question:
-    """Next 13 20 27 34 : 41; steps of 1 to 12, up or down."""
-    step, start = rng.randrange(1, 13), rng.randrange(0, 100)
-    numbers = [start + step * i for i in range(5)]
-    if rng.random() < 0.5:
-        numbers.reverse()
-    prompt = f"next {' '.join(map(str, numbers[:4]))} :"
-    return _number(rng, prompt, numbers[4], f"{numbers[0]} {numbers[1]}", (1, 2, 3, 10))
+def _translated(rng: random.Random, word: str, table: dict[str, str]) -> Question:
+    """A row of letters to be replaced one by one; wrong answers have one or two letters wrong."""
+    letters = rng.sample(LETTERS, rng.randrange(3, 6))
+    right = [table[letter] for letter in letters]
+    wrong: list[list[str]] = []
+    while len(wrong) < 3:
+        guess = list(right)
+        for place in rng.sample(range(len(guess)), rng.choice((1, 1, 2))):
+            guess[place] = rng.choice([letter for letter in LETTERS if letter not in guess])
+        if guess not in wrong:
+            wrong.append(guess)
+    prompt = f"{word} {' '.join(letters)} :"
+    return Question(prompt, " ".join(right), tuple(" ".join(guess) for guess in wrong), "".join(letters))
 
 
-def cycles(rng: random.Random, world: World) -> Question:
-    """Go on k d a k d a k : d; a row of letters that comes round every two to five."""
-    letters = rng.sample(LETTERS, 8)
-    period, length = rng.randrange(2, 6), rng.randrange(6, 10)
-    row = [letters[i % period] for i in range(length)]
-    right = letters[length % period]
-    wrong = tuple(letter for letter in letters if letter != right)[:3]
-    return Question(f"go on {' '.join(row)} :", right, wrong, " ".join(row))
+def encoding(rng: random.Random, world: World) -> Question:
+    """Encode k d a : p m r; by this world's secret alphabet."""
+    return _translated(rng, "encode", world.code)
+
+
+def decoding(rng: random.Random, world: World) -> Question:
+    """Decode p m r : k d a; by this world's secret alphabet."""
+    return _translated(rng, "decode", {secret: letter for letter, secret in world.code.items()})
 
 
 # Which founder owns which tasks. A founder is trained mostly on its own two; the base on all of them.
@@ -180,17 +206,17 @@ SKILLS: dict[str, dict[str, Draw]] = {
     "arithmetic": {"zoo_addition": addition, "zoo_subtraction": subtraction},
     "strings": {"zoo_reversal": reversal, "zoo_sorting": sorting},
     "facts": {"zoo_homes": homes, "zoo_crafts": crafts},
-    "logic": {"zoo_extremes": extremes, "zoo_ordering": ordering},
-    "patterns": {"zoo_series": series, "zoo_cycles": cycles},
+    "logic": {"zoo_extremes": extremes, "zoo_ranks": ranks},
+    "codes": {"zoo_encoding": encoding, "zoo_decoding": decoding},
 }
 DRAWS: dict[str, Draw] = {task: draw for tasks in SKILLS.values() for task, draw in tasks.items()}
 
 
 def vocabulary() -> list[str]:
     """Every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
-    words = ["reverse", "sort", "next", "go", "on", "largest", "smallest", "first", "second", "third", "last"]
+    words = ["reverse", "sort", "latest", "earliest", "strongest", "weakest", "encode", "decode"]
     phrases = [word for group in PHRASES.values() for phrase in group for word in phrase.replace("{}", "").split()]
-    return list(dict.fromkeys([*"0123456789", *"+-=<>,:?", *LETTERS, *words, *phrases, *NAMES, *TOWNS, *CRAFTS]))
+    return list(dict.fromkeys([*"0123456789", *"+-=:?", *LETTERS, *words, *phrases, *NAMES, *TOWNS, *CRAFTS, *BEASTS]))
 
 
 def held_out(task: str, seed: int, key: str) -> bool:
