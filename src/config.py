@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
+_UNION_BRANCHES = ("constrained-", "function-", "literal[", "float", "int")  # pydantic's, within the path of a key
 OFFSPRING_NAME = re.compile(r"\d+-(\d+|exp)")
 
 
@@ -200,8 +201,12 @@ def explain(error: Exception) -> str:
         return f"{found[1]}: no such key. See --cfg job for the keys there are; +{found[1]}=… would add one."
     if "Missing mandatory value" in text and (found := re.search(r"full_key: (\S+)", text)):
         return f"{found[1]} has no value; give one: {found[1]}=…"
+    if found := re.search(r"Cannot merge incompatible container types.*full_key: (\S+)", text, flags=re.DOTALL):
+        return f"{found[1]}: a list was given for what is a mapping here; give it as {{key: value, …}}, or key by key."
     if found := re.search(r"Error parsing override '(.*?)'\n(.*)", text):
         return f"{found[1]} could not be read as key=value ({found[2].strip()})."
+    if found := re.search(r"string: (.*?) out of \[.*\]\.\s*(.*?)\s*See http", text, flags=re.DOTALL):
+        return f"{found[1]} could not be read as key=value ({found[2]})."
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line)
 
 
@@ -228,7 +233,7 @@ def _first(error: ValidationError) -> str:
     detail = details[0]
     # The discriminator repeats the strategy's name within the path; nobody typed it.
     path = [str(part) for part in detail["loc"] if part not in STRATEGIES]
-    path = [part for part in path if not part.startswith(("constrained-", "function-", "literal["))]
+    path = [part for part in path if not part.startswith(_UNION_BRANCHES)]
     key = ".".join(path) or "configuration"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import datasets
 import lm_eval.api.task
 import lm_eval.utils
 import torch
@@ -43,6 +44,7 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 # A run has one bar of its own; libraries' bars would break through it.
 lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
 disable_progress_bar()
+datasets.disable_progress_bars()
 
 
 @dataclass(frozen=True)

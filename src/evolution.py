@@ -45,11 +45,14 @@ class Evolution:
         """
         self.settings = settings
         self.folder = settings.folder
-        self.journal = Journal(self.folder / "journal.jsonl")
-        self.state = replay(self.journal.events)
         self._base = base
         self._checkpoints = dict(founders)
         self._workers = Workers(settings.workers)
+        path = self.folder / "journal.jsonl"
+        if not path.exists():
+            _ = self._evaluator  # a mistake among the tasks must not leave a folder behind
+        self.journal = Journal(path)
+        self.state = replay(self.journal.events)
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
         self._console = Console()
@@ -75,8 +78,12 @@ class Evolution:
 
     @cached_property
     def _grams(self) -> Grams | None:
+        """What was measured so far, as far as the journal knows of it: anything beyond is measured again."""
         path = self.folder / "kinship.npz"
-        return Grams.load(path) if path.is_file() and self.state.measured else None
+        if not path.is_file() or not self.state.measured:
+            return None
+        stored = Grams.load(path)
+        return stored.of([name for name in stored.names if name in self.state.measured])
 
     @property
     def kinship(self) -> KinshipTable:
@@ -88,11 +95,10 @@ class Evolution:
 
     def introduce(self) -> None:
         """Generation 0: how related the founders are, and how good each is."""
-        self.measure()
-        self.evaluate()
         if self.state.closed < 0:
-            self._record("closed", generation=0)
-            self._show()
+            self.measure()
+            self.evaluate()
+            self.close()
 
     def goes_on(self) -> bool:
         """Whether there is a generation to work on: one left open by an interruption, or a new one with new pairs."""

@@ -34,8 +34,14 @@ class Journal:
             UserError: another process holds the journal, or a line is damaged, or a newer version wrote it.
         """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("a+b")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = path.open("a+b")
+        except OSError as error:
+            raise UserError(
+                f"{path.parent}: the run's folder cannot be written ({error.strerror}); choose another with outputs=… "
+                "or name=…"
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

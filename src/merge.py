@@ -61,9 +61,7 @@ def check(settings: Merge, parents: int) -> None:
     """
     known = sorted(method.spec.name for method in registry.registered_methods())
     if settings.method not in known:
-        raise UserError(
-            f"merge.method is {settings.method!r}, which mergekit does not have. Known: {', '.join(known)}."
-        )
+        raise UserError(f"merge.method is {settings.method!r}; mergekit has no such method. Known: {', '.join(known)}.")
     spec = registry.get(settings.method).spec
     names = {parameter.name for parameter in spec.parameters}
     for key, given in (("parameters", settings.parameters), ("each", settings.each)):

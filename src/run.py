@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -30,6 +31,7 @@ def run(settings: Settings) -> float:
 
     evolution = Evolution(settings, *founders.bring(settings))
     if evolution.finished:
+        print(f"the run {settings.name} has finished already; a new one needs another name=…")
         return evolution.report()
     evolution.introduce()
     while evolution.goes_on():
@@ -41,7 +43,7 @@ def run(settings: Settings) -> float:
     return evolution.report()
 
 
-@hydra.main(config_path="../conf", config_name="config")
+@hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
 def _job(composed: DictConfig) -> float:
     try:
         return run(config.read(composed))

@@ -47,7 +47,7 @@ class Exploration:
     def __post_init__(self) -> None:
         if self.when == "saturated" and self.kinship is None:
             raise ValueError(
-                "explore.when=saturated needs explore.kinship, the mean kinship of S_k from which to explore"
+                "has when=saturated, which needs kinship=…: the mean kinship of the k best to explore from"
             )
 
     def pair(self, population: Population, kinship: KinshipTable, k: int, taken: set[frozenset[str]]) -> Pair | None:
