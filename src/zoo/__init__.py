@@ -14,7 +14,8 @@ does the same from the shell.
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from src.errors import UserError
@@ -46,25 +47,45 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
         raise UserError(
             f"The effort is {effort}; it must be greater than 0 (1 trains the family in full) and at most 10."
         )
-    wanted = {"seed": seed, "effort": effort, "recipe": RECIPE}
+    wanted: dict[str, object] = {"seed": seed, "effort": effort, "recipe": RECIPE}
     folder = folder.resolve()
     if _manifest(folder).items() >= wanted.items():
         return
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _manifest(folder))):
         raise UserError(f"{folder} exists and is no family of ours: it would be overwritten. Name another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if not _manifest(folder).items() >= wanted.items():  # another process may have built it while this one waited
+            _build(folder, wanted, progress or (lambda stage, done, total: None))
+
+
+def _build(folder: Path, wanted: dict[str, object], progress: Progress) -> None:
     from src.zoo import family, tasks  # torch and transformers, seconds: only where something is to be built
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        made = Path(temporary) / "family"
+    prefix = f".{folder.name}-"
+    for left in folder.parent.glob(f"{prefix}*"):  # of a build that was killed: nobody else builds here now
+        shutil.rmtree(left)
+    seed, effort = int(str(wanted["seed"])), float(str(wanted["effort"]))
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as temporary:
+        made = Path(temporary) / "new"
         (made / "tasks").mkdir(parents=True)
         tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
-        parameters = family.raise_family(made, seed, effort, progress or (lambda stage, done, total: None))
+        parameters = family.raise_family(made, seed, effort, progress)
         manifest = wanted | {"parameters": parameters, "base": "base", "founders": FOUNDERS, "tasks": TASKS}
         (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(Path(temporary) / "old")
         made.rename(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a family's place: of several processes that want the same family, one builds and the rest wait."""
+    import fcntl
+
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _manifest(folder: Path) -> dict[str, object]:
