@@ -1,0 +1,42 @@
+# Everything runs in an environment of its own, .venv, made on first use from the exact versions in constraints.txt.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all check bench lock clean
+
+help:  ## Print these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+run: $(READY)  ## Evolve the embedded family: strategy=kinship_topk, five generations, to its end
+	$(BIN)/python -m src.run strategy=kinship_topk
+
+test: check  ## Lint, type-check and test (what CI runs)
+	$(BIN)/python -m pytest
+
+test-all: check  ## The slow tests too
+	$(BIN)/python -m pytest -m ""
+
+check: $(READY)  ## Lint, format and types only
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure speed against today's ways and against the limits
+	$(BIN)/python -m benchmarks.kinship
+
+lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Python and platform
+	$(PYTHON) -m pip install --quiet uv
+	$(PYTHON) -m uv pip compile --universal --python-version 3.10 --all-extras --no-annotate \
+	    --prerelease if-necessary-or-explicit --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
+
+clean:  ## Remove the environment and caches (outputs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis kinmerge.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
