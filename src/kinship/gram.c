@@ -5,8 +5,10 @@
  *
  * What makes it right: in double, everything is as exact as numpy's float64, and that is what fp32 and fp64 weights
  * get. Deltas of bf16 and fp16 weights fit a float, and a float sum runs over at most SLICE_MOST / 8 products (in each
- * of eight lanes) before it is added to a double, which costs a relative 1e-7 of that short sum, at random: long
- * stretches of them are done in float, twice as fast, and short ones in double.
+ * of eight lanes) before it is added to a double, which costs a relative 1e-7 of that short sum, at random: so
+ * the caller may have long stretches done in float (`coarse`), several times as fast. At random, since deltas are multiplied
+ * by FLOAT_SCALE first: weights of 16 bits lie on a grid, squares of whole numbers leave small remainders more often
+ * than large ones (1 or 0 of 4), and sums of them would all be rounded the same way, down.
  *
  * GNU C vectors only: gcc and clang compile them for whatever machine they run on.
  */
@@ -21,7 +23,7 @@ static const int item_bytes[] = {2, 2, 4, 8};
 enum { PAD = 16 };              /* elements; a multiple of two vectors of any type */
 enum { SLICE_BYTES = 24 << 10 }; /* the deltas of all rows: what fits the first-level cache */
 enum { SLICE_MOST = 512 };      /* elements a row */
-enum { LONG_ENOUGH = 1 << 16 }; /* elements from which on rounding in float is averaged away */
+#define FLOAT_SCALE 1.3591409f   /* a number of 24 bits without a pattern */
 
 static int least(int a, int b) { return a < b ? a : b; }
 
@@ -80,12 +82,17 @@ static inline __attribute__((always_inline)) void double_load(
 
 #define REAL float
 #define NAME(x) float_##x
+#define SCALE FLOAT_SCALE
 #include "gram_of.h"
 #undef REAL
 #undef NAME
+#undef SCALE
 #define REAL double
 #define NAME(x) double_##x
+#define SCALE 1
 #include "gram_of.h"
+
+static double across(f64x4 lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }
 
 static int read_all(int file, unsigned char *into, size_t bytes, off_t offset) {
     while (bytes) {
@@ -103,13 +110,11 @@ int64_t kinship_scratch(int rows) {
 }
 
 /* Adds to gram [rows, rows] (rows from `first` on, lower triangle) and to sums [rows] the `count` elements that begin
- * at `offset[r]` of `file[r]`, row 0 being the base. `raw` has room for `block` elements of every row, and `block` is a
+ * at `offset[r]` of `file[r]`, row 0 being the base; in float if `coarse`, which takes dtypes of 16 bits. `raw` has room for `block` elements of every row, and `block` is a
  * multiple of 16. Returns 0, or 1 + the row whose file ended early or could not be read. */
 int kinship_stretch(
-    int rows, int first, const int *file, const int64_t *offset, const int *dtype, int64_t count, int64_t block,
-    unsigned char *raw, void *scratch, double *gram, double *sums) {
-    int coarse = count >= LONG_ENOUGH;
-    for (int r = 0; r < rows; r++) coarse = coarse && item_bytes[dtype[r]] == 2;
+    int rows, int first, int coarse, const int *file, const int64_t *offset, const int *dtype, int64_t count,
+    int64_t block, unsigned char *raw, void *scratch, double *gram, double *sums) {
     f64x4 *products = scratch, *totals = products + rows * rows;
     memset(scratch, 0, sizeof(f64x4) * rows * (rows + 1));
     for (int64_t done = 0; done < count; done += block) {
@@ -123,9 +128,11 @@ int kinship_stretch(
         }
         (coarse ? float_block : double_block)(rows, first, dtype, here, block, raw, totals + rows, products, totals);
     }
-    for (int r = 0; r < rows; r++)
-        for (int lane = 0; lane < 4; lane++) sums[r] += totals[r][lane];
-    for (int p = 0; p < rows * rows; p++)
-        for (int lane = 0; lane < 4; lane++) gram[p] += products[p][lane];
+    double scale = coarse ? FLOAT_SCALE : 1;
+    for (int r = 0; r < rows; r++) {
+        double of_row = r ? scale : 1;
+        sums[r] += across(totals[r]) / of_row;
+        for (int c = 0; c < rows; c++) gram[r * rows + c] += across(products[r * rows + c]) / (c ? of_row * scale : of_row);
+    }
     return 0;
 }

@@ -1,6 +1,6 @@
 /* The arithmetic of gram.c on deltas of type REAL, written once and included for float and for double.
  *
- * Expects REAL, NAME(x), and a `load` of two vectors. A `vec` is 32 bytes: LANES elements. Products and totals are kept as
+ * Expects REAL, NAME(x), SCALE, and a `load` of two vectors. A `vec` is 32 bytes: LANES elements. Products and totals are kept as
  * double whatever REAL is: a float sum runs over one slice only before it is added to them.
  */
 #define LANES ((long)(32 / sizeof(REAL)))
@@ -17,14 +17,14 @@ INLINE f64x4 NAME(widened)(vec lanes) {
     return __builtin_convertvector(half[0], f64x4) + __builtin_convertvector(half[1], f64x4);
 }
 
-/* delta[0..vectors) = x - base, or x itself without a base. Returns the sum. */
+/* delta[0..vectors) = SCALE * (x - base), or x itself without a base. Returns the sum. */
 INLINE f64x4 NAME(widen_as)(enum dtype dtype, const unsigned char *x, const vec *base, vec *delta, long vectors) {
     long step = item_bytes[dtype] * LANES;
     vec even = {0}, odd = {0};
     for (long k = 0; k < vectors; k += 2) {
         vec a, b;
         NAME(load)(x + k * step, dtype, &a, &b);
-        if (base) a -= base[k], b -= base[k + 1];
+        if (base) a = (a - base[k]) * SCALE, b = (b - base[k + 1]) * SCALE;
         delta[k] = a, delta[k + 1] = b;
         even += a, odd += b;
     }

@@ -67,7 +67,7 @@ def _euclidean(totals: Totals) -> np.ndarray:
 def _normalized(inner: np.ndarray) -> np.ndarray:
     """[n, n] inner products, divided by the lengths of both."""
     lengths = np.sqrt(np.diagonal(inner))
-    return inner / lengths[:, None] / lengths[None, :]
+    return inner / np.outer(lengths, lengths)
 
 
 _ALL = (

@@ -28,14 +28,15 @@ _PAGE = 512  # elements; a block is a multiple of it, so that it begins as align
 class NativeKernel:
     """Reads stretches of tensors and multiplies them, in one call that holds no Python lock.
 
-    One instance serves one thread. `rows` counts the base; pairs of rows below `first` are left out.
+    One instance serves one thread. `rows` counts the base; pairs of rows below `first` are left out. With `fine`, all
+    of the arithmetic is float64, else only where `is_coarse` does not say otherwise.
     """
 
-    def __init__(self, rows: int, first: int) -> None:
+    def __init__(self, rows: int, first: int, fine: bool) -> None:
         library = build()
         assert library is not None
         self._call = library.kinship_stretch
-        self._rows, self._first = rows, first
+        self._rows, self._first, self._fine = rows, first, fine
         self._bytes = max(_BUFFER_BYTES, rows * _LEAST_BYTES)
         self._raw = _aligned(self._bytes // 8)
         self._scratch = _aligned(library.kinship_scratch(rows) // 8)
@@ -52,12 +53,17 @@ class NativeKernel:
         gram, sums = np.zeros((self._rows, self._rows)), np.zeros(self._rows)
         arrays = (a.ctypes.data for a in (self._raw, self._scratch, gram, sums))
         failed = self._call(
-            *(self._rows, self._first, handles.ctypes.data, offsets.ctypes.data, dtypes.ctypes.data),
-            *(count, block, *arrays),
+            *(self._rows, self._first, not self._fine and is_coarse(specs, count)),
+            *(handles.ctypes.data, offsets.ctypes.data, dtypes.ctypes.data, count, block, *arrays),
         )
         if failed:
             raise EOFError(failed - 1)
         return gram, sums
+
+
+def is_coarse(specs: Sequence[TensorSpec], count: int) -> bool:
+    """Whether a stretch is summed in float, slice by slice: 16-bit weights, so many that rounding averages out."""
+    return count >= 1 << 16 and all(ITEM_BYTES[spec.dtype] == 2 for spec in specs)
 
 
 def _aligned(doubles: int) -> np.ndarray:
@@ -83,7 +89,7 @@ def build() -> ctypes.CDLL | None:
     loaded.kinship_scratch.argtypes, loaded.kinship_scratch.restype = [ctypes.c_int], ctypes.c_int64
     pointer, long = ctypes.c_void_p, ctypes.c_int64
     loaded.kinship_stretch.argtypes = [
-        *(ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, long, long),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, long, long),
         *(pointer, pointer, pointer, pointer),
     ]
     return loaded
