@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate import PartialState
+
 from src.config import Track
 
 Row = Sequence[str | float | int | None]
@@ -152,6 +154,7 @@ def start(settings: Track, folder: Path, config: Mapping[str, Any], *, main: boo
     """
     if settings.tracker == "none" or not main:
         return NoTracker()
+    PartialState()  # accelerate's trackers ask it which process they are in
     return TRACKERS[settings.tracker](settings, folder, config)
 
 
