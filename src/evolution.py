@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from src.config import Settings
 from src.errors import UserError
 from src.evaluate import Evaluator
 from src.journal import VERSION, Journal, Offspring, replay
-from src.kinship import METRICS, Grams, kinship_matrix, measure
+from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
 from src.report import card, figures, table
 from src.workers import Workers
@@ -89,7 +89,7 @@ class Evolution:
     def kinship(self) -> KinshipTable:
         """Kinship under the run's metric, as strategies see it."""
         metric = self.settings.kinship.metric
-        return self.state.table(metric, METRICS[metric].larger_is_closer)
+        return self.state.table(metric, METRICS[metric].larger_is_closer, self._predicted)
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -207,6 +207,11 @@ class Evolution:
         merge.merge(recipe, places, beside, device=self._workers.device, remote_code=self.settings.trust_remote_code)
         beside.rename(final)
         return {"recipe": recipe.as_dict(), "seconds": time.monotonic() - began}
+
+    def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
+        assert self._grams is not None, "kinship is asked for before the founders were measured"
+        planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
+        return predicted_kinship(self._grams, planned.config, self.settings.kinship.metric)
 
     def _evaluated(self, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
         name, progress = job

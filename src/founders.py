@@ -113,7 +113,6 @@ def _look_on_hub(source: str) -> Found:
             f"{source}: neither a folder here nor a model on the hub; check the name (if it is private: hf auth login)"
         ) from None
     except Exception as error:  # the hub's own errors, those of its HTTP client and of sockets
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        return Found(source, None, None, f"the hub was not reached: {why}")
+        return Found(source, None, None, f"not downloaded yet, and the hub was not reached: {type(error).__name__}")
     nbytes = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
     return Found(source, None, nbytes, "on the hub, to be downloaded")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import UserError
-from src.population import KinshipTable, Model, Population
+from src.population import KinshipTable, Model, Population, Predictor
 from src.strategy import Spent
 
 VERSION = 1
@@ -155,9 +155,9 @@ class State:
     stopped: str | None = None
     """Why the run ended; None while it has not."""
 
-    def table(self, metric: str, larger_is_closer: bool) -> KinshipTable:
+    def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
         """Kinship as strategies see it."""
-        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer)
+        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor)
 
     @property
     def spent(self) -> Spent:

@@ -23,6 +23,8 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
+    if all(one.checkpoint is not None for one in found.values()):
+        console.print(_prediction(settings, found))
     for remark in dict.fromkeys(one.remark for one in found.values() if one.checkpoint is None):
         names = [name for name, one in found.items() if one.checkpoint is None and one.remark == remark]
         console.print(f"\nnot looked at: {', '.join(names)} ({remark})")
@@ -74,6 +76,32 @@ def _certain(settings: Settings) -> bool:
     """Whether generation 1's pairs are the same whatever the founders' averages (their order aside)."""
     k = getattr(settings.strategy, "k", None)
     return settings.strategy.name != "random_pairs" and (k is None or k >= len(settings.founders.models))
+
+
+def _prediction(settings: Settings, found: Mapping[str, Found]) -> Table | str:
+    """Founders' kinship, measured, and that of every offspring that generation 1 can have, predicted."""
+    from src.kinship import kinship_matrix, measure, predicted_kinship
+    from src.merge import recipe
+
+    models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
+    base = models.pop("base")
+    grams = measure(base, models)
+    metric = settings.kinship.metric
+    title = f"\nkinship ({metric}): measured, and predicted of offspring whose better parent is named first"
+    table = Table(title=title, box=None, title_justify="left")
+    table.add_column("")
+    for name in grams.names:
+        table.add_column(name, justify="right")
+    for name, row in zip(grams.names, kinship_matrix(grams, metric), strict=True):
+        table.add_row(name, *(f"{value:.3f}" for value in row))
+    founders = list(models)
+    certain = [pair.parents for pair in _pairs(settings)]
+    for parents in certain if _certain(settings) else itertools.combinations(founders, 2):
+        predicted = predicted_kinship(grams, recipe(settings.merge, parents, seed=0, threads=1).config, metric)
+        if predicted is None:
+            return f"kinship of offspring: merge.method={settings.merge.method} does not allow to predict it"
+        table.add_row(" × ".join(parents), *(f"{predicted[name]:.3f}" for name in grams.names))
+    return table
 
 
 def _most(settings: Settings) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+
+Predictor = Callable[[Sequence[str]], Mapping[str, float] | None]
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,14 @@ class KinshipTable:
     values: Mapping[frozenset[str], float] = field(default_factory=dict)
     larger_is_closer: bool = True
     """True for similarities (pcc, cosine), False for a distance (euclidean)."""
+    predictor: Predictor | None = None
+
+    def predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
+        """Kinship that an offspring of `parents` would have to every measured model, before anything is merged.
+
+        None where the run's merge method does not allow to tell.
+        """
+        return self.predictor(parents) if self.predictor is not None else None
 
     def between(self, a: str, b: str) -> float:
         """Kinship of two models; NaN where it was never measured."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from src.kinship.kinds import KINDS, kind_of, layer_of
     from src.kinship.measuring import measure
     from src.kinship.metrics import METRICS, Metric, delta_norms, kinship_matrix, mean_kinship, metric_of, shares
-    from src.kinship.prediction import predict
+    from src.kinship.prediction import predict, predicted_kinship
     from src.kinship.recipe import NotPredictable
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "measure",
     "metric_of",
     "predict",
+    "predicted_kinship",
     "shares",
 ]
 
@@ -45,7 +46,7 @@ _HOMES = {
     "kinds": ("KINDS", "kind_of", "layer_of"),
     "measuring": ("measure",),
     "metrics": ("METRICS", "Metric", "delta_norms", "kinship_matrix", "mean_kinship", "metric_of", "shares"),
-    "prediction": ("predict",),
+    "prediction": ("predict", "predicted_kinship"),
     "recipe": ("NotPredictable",),
 }
 

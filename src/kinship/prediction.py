@@ -15,6 +15,7 @@ import numpy as np
 
 from src.errors import UserError
 from src.kinship.grams import Grams, Tensor
+from src.kinship.metrics import kinship_matrix
 from src.kinship.recipe import NotPredictable, Recipe, read_recipe
 
 Coefficients = dict[str, float]  # of the inputs' weights, by their names in the configuration
@@ -65,6 +66,15 @@ def predict(grams: Grams, config: Mapping[str, Any], *, base: str = "base", name
         gram[i, rows, rows] = factors @ known[np.ix_(used, used)] @ factors
         sums[i, rows] = factors @ grams.sums[i, used]
     return Grams((*grams.names, name), grams.tensors, gram, sums)
+
+
+def predicted_kinship(grams: Grams, config: Mapping[str, Any], metric: str) -> dict[str, float] | None:
+    """Kinship of the planned offspring of `config` to every model of `grams`; None where it cannot be predicted."""
+    try:
+        planned = predict(grams, config)
+    except NotPredictable:
+        return None
+    return dict(zip(grams.names, kinship_matrix(planned, metric)[-1, :-1].tolist(), strict=True))
 
 
 def _on_rows(weights: Coefficients, places: Mapping[str, int]) -> dict[int, float]:
