@@ -13,6 +13,7 @@ Engine and limit take turns, `--repeats` times; the least of each counts, since 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -31,7 +32,7 @@ from src.checkpoint import Checkpoint, open_checkpoint
 from src.kinship import METRICS, Grams, Totals, measure
 from src.kinship.measuring import processors
 
-WHOLE_MOST = 8  # models of which the whole-model method is still tried: 28 pairs
+WHOLE_MOST, ONCE_MOST = 4, 8  # models up to which the side-by-side table waits for the whole-model methods
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def main() -> None:
                 for n in sizes:
                     print(row(family[: n + 1], options), flush=True)
                 if parameters == options.parameters and not options.no_whole:
-                    alone = separate(family[: min(max(sizes), WHOLE_MOST) + 1])
+                    alone = separate(family[: min(max(sizes), ONCE_MOST) + 1])
     if not options.no_whole and options.models:
         print(f"\nOne process each, imports included\n\n{alone}")
 
@@ -89,9 +90,9 @@ def row(folders: Sequence[Path], options: argparse.Namespace) -> str:
     cells = [str(len(models)), f"{base.parameters / 1e9:.2f} G", f"{nbytes / 1e9:.2f}", f"{engine:.3f}"]
     cells += [f"{nbytes / engine / 1e9:.1f}", f"{nbytes / limit / 1e9:.1f}", f"{limit / engine:.2f}"]
     cells += [f"{peak / 1e6:.0f}", f"{error(grams[-1], folders):.0e}"]
-    small = base.parameters < 0.5e9 and len(models) <= WHOLE_MOST and not options.no_whole
-    for method in (whole, whole_once):
-        cells.append(f"{timed(lambda method=method: method(folders)).seconds:.1f}" if small else "-")  # type: ignore[misc]
+    for method, most in ((whole, WHOLE_MOST), (whole_once, ONCE_MOST)):
+        wanted = base.parameters < 0.5e9 and len(models) <= most and not options.no_whole
+        cells.append(f"{timed(functools.partial(method, folders)).seconds:.1f}" if wanted else "-")
     return f"| {' | '.join(cells)} |"
 
 

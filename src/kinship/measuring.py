@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from src.kinship import native
 from src.kinship.grams import Grams, Tensor
 from src.kinship.kinds import kind_of, layer_of
 
-_STRETCH = 1 << 20  # elements handed to a thread at a time
+_STRETCH = 1 << 21  # elements handed to a thread at a time
 _NEAR = 0.02  # squared distance, of the squares of both lengths, below which a pair is measured again in float64
 Progress = Callable[[int, int], None]
 
@@ -152,33 +153,42 @@ def _pass(
 ) -> tuple[np.ndarray, np.ndarray]:
     """gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], rows being base and models."""
     rows = len(checkpoints)
-    specs = [[checkpoint.tensors[t.name] for checkpoint in checkpoints] for t in tensors]
+    specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
     stretches = list(_stretches(tensors, specs))
+    results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(stretches)
+    waiting = deque(enumerate(stretches))
     make, threads = _kernels(rows, first, device, fine)
-    own = threading.local()
     watch = _Watch(sum(stretch.nbytes for stretch in stretches), progress)
 
-    with _opened(spec.file for row in specs for spec in row) as handles, ThreadPoolExecutor(threads) as pool:
-
-        def work(stretch: _Stretch) -> tuple[np.ndarray, np.ndarray]:
-            if not hasattr(own, "kernel"):
-                own.kernel = make()
+    def work() -> None:
+        kernel = make()
+        while waiting:
+            try:
+                index, stretch = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
             row = specs[stretch.tensor]
             try:
-                result = own.kernel(row, [handles[spec.file] for spec in row], stretch.start, stretch.count)
+                results[index] = kernel(row, [handles[spec.file] for spec in row], stretch.start, stretch.count)
             except EOFError as error:
                 spec = row[error.args[0]]
                 raise UserError(
                     f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again"
                 ) from None
             watch.add(stretch.nbytes)
-            return result
 
-        gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
-        # In the order of the stretches, whoever computed them: the same totals on every run.
-        for stretch, (products, totals) in zip(stretches, pool.map(work, stretches), strict=True):
-            gram[stretch.tensor] += products
-            sums[stretch.tensor] += totals
+    with _opened(spec.file for row in specs for spec in row) as handles, ThreadPoolExecutor(threads) as pool:
+        try:
+            for worker in [pool.submit(work) for _ in range(threads)]:
+                worker.result()
+        finally:
+            waiting.clear()  # after an error or Ctrl-C, the other threads end with the stretch that they are at
+
+    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
+    # In the order of the stretches, whoever computed them: the same totals on every run.
+    for stretch, (products, totals) in zip(stretches, results, strict=True):
+        gram[stretch.tensor] += products
+        sums[stretch.tensor] += totals
     lower = np.tril(gram)
     return lower + np.tril(gram, -1).transpose(0, 2, 1), sums
 

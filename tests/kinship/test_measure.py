@@ -102,7 +102,7 @@ def test_any_shape(shape, dtypes, scale, seed, tmp_path_factory):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("metric", METRICS)
 def test_long_tensors(dtype, metric, kernel, tmp_path):
-    """Longer than a stretch that a thread is handed, than a buffer, and than what is summed in double."""
+    """Longer than a buffer, and than what is summed in double."""
     shapes = {"model.layers.0.mlp.up_proj.weight": (1_200_007,), "model.norm.weight": (65_537,)}
     paths = write_family(tmp_path, ["a", "b"], shapes=shapes, dtypes=[dtype], scale=0.3)
     weights = load_file(paths["a"] / "model.safetensors")  # a relative of a, so that kinship is not near zero
@@ -119,8 +119,8 @@ def test_long_tensors(dtype, metric, kernel, tmp_path):
 @pytest.mark.parametrize("r", [0.1, 0.02, 0.005])
 @pytest.mark.parametrize("dtype", ["BF16", "F16"])
 def test_long_tensors_of_near_copies(dtype, r, tmp_path):
-    """Sums in float, of weights on a grid, then subtracted from each other: rounding must not lean to one side."""
-    shapes = {"model.layers.0.mlp.up_proj.weight": (2_000_000,)}
+    """Sums in float, of weights on a grid, in two stretches, then subtracted: rounding must not lean to one side."""
+    shapes = {"model.layers.0.mlp.up_proj.weight": (2_200_000,)}
     base = random_weights(shapes, 0)
     a = random_weights(shapes, 1, near=base, scale=0.3)
     b = random_weights(shapes, 2, near=a, scale=0.3 * r)

@@ -1,5 +1,7 @@
 """What is predicted from Gram matrices, against what mergekit makes and the engine then measures."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +222,28 @@ def test_a_merge_of_two_that_are_the_same_but_for_scale(tmp_path):
     config = {"merge_method": "nuslerp", "base_model": "base", "models": ["a", "b"], "parameters": {"weight": 1}}
     predicted = predict(grams, config)
     np.testing.assert_allclose(kinship_matrix(predicted, "pcc"), np.ones((3, 3)), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_prediction_on_the_embedded_family(tmp_path):
+    """Real training, if only a little of it: embeddings tied, deltas that are no noise."""
+    from src.zoo.family import raise_family
+
+    raise_family(tmp_path, seed=0, effort=0.05, report=lambda *_: None)
+    folders = {path.name: path for path in tmp_path.iterdir() if (path / "config.json").exists()}
+    models = {name: open_checkpoint(path) for name, path in folders.items()}
+    base = models.pop("base")
+    grams = measure(base, models)
+    a, b, c = sorted(models)[:3]
+    for i, entry in enumerate(RECIPES.values()):
+        words = {"a": a, "b": b, "c": c, "far": c, "near": b}
+        config = json.loads(json.dumps(recipe(entry)))
+        for model in config["models"]:
+            model["model"] = words.get(model["model"], model["model"])
+        if "base_model" in config:
+            config["base_model"] = words.get(config["base_model"], config["base_model"])
+        predicted = predict(grams, config)
+        actual = measure(base, models | {"offspring": merged(config, folders, tmp_path / f"out{i}")}, known=grams)
+        for metric in METRICS:
+            wanted = kinship_matrix(actual, metric)
+            np.testing.assert_allclose(kinship_matrix(predicted, metric), wanted, atol=1e-4 * max(1, wanted.max()))
