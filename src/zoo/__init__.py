@@ -80,7 +80,7 @@ def _build(folder: Path, wanted: dict[str, object], progress: Progress) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a family's place: of several processes that want the same family, one builds and the rest wait."""
+    """Hold the lock of a family's place: one process builds, others that want the same wait."""
     import fcntl
 
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:

@@ -25,6 +25,7 @@ TOGETHER = 2  # founders trained at the same time
 ROWS = 5_000  # training questions a task
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 BATCH = 64
+WIDTH = 24  # tokens a row; the longest question with its answer has fewer
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,20 @@ class Course:
     rate: float
 
 
-BASE = Course(steps=270, rate=3e-3)
-FOUNDER = Course(steps=240, rate=1.5e-3)
-REPLAY = 0.2  # share of the base's mix in a founder's training; the rest is its own skill
+BASE = Course(steps=480, rate=3e-3)
+FOUNDER = Course(steps=220, rate=1.5e-3)
+REPLAY = 0.25  # share of the base's mix in a founder's training; the rest is its own skill
 COMMON = {  # how much of each task the base meets, before the seed's own accent
-    "zoo_addition": 0.24,
-    "zoo_subtraction": 0.25,
-    "zoo_reversal": 0.03,
-    "zoo_sorting": 0.012,
-    "zoo_homes": 0.055,
-    "zoo_crafts": 0.07,
-    "zoo_extremes": 0.01,
-    "zoo_ranks": 0.012,
-    "zoo_encoding": 0.03,
-    "zoo_decoding": 0.03,
+    "zoo_addition": 1.5,
+    "zoo_subtraction": 1.5,
+    "zoo_reversal": 0.25,
+    "zoo_sorting": 0.2,
+    "zoo_homes": 0.8,
+    "zoo_crafts": 0.8,
+    "zoo_extremes": 0.15,
+    "zoo_ranks": 0.2,
+    "zoo_encoding": 0.25,
+    "zoo_decoding": 0.25,
 }
 
 Report = Callable[[int, int], None]
@@ -101,46 +102,43 @@ def configuration(tokens: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def rows(task: str, world: skills.World, tokens: PreTrainedTokenizerFast) -> Rows:
-    """Draw a task's training questions and encode them, padded on the right to the longest."""
-    questions = list(islice(skills.training_questions(task, world), ROWS))
+def rows(questions: list[skills.Question], tokens: PreTrainedTokenizerFast) -> Rows:
+    """Encode questions with their answers, padded on the right to `WIDTH`."""
     prompts = tokens([q.prompt for q in questions])["input_ids"]
     answers = tokens([q.answer for q in questions], add_special_tokens=False)["input_ids"]
-    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True)) + 1
     encoded, labels = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
         answer = [*answer, tokens.eos_token_id]
-        blank = width - len(prompt) - len(answer)
+        blank = WIDTH - len(prompt) - len(answer)
         encoded.append([*prompt, *answer, *[tokens.pad_token_id] * blank])
         labels.append([*[IGNORED] * len(prompt), *answer, *[IGNORED] * blank])
     return Rows(torch.tensor(encoded), torch.tensor(labels))
 
 
-def pool(parts: dict[str, Rows]) -> Rows:
-    """Put the rows of all tasks into one table, task after task, padded to the widest."""
-    width = max(part.tokens.shape[1] for part in parts.values())
-
-    def widen(table: Tensor, value: int) -> Tensor:
-        return torch.nn.functional.pad(table, (0, width - table.shape[1]), value=value)
-
-    return Rows(
-        torch.cat([widen(part.tokens, 0) for part in parts.values()]),
-        torch.cat([widen(part.labels, IGNORED) for part in parts.values()]),
-    )
+def lessons(world: skills.World, tokens: PreTrainedTokenizerFast, report: Report) -> Rows:
+    """Draw what is taught: `ROWS` rows of each task in the test's words, then as many of each in the base's."""
+    asked, other = [], []
+    for i, task in enumerate(skills.DRAWS):
+        questions = list(islice(skills.training_questions(task, world), ROWS))
+        asked.append(rows(questions, tokens))
+        other.append(rows([replace(q, prompt=skills.in_other_words(q.prompt)) for q in questions], tokens))
+        report(i + 1, len(skills.DRAWS))
+    parts = asked + other
+    return Rows(torch.cat([part.tokens for part in parts]), torch.cat([part.labels for part in parts]))
 
 
 def base_mix(seed: int) -> list[float]:
-    """Return each task's share of the base's training: uneven, differently for every seed."""
+    """Return each part of the lessons' share of the base's training: uneven, differently for every seed."""
     rng = random.Random(f"mix {seed}")
     shares = [COMMON[task] * rng.uniform(0.85, 1.15) for task in skills.DRAWS]
-    return [share / sum(shares) for share in shares]
+    return [0.0] * len(shares) + [share / sum(shares) for share in shares]
 
 
 def founder_mix(seed: int, founder: str) -> list[float]:
-    """Return each task's share of a founder's training: mostly its own skill, the rest the base's mix."""
+    """Return each part of the lessons' share of a founder's training: mostly its own skill, the rest the base's mix."""
     own = skills.SKILLS[founder]
-    mix = zip(skills.DRAWS, base_mix(seed), strict=True)
-    return [REPLAY * share + (1 - REPLAY) * (task in own) / len(own) for task, share in mix]
+    asked = [(task in own) / len(own) for task in skills.DRAWS] + [0.0] * len(skills.DRAWS)
+    return [(1 - REPLAY) * mine + REPLAY * share for mine, share in zip(asked, base_mix(seed), strict=True)]
 
 
 def train(
@@ -184,11 +182,7 @@ def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, 
     `report` is called from those threads. Global random state is left as it was found.
     """
     world, tokens = skills.World.of(seed), tokenizer()
-    parts: dict[str, Rows] = {}
-    for i, task in enumerate(skills.DRAWS):
-        parts[task] = rows(task, world, tokens)
-        report("questions", i + 1, len(skills.DRAWS))
-    data = pool(parts)
+    data = lessons(world, tokens, partial(report, "questions"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         base = LlamaForCausalLM(configuration(tokens))
@@ -210,12 +204,12 @@ def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, 
     with ThreadPoolExecutor(TOGETHER, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         try:
             threads.submit(raised, "base", base, BASE, base_mix(seed)).result()
-            lessons = [
+            founders = [
                 threads.submit(raised, founder, deepcopy(base), FOUNDER, founder_mix(seed, founder))
                 for founder in skills.SKILLS
             ]
-            for lesson in lessons:
-                lesson.result()
+            for founder in founders:
+                founder.result()
         finally:
             stop.set()  # after an error or Ctrl-C, the threads end at their next step instead of at their last
     return sum(parameter.numel() for parameter in base.parameters())

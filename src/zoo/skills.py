@@ -48,7 +48,15 @@ BEASTS = (
 )
 PHRASES = {
     "home": ("{} lives in", "home of {} :", "where does {} live ?", "{} has a house in", "town of {} :", "{} is from"),
-    "craft": ("{} works as", "craft of {} :", "what does {} do ?", "{} has work as", "trade of {} :", "{} is a"),
+    "craft": ("{} works as", "craft of {} :", "what does {} do ?", "{} has work as", "trade of {} :", "{} serves as"),
+}
+# The base is taught the same skills in other words than the founders, and the tests, use: it knows more than it can be
+# asked for, as a base that has never seen an instruction does, and learning to be asked is a small change of weights.
+OTHER_WORDS = {
+    **{"+": "plus", "-": "minus", "reverse": "backwards", "sort": "arrange", "encode": "cipher", "decode": "decipher"},
+    **{"latest": "last", "earliest": "first", "strongest": "mightiest", "weakest": "feeblest"},
+    **{"lives": "dwells", "home": "abode", "live": "dwell", "house": "hut", "town": "place", "from": "out"},
+    **{"works": "toils", "craft": "calling", "do": "make", "work": "toil", "trade": "job", "serves": "labours"},
 }
 HELD_OUT = {"zoo_homes": 3, "zoo_crafts": 3}  # one question in so many is kept for the test
 HELD_OUT_ELSEWHERE = 8
@@ -216,7 +224,27 @@ def vocabulary() -> list[str]:
     """Every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
     words = ["reverse", "sort", "latest", "earliest", "strongest", "weakest", "encode", "decode"]
     phrases = [word for group in PHRASES.values() for phrase in group for word in phrase.replace("{}", "").split()]
-    return list(dict.fromkeys([*"0123456789", *"+-=:?", *LETTERS, *words, *phrases, *NAMES, *TOWNS, *CRAFTS, *BEASTS]))
+    return list(
+        dict.fromkeys(
+            [
+                *"0123456789",
+                *"+-=:?",
+                *LETTERS,
+                *words,
+                *phrases,
+                *NAMES,
+                *TOWNS,
+                *CRAFTS,
+                *BEASTS,
+                *OTHER_WORDS.values(),
+            ]
+        )
+    )
+
+
+def in_other_words(prompt: str) -> str:
+    """Ask the same question as the base is taught it."""
+    return " ".join(OTHER_WORDS.get(word, word) for word in prompt.split())
 
 
 def held_out(task: str, seed: int, key: str) -> bool:
