@@ -150,7 +150,8 @@ def memory(which: str, status: Path = Path("/proc/self/status")) -> float:
 
 def read_only(checkpoints: Sequence[Checkpoint], buffer: int) -> float:
     """Seconds to preadv every weight into one buffer a thread, doing nothing with it."""
-    files = {spec.file: os.open(spec.file, os.O_RDONLY) for c in checkpoints for spec in c.tensors.values()}
+    paths = {spec.file for checkpoint in checkpoints for spec in checkpoint.tensors.values()}
+    files = {path: os.open(path, os.O_RDONLY) for path in paths}
     pieces = iter([
         (files[spec.file], at, min(buffer, spec.offset + spec.nbytes - at))
         for checkpoint in checkpoints
@@ -217,8 +218,8 @@ def error(grams: Grams, folders: Sequence[Path]) -> float:
     opened = [safe_open(folder / "model.safetensors", framework="pt") for folder in folders]
     for name in opened[0].keys():  # noqa: SIM118 (not a dict)
         tensors = [file.get_tensor(name).flatten() for file in opened]
-        for start in range(0, len(tensors[0]), 1 << 20):
-            deltas = np.stack([tensor[start : start + (1 << 20)].double().numpy() for tensor in tensors])
+        for start in range(0, len(tensors[0]), 1 << 16):
+            deltas = np.stack([tensor[start : start + (1 << 16)].double().numpy() for tensor in tensors])
             deltas[1:] -= deltas[0]
             gram, sums, count = gram + deltas @ deltas.T, sums + deltas.sum(axis=1), count + deltas.shape[1]
     right = Totals(gram, sums, count)

@@ -21,7 +21,7 @@ _SOURCES = [Path(__file__).with_name(name) for name in ("gram.c", "gram_of.h")]
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 # What a thread reads at a time, of all models and of each at least: enough to make a call of the kernel's worth while,
 # and little enough to be in the cache still when it is multiplied.
-_BUFFER_BYTES, _LEAST_BYTES = 1 << 20, 128 << 10
+_BUFFER_BYTES, _LEAST_BYTES = 2 << 20, 256 << 10
 _PAGE = 512  # elements; a block is a multiple of it, so that it begins as aligned as the tensor does
 
 

@@ -234,14 +234,13 @@ def test_prediction_on_the_embedded_family(tmp_path):
     models = {name: open_checkpoint(path) for name, path in folders.items()}
     base = models.pop("base")
     grams = measure(base, models)
-    a, b, c = sorted(models)[:3]
+    founders = dict(zip(["a", "b", "c", "far", "near"], sorted(models), strict=True)) | {"base": "base"}
     for i, entry in enumerate(RECIPES.values()):
-        words = {"a": a, "b": b, "c": c, "far": c, "near": b}
         config = json.loads(json.dumps(recipe(entry)))
         for model in config["models"]:
-            model["model"] = words.get(model["model"], model["model"])
+            model["model"] = founders[model["model"]]
         if "base_model" in config:
-            config["base_model"] = words.get(config["base_model"], config["base_model"])
+            config["base_model"] = founders[config["base_model"]]
         predicted = predict(grams, config)
         actual = measure(base, models | {"offspring": merged(config, folders, tmp_path / f"out{i}")}, known=grams)
         for metric in METRICS:
