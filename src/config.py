@@ -146,6 +146,9 @@ class Settings(_Settings):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     outputs: Path
     dry_run: bool
+    resume: Literal["auto", "force"]
+    retry_failed: bool
+    keep: Literal["all", "survivors", "best"]
     trust_remote_code: bool
     zoo: Zoo
     founders: Founders
@@ -213,6 +216,38 @@ def explain(error: Exception) -> str:
 def is_config_error(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it: a mistake in the configuration, not in this program."""
     return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+HARMLESS = ("stop.", "track.", "workers.", "keep")
+"""What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
+
+
+def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse to go on with a run under settings that are not its own.
+
+    Raises:
+        UserError: listing what differs and the ways on; not if resume=force allows the change.
+    """
+    before, after = flat(then), flat(now)
+    differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    harmful = [key for key in differ if not key.startswith(HARMLESS)]
+    if not harmful and settings.resume == "force":
+        return
+    words = [f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in harmful or differ]
+    listed = ", ".join(words[:5]) + (f", and {len(words) - 5} more" if len(words) > 5 else "")
+    way_on = "" if harmful else "resume=force goes on with the change; "
+    raise UserError(
+        f"the run {settings.name} exists with another configuration: {listed}.\n"
+        f"{way_on}name=… gives this one a folder of its own; the first command again goes on with that one."
+    )
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _whole_text(error: BaseException) -> str:

@@ -120,6 +120,14 @@ class Evaluator:
             RuntimeError: the model's scores are not finite.
         """
         model = self._awaken(checkpoint)
+        while True:
+            try:
+                return self._evaluation(self._answers(model, progress))
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error) or not model.halve_batch():
+                    raise
+
+    def _answers(self, model: _LivingModel, progress: Progress | None) -> Mapping[str, Any]:
         model.watch(progress, self.requests)
         for task in self._tasks["tasks"].values():
             for instance in task.instances:
@@ -128,7 +136,7 @@ class Evaluator:
         drawn = self._drawn if self._settings.limit is not None else None
         result = run_tasks(lm=model, task_dict=self._tasks, samples=drawn, bootstrap_iters=0)
         assert result is not None
-        return self._evaluation(result)
+        return result
 
     def _awaken(self, checkpoint: Path) -> _LivingModel:
         identity = _identity(checkpoint)
@@ -191,6 +199,15 @@ class _LivingModel(HFLM):
         if left := set(missing) - tied:
             raise RuntimeError(f"{checkpoint} lacks {sorted(left)[0]}, which the model needs")
         self.model.tie_weights()
+
+    def halve_batch(self) -> bool:
+        """Use half the batch from now on; False where it is 1 already, or lm-eval finds it itself (auto)."""
+        if not isinstance(self.batch_size_per_gpu, int) or self.batch_size_per_gpu < 2:
+            return False
+        self.batch_size_per_gpu //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return True
 
     def watch(self, progress: Progress | None, total: int) -> None:
         """Report to `progress` from now on."""
@@ -318,6 +335,10 @@ def _score(
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:
     values = [value for scored in samples for value in scored.values()]
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _identity(checkpoint: Path) -> str:

@@ -6,28 +6,29 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from tqdm import tqdm
 
 from src import merge, track
-from src.checkpoint import Checkpoint, open_checkpoint
-from src.config import Settings
+from src.checkpoint import Checkpoint
+from src.config import Settings, refuse_other
 from src.errors import UserError
 from src.evaluate import Evaluator
 from src.journal import VERSION, Journal, Offspring, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
-from src.report import card, figures, table
+from src.report import card, figures, progress, table
+from src.weights import Weights
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-HARMLESS = ("dry_run",)
+PASSING = frozenset({"dry_run", "resume", "retry_failed"})
+"""Settings of a single start, not of the run."""
 
 
 class Evolution:
@@ -45,18 +46,29 @@ class Evolution:
         """
         self.settings = settings
         self.folder = settings.folder
-        self._base = base
-        self._checkpoints = dict(founders)
+        self._given = {"base": base, **founders}
         self._workers = Workers(settings.workers)
         path = self.folder / "journal.jsonl"
         if not path.exists():
             _ = self._evaluator  # a mistake among the tasks must not leave a folder behind
         self.journal = Journal(path)
         self.state = replay(self.journal.events)
+        self._weights = Weights(
+            self.folder,
+            self._given,
+            self.state.recipes,
+            self.state.fingerprints,
+            device=self._workers.device,
+            remote_code=settings.trust_remote_code,
+        )
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
         self._console = Console()
-        self._begin()
+        try:
+            self._begin()
+        except BaseException:
+            self.journal.close()
+            raise
 
     @property
     def finished(self) -> bool:
@@ -98,7 +110,7 @@ class Evolution:
         if self.state.closed < 0:
             self.measure()
             self.evaluate()
-            self.close()
+            self.end_generation()
 
     def goes_on(self) -> bool:
         """Whether there is a generation to work on: one left open by an interruption, or a new one with new pairs."""
@@ -106,6 +118,8 @@ class Evolution:
             return True
         population = self.state.population
         reason = self._nothing_works() or self.settings.stop.reason(population, self.kinship, self.state.spent, self._k)
+        if self.settings.keep != "all":
+            self._weights.discard(self._kept())
         pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
         if self.settings.stop.evaluations is not None:
             pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
@@ -124,35 +138,38 @@ class Evolution:
     def merge(self) -> None:
         """Make the offspring that were selected and are not there yet."""
         todo = [one for one in self.state.selected if one.name not in self.state.recipes and self._sound(one.name)]
-        for one, outcome in zip(todo, self._workers.map(self._merged, todo), strict=True):
+        if todo:
+            self._weights.require_space(len(todo))
+        for one, outcome in zip(todo, self._workers.map(_tried("merge", self._merged), todo), strict=True):
             self._settle(one.name, "merged", outcome)
 
     def measure(self) -> None:
         """Kinship of every model that has none yet, to every other."""
-        new = [name for name in self._names() if name not in self.state.measured and self._sound(name)]
-        if not new:
-            return
-        began = time.monotonic()
-        models = {name: self._checkpoint(name) for name in self._names() if self._sound(name)}
-        with _bar(f"{'measuring kinship':>{_LABEL}}", unit="byte") as bar:
-            self._grams = measure(
-                self._base, models, known=self._grams, device=self._workers.device, progress=_follow(bar)
-            )
-        self._grams.save(self.folder / "kinship.npz")
-        kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
-        self._record("measured", models=new, kinship=kinship, seconds=time.monotonic() - began)
+        while new := [name for name in self._names() if name not in self.state.measured and self._sound(name)]:
+            began = time.monotonic()
+            kept = self._kept()
+            models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept or name in new}
+            try:
+                self._grams = self._measured(models)
+            except UserError:
+                if not self._blame([name for name in new if self.state.population[name].parents]):
+                    raise
+                continue
+            self._grams.save(self.folder / "kinship.npz")
+            kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
+            self._record("measured", models=new, kinship=kinship, seconds=time.monotonic() - began)
 
     def evaluate(self) -> None:
         """Score every model that has not been scored."""
         population = self.state.population
         todo = [name for name in self._names() if population[name].average is None and self._sound(name)]
         label = f"generation {population.generation}" if population.generation else "founders"
-        with _bar(f"{label:>{_LABEL}}", total=len(todo), unit="model") as bar:
-            jobs = ((name, _follow_share(bar, done)) for done, name in enumerate(todo))
-            for name, outcome in zip(todo, self._workers.map(self._evaluated, jobs), strict=True):
+        with progress.bar(label, total=len(todo), unit="model") as bar:
+            jobs = ((name, progress.share(bar, done)) for done, name in enumerate(todo))
+            for name, outcome in zip(todo, self._workers.map(_tried("evaluation", self._evaluated), jobs), strict=True):
                 self._settle(name, "evaluated", outcome)
 
-    def close(self) -> None:
+    def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
         self._record("closed", generation=self.state.population.generation)
         self._show()
@@ -160,8 +177,10 @@ class Evolution:
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
-        self._keep(winner.name)
+        self._hand_on(winner.name)
         self._record("stopped", reason=self._reason, best=winner.name)
+        if self.settings.keep == "best":
+            self._weights.discard(())
         self._tracker.summary({"best": winner.name, "average/best": winner.average or 0.0, "stopped": self._reason})
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
         if not winner.founder:
@@ -169,7 +188,12 @@ class Evolution:
         names = self._grams.names if self._grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
-        self._tracker.finish()
+
+    def close(self) -> None:
+        """Flush the tracker and let go of the journal, however the run ends."""
+        if "_tracker" in self.__dict__:
+            self._tracker.finish()
+        self.journal.close()
 
     def report(self) -> float:
         """Say how the run ended; its best average, in points."""
@@ -190,23 +214,42 @@ class Evolution:
 
     def _merged(self, one: Offspring) -> dict[str, Any]:
         began = time.monotonic()
-        parents = [self._checkpoint(name) for name in one.parents]
         recipe = merge.recipe(
             self.settings.merge,
             one.parents,
             seed=self.settings.seed,
             threads=self._workers.threads,
-            align=merge.align(parents),
+            align=merge.align([self._weights.checkpoint(name) for name in one.parents]),
         )
-        final = self._place(one.name)
-        beside = final.with_name(f".{one.name}.partial")
-        for left in (beside, final):
-            shutil.rmtree(left, ignore_errors=True)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        places = {"base": self._base.path, **{name: self._checkpoint(name).path for name in one.parents}}
-        merge.merge(recipe, places, beside, device=self._workers.device, remote_code=self.settings.trust_remote_code)
-        beside.rename(final)
-        return {"recipe": recipe.as_dict(), "seconds": time.monotonic() - began}
+        made = self._weights.make(one.name, recipe)
+        return {
+            "recipe": recipe.as_dict(),
+            "fingerprint": made.fingerprint(),
+            "seconds": time.monotonic() - began,
+        }
+
+    def _measured(self, models: Mapping[str, Checkpoint]) -> Grams:
+        with progress.bar("measuring kinship", unit="byte") as bar:
+            return measure(
+                self._given["base"],
+                models,
+                known=self._grams,
+                device=self._workers.device,
+                progress=progress.whole(bar),
+            )
+
+    def _blame(self, offspring: Sequence[str]) -> bool:
+        """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
+        guilty = {}
+        for name in offspring:
+            try:
+                measure(self._given["base"], {name: self._weights.checkpoint(name)})
+            except UserError as own:
+                guilty[name] = str(own)
+        for name, why in guilty.items():
+            self._record("failed", model=name, stage="measurement", reason=why)
+            self._console.print(f"{name} failed and is left out: {why}", highlight=False)
+        return bool(guilty)
 
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
         assert self._grams is not None, "kinship is asked for before the founders were measured"
@@ -214,9 +257,9 @@ class Evolution:
         return predicted_kinship(self._grams, planned.config, self.settings.kinship.metric)
 
     def _evaluated(self, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
-        name, progress = job
+        name, follow = job
         began = time.monotonic()
-        evaluation = self._evaluator.evaluate(self._checkpoint(name).path, progress)
+        evaluation = self._evaluator.evaluate(self._weights.checkpoint(name).path, follow)
         evaluation.save(self.folder / "samples" / f"{name}.json")
         return {
             "scores": dict(evaluation.scores),
@@ -226,8 +269,12 @@ class Evolution:
             "seconds": time.monotonic() - began,
         }
 
-    def _settle(self, model: str, event: str, outcome: dict[str, Any]) -> None:
-        self._record(event, model=model, **outcome)
+    def _settle(self, model: str, event: str, outcome: dict[str, Any] | Failure) -> None:
+        if isinstance(outcome, Failure):
+            self._record("failed", model=model, stage=outcome.stage, reason=outcome.reason)
+            self._console.print(f"{model} failed and is left out: {outcome.reason}", highlight=False)
+        else:
+            self._record(event, model=model, **outcome)
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
@@ -235,23 +282,17 @@ class Evolution:
         self.state.apply(self.journal.append(event, **fields))
 
     def _wanted(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude=set(HARMLESS))
+        return self.settings.model_dump(mode="json", exclude=set(PASSING))
 
     def _begin(self) -> None:
-        family = {"base": self._base, **self._checkpoints}
-        if self.state.started is not None:
-            _refuse_other_settings(self.state.started["settings"], self._wanted(), self.settings.name)
-            for name, checkpoint in family.items():
-                if name in self.state.fingerprints and self.state.fingerprints[name] != checkpoint.fingerprint():
-                    raise UserError(
-                        f"the weights of {name} ({checkpoint.source}) are not those that the run {self.settings.name} "
-                        "began with. Bring the old ones back, or begin anew with name=…"
-                    )
-        else:
+        if self.state.started is None:
             versions = {library: version(library) for library in LIBRARIES}
             machine = {"device": self._workers.device, "threads": self._workers.threads}
             self._record("started", version=VERSION, settings=self._wanted(), versions=versions, machine=machine)
-        for name, checkpoint in family.items():
+        elif self.state.started["settings"] != self._wanted():
+            refuse_other(self.state.started["settings"], self._wanted(), self.settings)
+            self._record("resumed", settings=self._wanted())
+        for name, checkpoint in self._given.items():
             if name not in self.state.sources:
                 self._record(
                     "founder",
@@ -261,6 +302,15 @@ class Evolution:
                     fingerprint=checkpoint.fingerprint(),
                     parameters=checkpoint.parameters,
                 )
+            elif self.state.fingerprints[name] != checkpoint.fingerprint():
+                raise UserError(
+                    f"the weights of {name} ({checkpoint.source}) are not those that the run {self.settings.name} "
+                    "began with. Bring the old ones back, or begin anew with name=…"
+                )
+        if self.settings.retry_failed and not self.finished:
+            for model in self.state.population:
+                if model.failure is not None and model.name not in self.state.retried:
+                    self._record("retried", model=model.name)
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -270,13 +320,13 @@ class Evolution:
     def _sound(self, name: str) -> bool:
         return self.state.population[name].failure is None
 
-    def _place(self, name: str) -> Path:
-        return self.folder / "models" / name
-
-    def _checkpoint(self, name: str) -> Checkpoint:
-        if name not in self._checkpoints:
-            self._checkpoints[name] = open_checkpoint(self._place(name))
-        return self._checkpoints[name]
+    def _kept(self) -> set[str]:
+        """The models whose weights the open generation may need: founders, and what could still become a parent."""
+        if self.settings.keep == "all":
+            return {name for name in self._names() if self._sound(name)}
+        settled = self.state.population.until(self.state.closed)
+        founders = {model.name for model in settled if model.founder}
+        return founders | self.settings.strategy.may_parent(settled)
 
     def _nothing_works(self) -> str | None:
         youngest = [m for m in self.state.population if m.generation == self.state.population.generation and m.parents]
@@ -284,20 +334,15 @@ class Evolution:
             return f"every candidate of generation {youngest[0].generation} failed; the first: {youngest[0].failure}"
         return None
 
-    def _keep(self, name: str) -> None:
-        """Put the winner into best/: the same bytes as its checkpoint, a card and the recipe from the founders."""
-        source = self._checkpoint(name).path
+    def _hand_on(self, name: str) -> None:
+        """Put the winner into best/: its checkpoint's very bytes, a card, and the recipe from the founders."""
         sources = {
-            one: str(found.path) if Path(found.source).exists() else found.source
-            for one, found in {"base": self._base, **self._checkpoints}.items()
-            if one in self.state.sources
+            one: str(found.path) if Path(found.source).exists() else found.source for one, found in self._given.items()
         }
         final, beside = self.folder / "best", self.folder / ".best.partial"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        for file in source.iterdir():
-            if file.suffix in {".safetensors", ".json", ".jinja", ".model"} or file.name == "merges.txt":
-                _link(file, beside / file.name)
+        self._weights.copy_to(name, beside)
         (beside / "README.md").write_text(card.model_card(self.state, name, self.kinship, sources))
         if self.state.population[name].parents:
             (beside / "recipe.yaml").write_text(card.multi_recipe(self.state, name, sources))
@@ -312,9 +357,6 @@ class Evolution:
         self._console.print(table.render(population, self.kinship, stderr, self._k))
 
 
-_LABEL = 18
-
-
 def _new_pairs(grams: Grams, metric: str, new: Iterable[str]) -> Iterator[tuple[str, str, float]]:
     matrix = kinship_matrix(grams, metric)
     fresh = set(new)
@@ -324,45 +366,24 @@ def _new_pairs(grams: Grams, metric: str, new: Iterable[str]) -> Iterator[tuple[
                 yield b, a, float(matrix[i, j])
 
 
-def _refuse_other_settings(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> None:
-    then, now = track._flat(found), track._flat(wanted)
-    differ = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-    if differ:
-        listed = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in differ[:5])
-        more = f", and {len(differ) - 5} more" if len(differ) > 5 else ""
-        raise UserError(
-            f"the run {name} exists with another configuration: {listed}{more}.\n"
-            "Give this one a folder of its own with name=…, or repeat the first command to go on with that one."
-        )
+@dataclass(frozen=True)
+class Failure:
+    """Why a candidate came to nothing: the stage that raised, and what it said."""
+
+    stage: str
+    reason: str
 
 
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy: the weights need not lie there twice."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _tried(stage: str, job: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any] | Failure]:
+    """The job, with its exceptions as results: one bad candidate must not cost the others. A user's mistake may."""
 
+    def attempt(item: Any) -> dict[str, Any] | Failure:
+        try:
+            return job(item)
+        except UserError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            return Failure(stage, f"{stage}: {type(error).__name__}: {text}")
 
-@contextmanager
-def _bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
-    layout = "{desc} {bar:30} {n:.1f}/{total} {unit}s  {elapsed} < {remaining}" if total else None
-    with tqdm(total=total, desc=label, unit=unit, disable=None, leave=False, bar_format=layout) as bar:
-        yield bar
-
-
-def _follow(bar: tqdm) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress
-
-
-def _follow_share(bar: tqdm, before: int) -> Callable[[int, int], None]:
-    """Progress within one item of many: `before` items and a share of this one are done."""
-
-    def progress(done: int, total: int) -> None:
-        bar.update(before + done / max(total, 1) - bar.n)
-
-    return progress
+    return attempt

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import UserError
+from src.interruption import uninterrupted
 from src.population import KinshipTable, Model, Population, Predictor
 from src.strategy import Spent
 
@@ -59,10 +60,11 @@ class Journal:
     def append(self, event: str, **fields: Any) -> Event:
         """Write one event and wait until it is on the disk."""
         entry = {"event": event, **fields}
-        self._file.write(_line(len(self.events) + 1, entry))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.events.append(entry)
+        with uninterrupted():
+            self._file.write(_line(len(self.events) + 1, entry))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.events.append(entry)
         return entry
 
     def close(self) -> None:
@@ -145,7 +147,7 @@ class State:
     sources: dict[str, str] = field(default_factory=dict)
     """Where the base and each founder came from."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """Of the content of the base and each founder."""
+    """Of the content of every model's checkpoint."""
     measured: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0})
     evaluations: int = 0
@@ -154,6 +156,8 @@ class State:
     """The last generation that was finished; 0 once the founders are known, −1 before."""
     stopped: str | None = None
     """Why the run ended; None while it has not."""
+    retried: set[str] = field(default_factory=set)
+    """Failed candidates that were given a second chance."""
 
     def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
         """Kinship as strategies see it."""
@@ -180,6 +184,7 @@ class State:
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
             self.recipes[event["model"]] = event["recipe"]
+            self.fingerprints[event["model"]] = event["fingerprint"]
         elif kind == "measured":
             self._measure(event["models"], event["kinship"])
         elif kind == "evaluated":
@@ -188,6 +193,14 @@ class State:
             self.population = self.population.update(event["model"], failure=event["reason"])
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
+        elif kind == "resumed":
+            self.started = {**(self.started or {}), "settings": event["settings"]}
+            self.stopped = None
+        elif kind == "retried":
+            self.population = self.population.update(event["model"], failure=None)
+            self.retried.add(event["model"])
+            again = self.population[event["model"]]
+            self.selected = (*self.selected, Offspring(again.name, again.parents, again.exploration))
         elif kind == "stopped":
             self.stopped = event["reason"]
 

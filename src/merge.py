@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.config import MergeConfiguration
+from mergekit.config import MergeConfiguration, ParameterSetting, evaluate_setting
 from mergekit.io.tasks import LoaderCache
 from mergekit.merge import run_merge
 from mergekit.merge_methods import registry
-from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec
+from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec, ParameterSpec
 from mergekit.options import MergeOptions
+from pydantic import TypeAdapter
 
 from src.checkpoint import Checkpoint
 from src.config import Merge
@@ -48,6 +49,13 @@ class Recipe:
     threads: int
     """torch's threads: several methods differ in the last bits between thread counts."""
 
+    @property
+    def models(self) -> list[str]:
+        """Everyone whose weights it takes: the parents, and the ancestor where the method wants it."""
+        named = [entry["model"] for entry in self.config["models"]]
+        base = self.config.get("base_model")
+        return named if base is None or base in named else [*named, base]
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as the journal keeps it."""
         return asdict(self)
@@ -70,10 +78,24 @@ def check(settings: Merge, parents: int) -> None:
                 f"merge.{key}.{unknown[0]}: {settings.method} has no such parameter (mergekit would ignore it). "
                 f"Known: {', '.join(sorted(names)) or 'none'}."
             )
+    for parameter in spec.parameters:
+        for key, given in (("parameters", settings.parameters), ("each", settings.each)):
+            if parameter.name in given:
+                _check_value(f"merge.{key}.{parameter.name}", given[parameter.name], parameter)
     required = [parameter.name for parameter in spec.parameters if parameter.required]
     if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
         raise UserError(f"merge.parameters.{missing[0]} is missing; {settings.method} needs it.")
     _check_inputs(settings, spec, parents)
+
+
+def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
+    try:
+        setting: Any = TypeAdapter(ParameterSetting).validate_python(value)
+        evaluate_setting("", setting, 0, validate=parameter.validate)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{key} is {value!r}; expected {parameter.value_type.__name__}, or a gradient of such"
+        ) from error
 
 
 def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import hydra
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from src import config
 from src.config import Settings
 from src.errors import UserError
+from src.interruption import Interrupted, interruptible
 
 
 def run(settings: Settings) -> float:
@@ -29,27 +31,32 @@ def run(settings: Settings) -> float:
         return 0.0
     from src.evolution import Evolution
 
-    evolution = Evolution(settings, *founders.bring(settings))
-    if evolution.finished:
-        print(f"the run {settings.name} has finished already; a new one needs another name=…")
+    with closing(Evolution(settings, *founders.bring(settings))) as evolution:
+        if evolution.finished:
+            print(f"the run {settings.name} has finished already; a new one needs another name=…")
+            return evolution.report()
+        evolution.introduce()
+        while evolution.goes_on():
+            evolution.merge()
+            evolution.measure()
+            evolution.evaluate()
+            evolution.end_generation()
+        evolution.finish()
         return evolution.report()
-    evolution.introduce()
-    while evolution.goes_on():
-        evolution.merge()
-        evolution.measure()
-        evolution.evaluate()
-        evolution.close()
-    evolution.finish()
-    return evolution.report()
 
 
 @hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
 def _job(composed: DictConfig) -> float:
+    advice = "interrupted; the same command goes on from here (a finished merge or evaluation is not repeated)"
     try:
-        return run(config.read(composed))
+        with interruptible(advice):
+            return run(config.read(composed))
     except UserError as error:
         _refuse(str(error))
         raise SystemExit(2) from None
+    except Interrupted as interruption:
+        print(f"\n{advice}", file=sys.stderr, flush=True)
+        os._exit(interruption.status)  # libraries' own farewells may take longer than the two seconds that are promised
 
 
 def main() -> None:

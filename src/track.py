@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from accelerate import PartialState
 
-from src.config import Track
+from src.config import Track, flat
 
 Row = Sequence[str | float | int | None]
 
@@ -114,7 +114,7 @@ class TensorBoard:
         self._tracker = TensorBoardTracker(settings.project, logging_dir=folder / "tensorboard")
         self._tracker.start()
         self._generation = 0
-        self._tracker.log({f"config/{key}": str(value) for key, value in _flat(config).items()}, step=0)
+        self._tracker.log({f"config/{key}": str(value) for key, value in flat(config).items()}, step=0)
 
     def log(self, values: Mapping[str, float], generation: int) -> None:
         """The figures of one generation."""
@@ -170,13 +170,3 @@ def _has_key() -> bool:
 
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(host))
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

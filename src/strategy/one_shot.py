@@ -19,6 +19,10 @@ class OneShot:
         founders = population.better_first(model.name for model in population if model.founder)
         return [] if frozenset(founders) in population.merged() else [Pair(founders)]
 
+    def may_parent(self, population: Population) -> set[str]:
+        """The models that can still become parents: the founders, until they were."""
+        return {model.name for model in population.eligible() if model.founder}
+
     def most_pairs(self, models: int) -> int:
         """The most pairs that a generation can have."""
         return 1

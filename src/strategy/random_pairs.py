@@ -31,6 +31,10 @@ class RandomPairs:
         draw = random.Random(f"{self.seed}/{population.generation + 1}")
         return [Pair(pair) for pair in draw.sample(candidates, min(wanted, len(candidates)))]
 
+    def may_parent(self, population: Population) -> set[str]:
+        """The models that can still become parents: any."""
+        return {model.name for model in population.eligible()}
+
     def most_pairs(self, models: int) -> int:
         """The most pairs that a generation can have, starting from this many models."""
         return math.comb(min(self.k, models), 2) + 1

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.population import KinshipTable, Pair, Population
+from src.population import KinshipTable, Model, Pair, Population
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
@@ -24,6 +24,10 @@ class GreedyTopk:
     def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
         """The next generation's pairs, best parents first."""
         return pairs_within(population, self.k)
+
+    def may_parent(self, population: Population) -> set[str]:
+        """The models that can still become parents: who is not among the k best now never will be again."""
+        return {model.name for model in population.best(self.k)}
 
     def most_pairs(self, models: int) -> int:
         """The most pairs that a generation can have, starting from this many models."""
@@ -49,6 +53,13 @@ class Exploration:
             raise ValueError(
                 "has when=saturated, which needs kinship=…: the mean kinship of the k best to explore from"
             )
+
+    def pools(self, population: Population) -> list[Model]:
+        """The models that the next generation's exploration, or a later one's, can draw from among those there are."""
+        if self.pool == "all":
+            return population.eligible()
+        youngest = population.generation
+        return [*population.of_generation(youngest - 1), *population.of_generation(youngest)]
 
     def pair(self, population: Population, kinship: KinshipTable, k: int, taken: set[frozenset[str]]) -> Pair | None:
         """The exploration of the next generation, skipping the pairs in `taken`; None where there is none."""
@@ -80,6 +91,10 @@ class KinshipTopk:
         taken = population.merged() | {pair.key for pair in pairs}
         exploration = self.explore.pair(population, kinship, self.k, taken)
         return [*pairs, exploration] if exploration else pairs
+
+    def may_parent(self, population: Population) -> set[str]:
+        """The models that can still become parents: the k best, and the pools of explorations to come."""
+        return {model.name for model in [*population.best(self.k), *self.explore.pools(population)]}
 
     def most_pairs(self, models: int) -> int:
         """The most pairs that a generation can have, starting from this many models."""

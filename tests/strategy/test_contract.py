@@ -71,6 +71,21 @@ def test_no_generation_is_larger_than_announced(name: str, evolution: tuple[Popu
     assert all(len(pair.parents) <= strategy(name).most_parents(founders) for pair in pairs)
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+@given(evolution=evolutions())
+def test_parents_are_among_those_that_were_said_to_be_possible_at_every_earlier_time(
+    name: str, evolution: tuple[Population, KinshipTable]
+) -> None:
+    """Else weights would be deleted that are needed again."""
+    population, kinship = evolution
+    pairs = strategy(name).pairs(population, kinship)
+    for generation in range(population.generation + 1):
+        then = population.until(generation)
+        alive = {model.name for model in then} & strategy(name).may_parent(then)
+        chosen = {parent for pair in pairs for parent in pair.parents if parent in then}
+        assert chosen <= alive
+
+
 @given(evolution=evolutions())
 def test_random_pairs_are_as_many_as_kinship_topk_would_take(evolution: tuple[Population, KinshipTable]) -> None:
     population, kinship = evolution

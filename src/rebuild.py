@@ -1,0 +1,51 @@
+"""Make an offspring's weights again, from its recipe: `python -m src.rebuild outputs/NAME MODEL`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from src.errors import UserError
+from src.journal import parse, replay
+
+
+def rebuild(folder: Path, model: str) -> Path:
+    """The folder of the model's checkpoint, made again if need be, with whatever ancestors it takes.
+
+    Raises:
+        UserError: no such run or model, a founder that is gone or changed, or a result that is not the same bytes.
+    """
+    journal = folder / "journal.jsonl"
+    if not journal.is_file():
+        raise UserError(f"{folder} is no run: there is no journal.jsonl in it; expected outputs/NAME")
+    state = replay(parse(journal)[0])
+    if model not in state.recipes:
+        made = ", ".join(state.recipes) or "none yet"
+        raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")
+    from src.checkpoint import open_checkpoint
+    from src.weights import Weights
+
+    given = {name: open_checkpoint(source) for name, source in state.sources.items()}
+    for name, checkpoint in given.items():
+        if checkpoint.fingerprint() != state.fingerprints[name]:
+            raise UserError(f"the weights of {name} ({checkpoint.source}) are not those that the run began with")
+    return Weights(folder.resolve(), given, state.recipes, state.fingerprints).checkpoint(model).path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m src.rebuild", description="Make an offspring's weights again.")
+    parser.add_argument("run", type=Path, help="the run's folder, outputs/NAME")
+    parser.add_argument("model", help="the offspring's name, 2-1 for example")
+    options = parser.parse_args(arguments)
+    try:
+        print(rebuild(options.run, options.model))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

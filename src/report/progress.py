@@ -1,0 +1,45 @@
+"""Bars for long work, on a terminal only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
+    """A bar over `total` items (or, without, over what `whole` is told), gone when its work is done."""
+    layout = "{desc} {bar:30} {n:.1f}/{total} {unit}s  {elapsed} < {remaining}" if total else None
+    with tqdm(
+        total=total,
+        desc=f"{label:>18}",
+        unit=unit,
+        unit_scale=unit == "byte",
+        disable=None,
+        leave=False,
+        bar_format=layout,
+    ) as shown:
+        yield shown
+
+
+def whole(on: tqdm) -> Progress:
+    """Progress of all the work there is: done and in all, in the bar's unit."""
+
+    def follow(done: int, total: int) -> None:
+        on.total = total
+        on.update(done - on.n)
+
+    return follow
+
+
+def share(on: tqdm, before: int) -> Progress:
+    """Progress within one item of many: `before` items and a share of this one are done."""
+
+    def follow(done: int, total: int) -> None:
+        on.update(before + done / max(total, 1) - on.n)
+
+    return follow
