@@ -76,7 +76,7 @@ def parse(path: Path) -> tuple[list[Event], int]:
     """The events of a journal, and how many bytes of the file they take (less than its size if its tail is torn).
 
     Raises:
-        UserError: a line that is not the last is damaged (names its number), or a newer version wrote the journal.
+        UserError: a whole line is damaged (names its number), or a newer version wrote the journal.
     """
     data = path.read_bytes()
     events: list[Event] = []
@@ -85,8 +85,6 @@ def parse(path: Path) -> tuple[list[Event], int]:
     for number, line in enumerate(lines[:-1], 1):
         event = _event(number, line)
         if event is None:
-            if number == len(lines) - 1 and not lines[-1]:
-                break  # The newline got to the disk and what precedes it did not: torn all the same.
             raise UserError(
                 f"{path} is damaged at line {number}: its checksum does not match, so it was changed or mangled. "
                 f"Restore the file, or keep the {number - 1} good lines (head -n {number - 1}) and run again."

@@ -1,0 +1,65 @@
+"""Every configuration composes, is valid, and explains itself."""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src import config, zoo
+from src.config import Settings
+
+CONF = Path(__file__).parent.parent / "conf"
+GROUPS = {
+    folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()
+}
+NEEDED = {"founders=local": ["founders.base=b", "founders.models=[x,y]"]}
+
+
+def settings(*overrides: str) -> Settings:
+    with initialize_config_dir(str(CONF)):
+        return config.read(compose("config", [*overrides, "name=run"]))
+
+
+@pytest.mark.parametrize("option", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
+def test_every_option_of_every_group_composes_to_valid_settings(option: str) -> None:
+    settings(option, *NEEDED.get(option, []))
+
+
+def test_every_pair_of_strategy_and_merge_composes() -> None:
+    for strategy, merge in itertools.product(GROUPS["strategy"], GROUPS["merge"]):
+        found = settings(f"strategy={strategy}", f"merge={merge}")
+        assert found.strategy.name == strategy
+        assert found.merge.method == re.sub("_plain$", "", merge)
+
+
+def test_every_key_is_commented() -> None:
+    """Files that differ from a sibling only in values may point to it instead."""
+    for file in CONF.rglob("*.yaml"):
+        text = file.read_text()
+        assert text.startswith("#"), f"{file} does not say what it is"
+        if "explains every key" in text or file.parent.name in {"track", "founders"} or file.name == "config.yaml":
+            continue
+        for line in text.splitlines():
+            if re.match(r"[a-z_]+:", line) and not line.startswith(("name:", "strategy:", "defaults:", "explore:")):
+                assert "#" in line, f"{file}: {line}"
+
+
+def test_the_zoo_s_founders_and_tasks_are_those_that_it_builds() -> None:
+    found = settings()
+    assert tuple(found.founders.models) == zoo.FOUNDERS
+    assert tuple(task.name for task in found.evaluate.tasks) == zoo.TASKS
+    assert found.uses_zoo
+
+
+def test_another_seed_is_another_family_unless_told_otherwise() -> None:
+    assert settings("seed=3").zoo.seed == 3
+    assert settings("seed=3", "zoo.seed=0").zoo.seed == 0
+    assert settings("seed=3").zoo.folder != settings("seed=4").zoo.folder
+
+
+def test_the_paper_s_tasks_have_the_leaderboard_s_shots() -> None:
+    tasks = {task.name: task for task in settings("evaluate=paper").evaluate.tasks}
+    assert {name: task.shots for name, task in tasks.items()} == {"winogrande": 5, "gsm8k": 5, "truthfulqa_mc2": 0}
+    assert tasks["gsm8k"].metric == "exact_match,strict-match"

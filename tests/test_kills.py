@@ -1,0 +1,98 @@
+"""SIGKILL at any moment: the journal ends as if nothing had happened, and nothing finished is done twice."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from src import evolution
+from src.checkpoint import open_checkpoint
+from src.evaluate import Evaluation
+from src.journal import parse
+from tests.conftest import run
+from tests.family import FOUNDERS, TASKS
+from tests.test_run import ALL_RULES_OFF, events
+
+
+class FakeEvaluator:
+    """Stands in for lm-eval, whose requests would take hours here: scores that follow from a model's very bytes."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def evaluate(self, checkpoint: Path, progress: Callable[[int, int], None] | None = None) -> Evaluation:
+        """Scores of a model whose journal must know it, whole, and must not know its scores yet."""
+        run_folder = next((p for p in checkpoint.parents if (p / "journal.jsonl").exists()), None)
+        fingerprint = open_checkpoint(checkpoint).fingerprint()
+        if run_folder is not None:
+            found, _ = parse(run_folder / "journal.jsonl")
+            merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
+            assert merged[checkpoint.name] == fingerprint, "a model was read that is not what was merged"
+            assert not any(e["event"] == "evaluated" and e["model"] == checkpoint.name for e in found), "scored twice"
+        time.sleep(0.01)
+        draw = random.Random(fingerprint)
+        scores = {task: draw.uniform(40, 60) for task in TASKS}
+        samples: Mapping[str, Mapping[int, float]] = {task: {0: score} for task, score in scores.items()}
+        return Evaluation(scores, sum(scores.values()) / len(scores), 1.0, samples)
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """The process id of a child that does the work and leaves with what it returns; everything is imported already."""
+    if pid := os.fork():
+        return pid
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    status = 99
+    try:
+        status = work()
+    finally:
+        os._exit(status)
+
+
+@pytest.mark.parametrize("times", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(evolution, "Evaluator", FakeEvaluator)
+    models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
+
+    def start(name: str) -> int:
+        return run(
+            *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+            *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
+            *(f"outputs={tmp_path}", f"name={name}", "track=none", "workers.threads=1"),
+            *("stop.generations=3", "merge=dare_ties", *ALL_RULES_OFF),
+        ).status
+
+    began = time.monotonic()
+    assert start("whole") == 0
+    usual = time.monotonic() - began
+    expected = [event for event in events(tmp_path, "whole") if event["event"] != "started"]
+    draw, kills, runs = random.Random(times), 0, 0
+    while kills < times:
+        name = f"run-{runs}"
+        runs += 1
+        status = -1
+        while status != 0:
+            pid = in_child(lambda name=name: start(name))  # type: ignore[misc]
+            moment = draw.uniform(0, 1.2 * usual) if kills < times else 60.0
+            deadline = time.monotonic() + moment
+            ended = 0
+            while not ended and time.monotonic() < deadline:
+                ended, wait = os.waitpid(pid, os.WNOHANG)
+                time.sleep(0.002)
+            if not ended:
+                os.kill(pid, signal.SIGKILL)
+                _, wait = os.waitpid(pid, 0)
+                kills += 1
+            status = os.waitstatus_to_exitcode(wait)
+            assert status in {0, -signal.SIGKILL}
+        final = [event for event in events(tmp_path, name) if event["event"] != "started"]
+        assert final == expected
+        left = [path for path in (tmp_path / name).rglob("*") if ".partial" in path.name or ".deleted" in path.name]
+        assert left == []
