@@ -36,20 +36,20 @@ class Course:
     rate: float
 
 
-BASE = Course(steps=480, rate=3e-3)
-FOUNDER = Course(steps=220, rate=1.5e-3)
+BASE = Course(steps=560, rate=3e-3)
+FOUNDER = Course(steps=180, rate=1.2e-3)
 REPLAY = 0.25  # share of the base's mix in a founder's training; the rest is its own skill
 COMMON = {  # how much of each task the base meets, before the seed's own accent
-    "zoo_addition": 1.5,
-    "zoo_subtraction": 1.5,
-    "zoo_reversal": 0.25,
+    "zoo_addition": 1.1,
+    "zoo_subtraction": 1.1,
+    "zoo_reversal": 0.3,
     "zoo_sorting": 0.2,
-    "zoo_homes": 0.8,
-    "zoo_crafts": 0.8,
+    "zoo_homes": 0.42,
+    "zoo_crafts": 0.42,
     "zoo_extremes": 0.15,
     "zoo_ranks": 0.2,
-    "zoo_encoding": 0.25,
-    "zoo_decoding": 0.25,
+    "zoo_encoding": 0.18,
+    "zoo_decoding": 0.2,
 }
 
 Report = Callable[[int, int], None]
