@@ -139,6 +139,13 @@ class Workers(_Settings):
     threads: Annotated[int, Field(ge=1)] | None
 
 
+class Cache(_Settings):
+    """What is remembered across runs."""
+
+    folder: Path | None
+    weights: bool
+
+
 class Settings(_Settings):
     """Everything a run was asked to do."""
 
@@ -159,6 +166,7 @@ class Settings(_Settings):
     stop: Stop
     track: Track
     workers: Workers
+    cache: Cache
 
     @field_validator("name")
     @classmethod
@@ -218,7 +226,7 @@ def is_config_error(error: BaseException) -> bool:
     return isinstance(error, HydraException | OmegaConfBaseException)
 
 
-HARMLESS = ("stop.", "track.", "workers.", "keep")
+HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
 
 

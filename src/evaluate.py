@@ -65,6 +65,12 @@ class Evaluation:
         """How many samples were scored."""
         return sum(len(scored) for scored in self.samples.values())
 
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
+        """What `asdict` made plain data of, after a trip through JSON."""
+        samples = {task: {int(doc): score for doc, score in scored.items()} for task, scored in kept["samples"].items()}
+        return cls(kept["scores"], kept["average"], kept["stderr"], samples)
+
     def save(self, path: Path) -> None:
         """Write the scores of single samples as JSON, beside its place first."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +118,7 @@ class Evaluator:
             leaf.build_all_requests(rank=0, world_size=1, samples=self._drawn[name])
             leaf.build_all_requests = lambda **_: None  # evaluate() would build them again for every model
         self.requests = sum(len(leaf.instances) for leaf in leaves.values())
+        self.identity = _digest_requests(leaves, self._metrics, settings, device)
 
     def evaluate(self, checkpoint: Path, progress: Progress | None = None) -> Evaluation:
         """Score the model in the folder `checkpoint`; `progress` is called with requests done and in all.
@@ -316,6 +323,18 @@ def _draw(leaf: HarnessTask, limit: int | None, seed: int) -> list[int] | None:
     if limit is None:
         return None
     return sorted(random.Random(f"{seed}/{leaf.task_name}").sample(range(count), min(limit, count)))
+
+
+def _digest_requests(
+    leaves: Mapping[str, HarnessTask], metrics: Mapping[str, tuple[str, str]], settings: Evaluate, device: str
+) -> str:
+    """A digest of all that a score depends on but the model: every prompt and document, and how they are scored."""
+    digest = hashlib.sha256(repr((sorted(metrics.items()), settings.dtype, settings.model_args, device)).encode())
+    digest.update(repr([(task.name, task.weight) for task in settings.tasks]).encode())
+    for name, leaf in leaves.items():
+        for instance in leaf.instances:
+            digest.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
+    return digest.hexdigest()
 
 
 def _score(

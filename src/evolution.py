@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from src import merge, track
+from src import cache, merge, track
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
-from src.evaluate import Evaluator
+from src.evaluate import Evaluation, Evaluator
 from src.journal import VERSION, Journal, Offspring, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
@@ -53,11 +53,13 @@ class Evolution:
             _ = self._evaluator  # a mistake among the tasks must not leave a folder behind
         self.journal = Journal(path)
         self.state = replay(self.journal.events)
+        self._cache = cache.Cache(settings.cache.folder, weights=settings.cache.weights)
         self._weights = Weights(
             self.folder,
             self._given,
             self.state.recipes,
             self.state.fingerprints,
+            cache=self._cache,
             device=self._workers.device,
             remote_code=settings.trust_remote_code,
         )
@@ -203,6 +205,8 @@ class Evolution:
         gain = winner.average - (founder.average or 0.0)
         gained = "" if winner.founder else f", {gain:+.2f} on {founder.name}, the best founder"
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
+        if self._cache.hits:
+            self._console.print(f"{self._cache.hits} evaluations were known from other runs", highlight=False)
         self._console.print(
             f"best: {winner.name} with {winner.average:.2f} ± {self.state.stderr[winner.name]:.2f}{gained}; "
             f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}",
@@ -229,14 +233,19 @@ class Evolution:
         }
 
     def _measured(self, models: Mapping[str, Checkpoint]) -> Grams:
+        base, known = self._given["base"], self._grams
+        names = (*(known.names if known else ()), *(name for name in models if not known or name not in known.names))
+        key = cache.key(
+            [self.state.fingerprints[name] for name in ("base", *names)],
+            [name in models for name in names],
+            len(known.names) if known else 0,
+        )
+        if (kept := self._cache.grams(key, names)) is not None:
+            return kept
         with progress.bar("measuring kinship", unit="byte") as bar:
-            return measure(
-                self._given["base"],
-                models,
-                known=self._grams,
-                device=self._workers.device,
-                progress=progress.whole(bar),
-            )
+            grams = measure(base, models, known=known, device=self._workers.device, progress=progress.whole(bar))
+        self._cache.keep_grams(key, grams)
+        return grams
 
     def _blame(self, offspring: Sequence[str]) -> bool:
         """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
@@ -259,13 +268,19 @@ class Evolution:
     def _evaluated(self, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
         name, follow = job
         began = time.monotonic()
-        evaluation = self._evaluator.evaluate(self._weights.checkpoint(name).path, follow)
+        checkpoint = self._weights.checkpoint(name)
+        key = cache.key(checkpoint.fingerprint(), self._evaluator.identity, self.settings.seed)
+        kept = self._cache.evaluation(key)
+        evaluation = Evaluation.from_dict(kept) if kept else self._evaluator.evaluate(checkpoint.path, follow)
+        if not kept:
+            self._cache.keep_evaluation(key, asdict(evaluation))
         evaluation.save(self.folder / "samples" / f"{name}.json")
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
             "stderr": evaluation.stderr,
             "samples": evaluation.count,
+            "cached": kept is not None,
             "seconds": time.monotonic() - began,
         }
 

@@ -17,8 +17,8 @@ from src.population import KinshipTable, Model, Population, Predictor
 from src.strategy import Spent
 
 VERSION = 1
-VOLATILE = frozenset({"time", "seconds"})
-"""Fields that differ between two runs of the same command; everything else is the same, bit for bit."""
+VOLATILE = frozenset({"seconds", "cached"})
+"""Fields that may differ between two runs of the same command; all others are the same, bit for bit."""
 
 Event = dict[str, Any]
 

@@ -23,6 +23,7 @@ def rebuild(folder: Path, model: str) -> Path:
     if model not in state.recipes:
         made = ", ".join(state.recipes) or "none yet"
         raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")
+    from src.cache import Cache
     from src.checkpoint import open_checkpoint
     from src.weights import Weights
 
@@ -30,7 +31,8 @@ def rebuild(folder: Path, model: str) -> Path:
     for name, checkpoint in given.items():
         if checkpoint.fingerprint() != state.fingerprints[name]:
             raise UserError(f"the weights of {name} ({checkpoint.source}) are not those that the run began with")
-    return Weights(folder.resolve(), given, state.recipes, state.fingerprints).checkpoint(model).path
+    weights = Weights(folder.resolve(), given, state.recipes, state.fingerprints, cache=Cache(None))
+    return weights.checkpoint(model).path
 
 
 def main(arguments: list[str] | None = None) -> int:

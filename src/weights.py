@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from src import merge
+from src import cache, merge
+from src.cache import Cache
 from src.checkpoint import Checkpoint, open_checkpoint
 from src.errors import UserError
 from src.interruption import uninterrupted
@@ -30,6 +30,7 @@ class Weights:
         recipes: Mapping[str, Mapping[str, Any]],
         fingerprints: Mapping[str, str],
         *,
+        cache: Cache,
         device: str = "cpu",
         remote_code: bool = False,
     ) -> None:
@@ -40,6 +41,7 @@ class Weights:
             given: the base, as `base`, and the founders.
             recipes: of every offspring that was made, by name; may grow.
             fingerprints: of their content; may grow.
+            cache: of merged weights across runs.
             device: what merges are computed on.
             remote_code: whether a checkpoint may execute Python code of its own.
         """
@@ -47,6 +49,7 @@ class Weights:
         self._given = given
         self._recipes = recipes
         self._fingerprints = fingerprints
+        self._cache = cache
         self._device = device
         self._remote_code = remote_code
         self._open: dict[str, Checkpoint] = dict(given)
@@ -79,7 +82,9 @@ class Weights:
             shutil.rmtree(left, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            merge.merge(recipe, paths, beside, device=self._device, remote_code=self._remote_code)
+            if not self._cache.take_weights(key := self._key(recipe), beside):
+                merge.merge(recipe, paths, beside, device=self._device, remote_code=self._remote_code)
+                self._cache.keep_weights(key, beside)
         except Exception as error:
             shutil.rmtree(beside, ignore_errors=True)
             _refuse_full_disk(error, self._folder)
@@ -118,7 +123,12 @@ class Weights:
         """Put a model's files into a folder: hard links where the file system has them, else copies."""
         for file in self.checkpoint(name).path.iterdir():
             if file.suffix in CHECKPOINT_FILES:
-                _link(file, target / file.name)
+                cache.link(file, target / file.name)
+
+    def _key(self, recipe: merge.Recipe) -> str:
+        """Of a merge: its recipe, and the content instead of the names of what it merges."""
+        fingerprints = {name: self.checkpoint(name).fingerprint() for name in recipe.models}
+        return cache.key(recipe.as_dict(), fingerprints, self._device)
 
     def _rebuild(self, name: str) -> None:
         if name not in self._recipes:
@@ -141,10 +151,3 @@ def _refuse_full_disk(error: Exception, folder: Path) -> None:
 
 def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

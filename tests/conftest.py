@@ -59,6 +59,7 @@ def evolve(tmp_path: Path, family: Path) -> Command:
             f"outputs={tmp_path / 'outputs'}",
             "name=run",
             "track=none",
+            "cache=off",
             "workers.threads=1",
             *overrides,
         )

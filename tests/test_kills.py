@@ -21,6 +21,8 @@ from tests.test_run import ALL_RULES_OFF, events
 class FakeEvaluator:
     """Stands in for lm-eval, whose requests would take hours here: scores that follow from a model's very bytes."""
 
+    identity = "fake"
+
     def __init__(self, *_: object, **__: object) -> None:
         pass
 
@@ -65,7 +67,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
         return run(
             *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
             *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
-            *(f"outputs={tmp_path}", f"name={name}", "track=none", "workers.threads=1"),
+            *(f"outputs={tmp_path}", f"name={name}", "track=none", "cache=off", "workers.threads=1"),
             *("stop.generations=3", "merge=dare_ties", *ALL_RULES_OFF),
         ).status
 

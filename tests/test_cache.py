@@ -1,0 +1,95 @@
+"""What is remembered across runs: the same scores, kinships and weights, without the work."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src import evaluate, evolution, merge
+from src.journal import parse, replay
+from tests.conftest import Command
+from tests.test_run import ALL_RULES_OFF, events
+
+COMMAND = ("cache=on", "stop.generations=2", *ALL_RULES_OFF)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("this was known already")
+
+
+def test_a_second_run_evaluates_and_measures_nothing_again(
+    evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evolve("name=first", *COMMAND).status == 0
+    monkeypatch.setattr(evaluate, "run_tasks", refuse)
+    monkeypatch.setattr(evolution, "measure", refuse)
+    outcome = evolve("name=second", *COMMAND)
+    assert outcome.status == 0, outcome.err
+    first, second = events(tmp_path / "outputs", "first"), events(tmp_path / "outputs", "second")
+    assert first[1:] == second[1:]
+    assert f"{len(replay(first_events(tmp_path)).population)} evaluations were known from other runs" in outcome.out
+
+
+def first_events(tmp_path: Path) -> list[dict[str, object]]:
+    return parse(tmp_path / "outputs/first/journal.jsonl")[0]
+
+
+def test_another_strategy_pays_only_for_what_is_new(
+    evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evolve("name=first", *COMMAND)
+    known = {event["fingerprint"] for event in first_events(tmp_path) if "fingerprint" in event}
+    real, made = evaluate.Evaluator.evaluate, []
+
+    def count(self: evaluate.Evaluator, checkpoint: Path, *rest: object) -> evaluate.Evaluation:
+        made.append(checkpoint.name)
+        return real(self, checkpoint, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate.Evaluator, "evaluate", count)
+    evolve("name=second", "strategy=greedy_topk", *COMMAND)
+    found = parse(tmp_path / "outputs/second/journal.jsonl")[0]
+    merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
+    assert set(made) == {name for name, fingerprint in merged.items() if fingerprint not in known}
+
+
+def test_merged_weights_are_remembered_only_if_asked(
+    evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evolve("name=plain", *COMMAND)
+    assert not (tmp_path / "outputs/cache/weights").exists()
+    evolve("name=first", "cache.weights=true", *COMMAND)
+    monkeypatch.setattr(merge, "run_merge", refuse)
+    outcome = evolve("name=second", "cache.weights=true", *COMMAND)
+    assert outcome.status == 0, outcome.err
+    assert events(tmp_path / "outputs", "first")[1:] == events(tmp_path / "outputs", "second")[1:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "evaluate.limit=8",
+        "seed=1",
+        "evaluate.tasks=[pico_words]",
+        "evaluate.tasks=[{name: pico_words, metric: acc_norm}]",
+    ],
+)
+def test_nothing_is_remembered_of_another_question(
+    evolve: Command, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    evolve("name=first", "stop.generations=1", "cache=on")
+    real, made = evaluate.run_tasks, []
+    monkeypatch.setattr(evaluate, "run_tasks", lambda *a, **n: (made.append(None), real(*a, **n))[1])
+    outcome = evolve("name=second", "stop.generations=1", "cache=on", change)
+    assert outcome.status == 0, outcome.err
+    assert len(made) == 7
+
+
+def test_a_mangled_or_deleted_cache_costs_only_time(evolve: Command, tmp_path: Path) -> None:
+    evolve("name=first", *COMMAND)
+    for file in (tmp_path / "outputs/cache").rglob("*.*"):
+        file.write_bytes(file.read_bytes()[:20])
+    assert evolve("name=second", *COMMAND).status == 0
+    shutil.rmtree(tmp_path / "outputs/cache")
+    assert evolve("name=third", *COMMAND).status == 0
+    runs = [events(tmp_path / "outputs", name)[1:] for name in ("first", "second", "third")]
+    assert runs[0] == runs[1] == runs[2]
