@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from accelerate import PartialState
 
 from src.config import Track, flat
+
+PATIENCE = 15
+"""Seconds that W&B's server has to answer the first call."""
 
 Row = Sequence[str | float | int | None]
 
@@ -62,23 +67,36 @@ class WandB:
         from accelerate.tracking import WandBTracker
 
         self._wandb = wandb
-        self._tracker = WandBTracker(
-            settings.project,
-            name=folder.name,
-            # The same folder is the same run on the server, however often it was interrupted.
-            id=hashlib.sha256(str(folder).encode()).hexdigest()[:16],
-            resume="allow",
-            group=settings.group,
-            dir=str(folder),
-            mode=_mode(settings.mode),
-            # Offline files are flushed every 15 s otherwise, and a killed run would lose the last of them.
-            settings=wandb.Settings(silent=True, x_transaction_log_flush_interval=1.0, init_timeout=30),
-        )
-        self._tracker.start()
+        self._folder = folder
+        mode = _mode(settings.mode)
+        try:
+            self._tracker = self._started(WandBTracker, settings, mode)
+        except wandb.errors.Error as error:
+            if mode == "offline":
+                raise
+            _warn(f"W&B could not be reached ({_first_line(error)}); later: wandb sync {folder}/wandb/offline-run-*")
+            wandb.teardown()  # its service would still hold the run's id
+            self._tracker = self._started(WandBTracker, settings, "offline")
         self._tracker.store_init_configuration(dict(config))
         self._run = self._tracker.tracker
         self._run.define_metric("generation", hidden=True)
         self._run.define_metric("*", step_metric="generation")
+
+    def _started(self, kind: Any, settings: Track, mode: str) -> Any:
+        tracker = kind(
+            settings.project,
+            name=self._folder.name,
+            # The same folder is the same run on the server, however often it was interrupted.
+            id=hashlib.sha256(str(self._folder).encode()).hexdigest()[:16],
+            resume="allow",
+            group=settings.group,
+            dir=str(self._folder),
+            mode=mode,
+            # Offline files are flushed every 15 s otherwise, and a killed run would lose the last of them.
+            settings=self._wandb.Settings(silent=True, x_transaction_log_flush_interval=1.0, init_timeout=PATIENCE),
+        )
+        tracker.start()
+        return tracker
 
     def log(self, values: Mapping[str, float], generation: int) -> None:
         """The figures of one generation."""
@@ -100,8 +118,12 @@ class WandB:
         self._run.log_artifact(artifact)
 
     def finish(self) -> None:
-        """Flush and close."""
-        self._tracker.finish()
+        """Flush and close; a server that does not answer is waited for a minute, no longer."""
+        uploading = threading.Thread(target=self._tracker.finish, daemon=True)
+        uploading.start()
+        uploading.join(60)
+        if uploading.is_alive():
+            _warn(f"W&B did not take the last figures within a minute; later: wandb sync {self._folder}/wandb/*run-*")
 
 
 class TensorBoard:
@@ -140,6 +162,24 @@ class TensorBoard:
         self._tracker.finish()
 
 
+class Guarded:
+    """A tracker whose failure costs its figures and a warning, not the run."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        """Guard this one."""
+        self._tracker = tracker
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            try:
+                getattr(self._tracker, name)(*arguments)
+            except Exception as error:
+                _warn(f"tracking failed and goes on no further ({_first_line(error)}); the journal has every figure")
+                self._tracker = NoTracker()
+
+        return call
+
+
 TRACKERS = {"wandb": WandB, "tensorboard": TensorBoard, "none": NoTracker}
 
 
@@ -155,7 +195,15 @@ def start(settings: Track, folder: Path, config: Mapping[str, Any], *, main: boo
     if settings.tracker == "none" or not main:
         return NoTracker()
     PartialState()  # accelerate's trackers ask it which process they are in
-    return TRACKERS[settings.tracker](settings, folder, config)
+    return Guarded(TRACKERS[settings.tracker](settings, folder, config))
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def _mode(mode: str) -> str:

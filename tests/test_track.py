@@ -1,6 +1,7 @@
 """One contract for every tracker, and W&B's offline files read back."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src import track
@@ -100,3 +102,36 @@ def test_without_a_key_wandb_is_offline_and_with_one_online(monkeypatch: pytest.
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert track._mode("auto") == "online"
     assert track._mode("offline") == "offline"
+
+
+@pytest.mark.parametrize("server", ["absent", "silent"])
+def test_a_server_that_cannot_be_reached_or_never_answers_leaves_offline_files_and_a_line(
+    evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1] if server == "silent" else 9
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setattr(track, "PATIENCE", 3)
+        wandb.teardown()  # it reads its environment once
+        outcome = evolve("track=wandb", "stop.generations=1")
+    wandb.teardown()
+    assert outcome.status == 0, outcome.err
+    assert "warning: W&B could not be reached" in outcome.err
+    assert any(record["type"] == "history" for record in inspect(tmp_path / "outputs/run"))
+    assert "0" * 40 not in "".join(
+        file.read_text(errors="replace") for file in (tmp_path / "outputs").rglob("*") if file.is_file()
+    )
+
+
+def test_a_tracker_that_fails_costs_its_figures_and_a_line_not_the_run(
+    evolve: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("the line is dead")
+
+    monkeypatch.setattr(track.TensorBoard, "log", fail)
+    outcome = evolve("track=tensorboard", "stop.generations=1")
+    assert outcome.status == 0, outcome.err
+    assert outcome.err.count("tracking failed and goes on no further (the line is dead)") == 1
