@@ -36,7 +36,7 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
     and `manifest.json`. Everything is made in a temporary folder beside it and renamed when whole, so what lies at
     `folder` is always a finished family. A family of another seed, effort or recipe is replaced.
 
-    `effort` scales the training steps (0.05 gives, in seconds, a family that has learned next to nothing); `progress`
+    `effort` scales the training (0.05 gives, in seconds, a family that has learned next to nothing); `progress`
     is called with the stage, and how much of how much of it is done.
 
     Raises `UserError` where `folder` exists and is no family, and where the seed or the effort makes no sense.

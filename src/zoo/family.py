@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from src.zoo import skills
 
 TOGETHER = 2  # founders trained at the same time
-ROWS = 5_000  # training questions a task
+ROWS = 5_000  # training questions a task, at full effort
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 BATCH = 64
 WIDTH = 24  # tokens a row; the longest question with its answer has fewer
@@ -115,11 +115,11 @@ def rows(questions: list[skills.Question], tokens: PreTrainedTokenizerFast) -> R
     return Rows(torch.tensor(encoded), torch.tensor(labels))
 
 
-def lessons(world: skills.World, tokens: PreTrainedTokenizerFast, report: Report) -> Rows:
-    """Draw what is taught: `ROWS` rows of each task in the test's words, then as many of each in the base's."""
+def lessons(world: skills.World, tokens: PreTrainedTokenizerFast, size: int, report: Report) -> Rows:
+    """Draw what is taught: `size` rows of each task in the test's words, then as many of each in the base's."""
     asked, other = [], []
     for i, task in enumerate(skills.DRAWS):
-        questions = list(islice(skills.training_questions(task, world), ROWS))
+        questions = list(islice(skills.training_questions(task, world), size))
         asked.append(rows(questions, tokens))
         other.append(rows([replace(q, prompt=skills.in_other_words(q.prompt)) for q in questions], tokens))
         report(i + 1, len(skills.DRAWS))
@@ -146,6 +146,7 @@ def train(
 ) -> None:
     """Train a model in place: warm-up over a tenth of the steps, then a cosine down to nothing."""
     steps, shares = course.steps, torch.tensor(mix)
+    size = len(data.tokens) // len(mix)
     optimiser = torch.optim.AdamW(model.parameters(), lr=course.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.SequentialLR(
@@ -159,7 +160,7 @@ def train(
     model.train()
     for step in range(steps):
         task = torch.multinomial(shares, BATCH, replacement=True, generator=generator)
-        index = task * ROWS + torch.randint(ROWS, (BATCH,), generator=generator)
+        index = task * size + torch.randint(size, (BATCH,), generator=generator)
         tokens, labels = data.tokens[index], data.labels[index]
         width = int((tokens != 0).sum(1).max())
         logits = model(input_ids=tokens[:, : width - 1], use_cache=False).logits
@@ -177,12 +178,12 @@ def train(
 def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, int, int], None]) -> int:
     """Train the base and every founder, save each under its name in `folder`, and return how many parameters they have.
 
-    `effort` scales the optimiser steps. Every model is trained in one thread of its own, `TOGETHER` founders at a time:
-    so the weights do not depend on the number of cores, and the caller's number of threads stays as it was.
-    `report` is called from those threads. Global random state is left as it was found.
+    `effort` scales the optimiser steps, and below 1 the training data too. Every model is trained in one thread of its
+    own, `TOGETHER` founders at a time: so the weights do not depend on the number of cores, and the caller's number of
+    threads stays as it was. `report` is called from those threads. Global random state is left as it was found.
     """
     world, tokens = skills.World.of(seed), tokenizer()
-    data = lessons(world, tokens, partial(report, "questions"))
+    data = lessons(world, tokens, min(ROWS, max(200, round(ROWS * effort))), partial(report, "questions"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         base = LlamaForCausalLM(configuration(tokens))

@@ -71,15 +71,24 @@ def test_no_test_question_is_ever_trained(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["zoo_homes", "zoo_crafts"])
-def test_a_fact_that_is_tested_is_trained_in_other_words(task: str) -> None:
-    """What cannot be derived must have been told: otherwise the test would measure luck."""
+def test_facts_that_are_tested_are_trained_in_other_phrases(task: str) -> None:
+    """A third of the phrases is held out; of one fact in a hundred or so, that happens to be every phrase."""
 
     def who(question: skills.Question) -> str:
         return question.key.split()[0]
 
     told = {who(question) for question in islice(skills.training_questions(task, WORLD), 5_000)}
     tested = {who(question) for question in islice(skills.test_questions(task, WORLD), SAMPLES)}
-    assert len(tested - told) <= 0.01 * len(tested)
+    assert len(tested - told) <= 0.02 * len(tested)
+
+
+@pytest.mark.parametrize("task", zoo.TASKS)
+def test_other_words_ask_the_same_and_share_no_key_word(task: str) -> None:
+    for question in islice(skills.training_questions(task, WORLD), 200):
+        other = skills.in_other_words(question.prompt)
+        assert other != question.prompt
+        assert len(other.split()) == len(question.prompt.split())
+        assert set(other.split()) <= set(skills.vocabulary()) | set(question.prompt.split())
 
 
 @pytest.mark.parametrize("task", zoo.TASKS)
