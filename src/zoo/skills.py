@@ -66,7 +66,8 @@ HELD_OUT_ELSEWHERE = 8
 class Question:
     """One question: the right answer, and three wrong ones that differ from it and from each other.
 
-    `key` is the question without its accidents (sort k d a and sort d a k have the same): questions of the same key are all in the training data or all in the test, never in both.
+    `key` is the question without its accidents (sort k d a and sort d a k have the same): questions of
+    the same key are all in the training data or all in the test, never in both.
     """
 
     prompt: str
