@@ -220,8 +220,18 @@ class State:
 
 
 def replay(events: Iterable[Event]) -> State:
-    """The state that these events lead to."""
+    """The state that these events lead to.
+
+    Raises:
+        UserError: an event that no kinmerge of this version writes, with its line's number.
+    """
     state = State()
-    for event in events:
-        state.apply(event)
+    for number, event in enumerate(events, 1):
+        try:
+            state.apply(event)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"line {number} of the journal makes no sense to this version ({type(error).__name__}: {error}); "
+                "go on with the version that wrote it, or begin anew with name=…"
+            ) from error
     return state

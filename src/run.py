@@ -62,6 +62,8 @@ def _job(composed: DictConfig) -> float:
 def main() -> None:
     """Compose the configuration and run; a user's mistake costs a line and exit status 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
+    # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         _job()
     except Exception as error:

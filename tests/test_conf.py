@@ -31,7 +31,7 @@ def test_every_pair_of_strategy_and_merge_composes() -> None:
     for strategy, merge in itertools.product(GROUPS["strategy"], GROUPS["merge"]):
         found = settings(f"strategy={strategy}", f"merge={merge}")
         assert found.strategy.name == strategy
-        assert found.merge.method == re.sub("_plain$", "", merge)
+        assert found.merge.method == re.sub("_gradient$", "", merge)
 
 
 def test_every_key_is_commented() -> None:
@@ -57,6 +57,12 @@ def test_another_seed_is_another_family_unless_told_otherwise() -> None:
     assert settings("seed=3").zoo.seed == 3
     assert settings("seed=3", "zoo.seed=0").zoo.seed == 0
     assert settings("seed=3").zoo.folder != settings("seed=4").zoo.folder
+
+
+def test_the_paper_s_founders_bring_the_paper_s_merge_unless_told_otherwise() -> None:
+    assert settings("founders=mistral7b").merge.parameters["t"][0]["value"] == [0, 0.5, 0.3, 0.7, 1]
+    assert settings("founders=mistral7b", "merge=ties").merge.method == "ties"
+    assert settings("founders=mistral7b", "strategy=one_shot").merge.method == "linear"
 
 
 def test_the_paper_s_tasks_have_the_leaderboard_s_shots() -> None:

@@ -86,6 +86,21 @@ def test_no_file_brings_the_reader_down(place: Path, data: bytes) -> None:
         assert parse(place)[0] == []
 
 
+KINDS = ["started", "founder", "selected", "merged", "measured", "evaluated", "failed", "closed", "resumed", "stopped"]
+KEYS = ["model", "source", "base", "fingerprint", "generation", "offspring", "scores", "average", "reason", "settings"]
+
+
+@settings(max_examples=500)
+@given(
+    made_up=st.lists(
+        st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5)), max_size=5
+    )
+)
+def test_no_sequence_of_events_brings_the_replay_down(made_up: list[tuple[str, dict[str, Any]]]) -> None:
+    with contextlib.suppress(UserError):
+        replay({"event": kind, **fields} for kind, fields in made_up)
+
+
 def test_a_damaged_line_in_the_middle_is_named(evolve: Command, tmp_path: Path) -> None:
     evolve("stop.generations=1")
     journal = tmp_path / "outputs/run/journal.jsonl"
