@@ -290,6 +290,8 @@ class Evolution:
             self._console.print(f"{model} failed and is left out: {outcome.reason}", highlight=False)
         else:
             self._record(event, model=model, **outcome)
+            if event == "evaluated":
+                progress.note(f"{model}: {outcome['average']:.2f} in {outcome['seconds']:.1f} s")
 
     # --- memory ------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from src import zoo
 from src.checkpoint import Checkpoint, check_family, open_checkpoint
 from src.config import Settings
 from src.errors import UserError
+from src.report.progress import note
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
 
 def build_zoo(settings: Settings) -> None:
     """Train the embedded family of these settings, unless it is there already."""
+    if not settings.zoo.folder.exists():
+        note(f"training the embedded family in {settings.zoo.folder}: about two minutes on two cores")
     with tqdm(desc="training the embedded family", disable=None, leave=False) as bar:
 
         def progress(stage: str, done: int, total: int) -> None:

@@ -1,7 +1,8 @@
-"""Bars for long work, on a terminal only."""
+"""Progress of long work: bars on a terminal, lines where the output goes to a file."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,12 @@ def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
         bar_format=layout,
     ) as shown:
         yield shown
+
+
+def note(text: str) -> None:
+    """A line about something finished, where no bar shows it."""
+    if not sys.stderr.isatty():
+        print(text, flush=True)
 
 
 def whole(on: tqdm) -> Progress:
