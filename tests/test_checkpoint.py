@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from src.checkpoint import check_family, compared, open_checkpoint, read_header
+from src.checkpoint import check_family, compared, open_checkpoint
 from src.errors import UserError
+from src.header import read_header
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint, write_family
 
 

@@ -14,8 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from src.checkpoint import ITEM_BYTES, Checkpoint, Compared, TensorSpec, compared
+from src.checkpoint import Checkpoint, Compared, compared
 from src.errors import UserError
+from src.header import ITEM_BYTES, TensorSpec
 from src.kinship import native
 from src.kinship.grams import Grams, Tensor
 from src.kinship.kinds import kind_of, layer_of

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.checkpoint import COMPARABLE, ITEM_BYTES, TensorSpec
+from src.checkpoint import COMPARABLE
+from src.header import ITEM_BYTES, TensorSpec
 
 _SOURCES = [Path(__file__).with_name(name) for name in ("gram.c", "gram_of.h")]
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")

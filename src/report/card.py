@@ -69,8 +69,8 @@ The average steered the search, and the best of {len(population)} was kept: expe
 def _opening(state: State, winner: str, models: int) -> str:
     if state.population[winner].founder:
         return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
-    base, generations = state.sources["base"], state.population[winner].generation
-    return f"A merge of fine-tunes of `{base}`, evolved by kinmerge in {generations} generations."
+    base, generation = state.sources["base"], state.population[winner].generation
+    return f"A merge of fine-tunes of `{base}`, evolved by kinmerge; it was born in generation {generation}."
 
 
 def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
