@@ -1,6 +1,7 @@
 """The whole evolution through its front door: real merges, real evaluations, on a pico family."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src.journal import VOLATILE, parse, replay
 from src.report import card
+from tests.checkpoints import write_checkpoint
 from tests.conftest import Command
 from tests.family import SAMPLES, TASKS
 
@@ -169,3 +171,25 @@ def test_a_recipe_from_the_founders_names_only_founders_and_earlier_merges(evolv
         for model in document["models"]:
             assert Path(model["model"]).is_absolute() or model["model"] in made
         made.add(document.get("name"))
+
+
+@pytest.mark.parametrize("merge", ["slerp", "linear", "ties"])
+def test_founders_with_tokens_of_their_own_are_merged_and_the_rest_compared(
+    evolve: Command, family: Path, tmp_path: Path, merge: str
+) -> None:
+    """As in the paper's founders, whose vocabularies differ by a token or two."""
+    copy = Path(shutil.copytree(family, tmp_path / "family"))
+    config = json.loads((copy / "blue/config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(copy / "blue")
+    tokenizer.add_tokens(["<tool>"])
+    weights = {name: tensor.numpy() for name, tensor in load_file(copy / "blue/model.safetensors").items()}
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        weights[name] = np.vstack([weights[name], np.ones((1, weights[name].shape[1]), np.float32)])
+    write_checkpoint(copy / "blue", weights, config={**config, "vocab_size": config["vocab_size"] + 1})
+    tokenizer.save_pretrained(copy / "blue")
+    outcome = evolve(f"merge={merge}", "strategy.k=4", "stop.generations=1", at=copy)
+    assert outcome.status == 0, outcome.err
+    assert "vocabulary sizes differ" in outcome.err
+    found = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
+    assert sum("blue" in model.parents for model in found.population) == 3
+    assert all(model.average is not None for model in found.population)
