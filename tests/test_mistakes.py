@@ -70,7 +70,7 @@ MISTYPED = [
 ]
 
 
-def refused(outcome: Outcome, words: str) -> None:
+def check_refused(outcome: Outcome, words: str) -> None:
     assert outcome.status == 2, outcome.out + outcome.err
     assert words in outcome.err
     lines = [line for line in outcome.err.splitlines() if line.strip()]
@@ -82,16 +82,18 @@ def refused(outcome: Outcome, words: str) -> None:
 
 @pytest.mark.parametrize(("overrides", "words"), MISTYPED, ids=[" ".join(typed) for typed, _ in MISTYPED])
 def test_a_mistyped_configuration(evolve: Command, tmp_path: Path, overrides: list[str], words: str) -> None:
-    refused(evolve(*overrides), words)
+    check_refused(evolve(*overrides), words)
     assert not (tmp_path / "outputs").exists(), "nothing may be written before the configuration is sound"
 
 
 def test_a_task_that_lm_eval_does_not_have(evolve: Command) -> None:
-    refused(evolve("evaluate.tasks=[no_such_task]"), "evaluate.tasks names 'no_such_task', which lm-eval does not have")
+    check_refused(
+        evolve("evaluate.tasks=[no_such_task]"), "evaluate.tasks names 'no_such_task', which lm-eval does not have"
+    )
 
 
 def test_founders_that_were_not_given() -> None:
-    refused(run("founders=local"), "founders.base has no value; give one: founders.base=…")
+    check_refused(run("founders=local"), "founders.base has no value; give one: founders.base=…")
 
 
 @pytest.fixture
@@ -102,40 +104,42 @@ def copy(family: Path, tmp_path: Path) -> Path:
 
 def test_a_founder_that_is_not_there(evolve: Command, copy: Path) -> None:
     shutil.rmtree(copy / "blue")
-    refused(evolve(at=copy), "blue: no such folder")
+    check_refused(evolve(at=copy), "blue: no such folder")
 
 
 def test_a_folder_without_weights(evolve: Command, copy: Path) -> None:
     (copy / "blue/model.safetensors").unlink()
-    refused(evolve(at=copy), "no weights there; expected model.safetensors")
+    check_refused(evolve(at=copy), "no weights there; expected model.safetensors")
 
 
 def test_a_pickle_is_refused_with_the_command_that_converts_it(evolve: Command, copy: Path) -> None:
     (copy / "blue/model.safetensors").rename(copy / "blue/pytorch_model.bin")
-    refused(evolve(at=copy), "save_pretrained")
+    check_refused(evolve(at=copy), "save_pretrained")
 
 
 def test_a_truncated_file(evolve: Command, copy: Path) -> None:
     file = copy / "blue/model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    refused(evolve(at=copy), "truncated")
+    check_refused(evolve(at=copy), "truncated")
 
 
 def test_an_adapter_is_not_a_model(evolve: Command, copy: Path) -> None:
     (copy / "blue/model.safetensors").rename(copy / "blue/adapter_model.safetensors")
-    refused(evolve(at=copy), "an adapter (LoRA) only, not a whole model; merge it into its base first")
+    check_refused(evolve(at=copy), "an adapter (LoRA) only, not a whole model; merge it into its base first")
 
 
 def test_founders_of_another_architecture(evolve: Command, copy: Path) -> None:
     config = json.loads((copy / "blue/config.json").read_text())
     (copy / "blue/config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
-    refused(evolve(at=copy), "blue has model_type mistral and the base llama")
+    check_refused(evolve(at=copy), "blue has model_type mistral and the base llama")
 
 
 def test_founders_of_another_shape(evolve: Command, copy: Path) -> None:
     vocab = json.loads((copy / "blue/config.json").read_text())["vocab_size"]
     write_checkpoint(copy / "blue", random_weights(llama_shapes(vocab=vocab, mlp=16), seed=9))
-    refused(evolve(at=copy), "model.layers.0.mlp.down_proj.weight has shape [8, 16] in blue and [8, 12] in the base")
+    check_refused(
+        evolve(at=copy), "model.layers.0.mlp.down_proj.weight has shape [8, 16] in blue and [8, 12] in the base"
+    )
 
 
 def test_a_founder_with_nan_weights(evolve: Command, copy: Path) -> None:
@@ -144,26 +148,28 @@ def test_a_founder_with_nan_weights(evolve: Command, copy: Path) -> None:
     weights = random_weights(llama_shapes(vocab=vocab), seed=9)
     weights["model.norm.weight"][0] = float("nan")
     write_checkpoint(copy / "blue", weights, config=config)
-    refused(evolve(at=copy), "blue has NaN or infinite weights, first in model.norm.weight")
+    check_refused(evolve(at=copy), "blue has NaN or infinite weights, first in model.norm.weight")
 
 
 def test_the_base_among_the_founders_by_path_and_by_content(evolve: Command, copy: Path) -> None:
-    refused(evolve(at=copy, founders=("red", "green", "base")), "the run itself uses; name that founder otherwise")
-    refused(
+    check_refused(
+        evolve(at=copy, founders=("red", "green", "base")), "the run itself uses; name that founder otherwise"
+    )
+    check_refused(
         run("founders=local", f"founders.base={copy}/base", f"founders.models={{a:{copy}/red,b:{copy}/base}}"),
         "the base never is one: leave it out",
     )
     shutil.copy(copy / "base/model.safetensors", copy / "blue/model.safetensors")
-    refused(evolve(at=copy), "is the same model as the base")
+    check_refused(evolve(at=copy), "is the same model as the base")
 
 
 def test_two_founders_the_same_by_path_and_by_content(evolve: Command, copy: Path) -> None:
-    refused(
+    check_refused(
         run("founders=local", f"founders.base={copy}/base", f"founders.models={{a:{copy}/red,b:{copy}/red}}"),
         "has the same checkpoint twice, as 'a' and 'b'",
     )
     shutil.copy(copy / "red/model.safetensors", copy / "blue/model.safetensors")
-    refused(evolve(at=copy), "is the same model as red")
+    check_refused(evolve(at=copy), "is the same model as red")
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "/etc/x", "..", ".hidden", "1-1", "2-exp", "base", ""])
@@ -176,13 +182,13 @@ def test_a_hub_name_where_no_hub_can_be_reached() -> None:
     outcome = run(
         "founders=local", "founders.base=no-one/nothing", "founders.models=[no-one/a,no-one/b]", "evaluate=paper"
     )
-    refused(outcome, "no-one/nothing: neither a folder here nor a model that the hub gave")
+    check_refused(outcome, "no-one/nothing: neither a folder here nor a model that the hub gave")
 
 
 def test_a_file_where_the_run_s_folder_should_be(evolve: Command, tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs/run").write_text("")
-    refused(evolve(), "outputs/run")
+    check_refused(evolve(), "outputs/run")
 
 
 def test_mistakes_are_found_within_seconds_from_the_shell() -> None:
@@ -194,7 +200,7 @@ def test_mistakes_are_found_within_seconds_from_the_shell() -> None:
         text=True,
         timeout=60,
     )
-    refused(Outcome(done.returncode, done.stdout, done.stderr), "strategy.k is 1")
+    check_refused(Outcome(done.returncode, done.stdout, done.stderr), "strategy.k is 1")
     assert time.monotonic() - began < 30  # it was seen to take 1; nothing heavy may come before it
 
 
