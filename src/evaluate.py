@@ -146,7 +146,7 @@ class Evaluator:
         return result
 
     def _awaken(self, checkpoint: Path) -> _LivingModel:
-        identity = _identity(checkpoint)
+        identity = surroundings(checkpoint)
         if self._living is not None and identity == self._identity:
             self._living.take_weights(checkpoint)
             return self._living
@@ -360,8 +360,11 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _identity(checkpoint: Path) -> str:
-    """What two checkpoints must share for one's weights to be swapped into the other: everything but the weights."""
+def surroundings(checkpoint: Path) -> str:
+    """A digest of all of a checkpoint but its weights: tokenizer, configuration, templates.
+
+    Two that share it can swap weights; two that do not may score differently with the same weights.
+    """
     digest = hashlib.sha256()
     for file in (
         sorted(checkpoint.glob("*.json")) + sorted(checkpoint.glob("*.model")) + sorted(checkpoint.glob("*.jinja"))

@@ -18,7 +18,7 @@ from src import cache, merge, track
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
-from src.evaluate import Evaluation, Evaluator
+from src.evaluate import Evaluation, Evaluator, surroundings
 from src.journal import VERSION, Journal, Offspring, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
@@ -112,6 +112,12 @@ class Evolution:
         if self.state.closed < 0:
             self.measure()
             self.evaluate()
+            failed = [model for model in self.state.population if model.failure is not None]
+            if len(self.state.population.eligible()) < 2:
+                raise UserError(
+                    f"fewer than two founders could be evaluated; {failed[0].name}: {failed[0].failure}.\n"
+                    "Mend the cause and run the same command with retry_failed=true."
+                )
             self.end_generation()
 
     def goes_on(self) -> bool:
@@ -269,7 +275,9 @@ class Evolution:
         name, follow = job
         began = time.monotonic()
         checkpoint = self._weights.checkpoint(name)
-        key = cache.key(checkpoint.fingerprint(), self._evaluator.identity, self.settings.seed)
+        key = cache.key(
+            checkpoint.fingerprint(), surroundings(checkpoint.path), self._evaluator.identity, self.settings.seed
+        )
         kept = self._cache.evaluation(key)
         evaluation = Evaluation.from_dict(kept) if kept else self._evaluator.evaluate(checkpoint.path, follow)
         if not kept:

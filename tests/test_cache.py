@@ -93,3 +93,15 @@ def test_a_mangled_or_deleted_cache_costs_only_time(evolve: Command, tmp_path: P
     assert evolve("name=third", *COMMAND).status == 0
     runs = [events(tmp_path / "outputs", name)[1:] for name in ("first", "second", "third")]
     assert runs[0] == runs[1] == runs[2]
+
+
+def test_another_tokenizer_is_another_question(evolve: Command, family: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(family, tmp_path / "family"))
+    evolve("name=first", "stop.generations=1", "cache=on", at=copy)
+    file = copy / "red/tokenizer_config.json"
+    file.write_text(file.read_text().replace("{", '{"model_max_length": 60, ', 1))
+    evolve("name=second", "stop.generations=1", "cache=on", at=copy)
+    found = parse(tmp_path / "outputs/second/journal.jsonl")[0]
+    cached = {event["model"]: event["cached"] for event in found if event["event"] == "evaluated"}
+    assert not cached["red"]
+    assert cached["green"]

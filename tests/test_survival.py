@@ -83,6 +83,20 @@ def test_a_run_stops_in_words_when_a_whole_generation_fails(evolve: Command, tmp
     assert found.population.best(1)[0].founder
 
 
+def test_founders_that_cannot_be_evaluated_end_the_run_in_words_and_can_be_retried(
+    evolve: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "run_tasks", fail)
+        outcome = evolve("stop.generations=1")
+    assert outcome.status == 2
+    assert "fewer than two founders could be evaluated; red: evaluation: RuntimeError: no room" in outcome.err
+    assert evolve("stop.generations=1", "retry_failed=true").status == 0
+
+
 def test_on_out_of_memory_the_batch_is_halved_until_it_fits(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
