@@ -24,7 +24,7 @@ def settings(*overrides: str) -> Settings:
 
 @pytest.mark.parametrize("option", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
 def test_every_option_of_every_group_composes_to_valid_settings(option: str) -> None:
-    settings(option, *NEEDED.get(option, []))
+    assert settings(option, *NEEDED.get(option, [])).name == "run"
 
 
 def test_every_pair_of_strategy_and_merge_composes() -> None:

@@ -34,6 +34,7 @@ def test_every_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
     tracker.summary({"best": "1-1", "average/best": 52.0})
     tracker.artifact(card, "card")
     tracker.finish()
+    assert (tmp_path / name).is_dir() is (name != "none")
 
 
 @pytest.mark.parametrize("name", track.TRACKERS)
