@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check bench lock clean
+.PHONY: help run test test-all fuzz check bench lock clean
 
 help:  ## Print these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -14,10 +14,13 @@ run: $(READY)  ## Evolve the embedded family: strategy=kinship_topk, five genera
 	$(BIN)/python -m src.run strategy=kinship_topk
 
 test: check  ## Lint, type-check and test (what CI runs)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8
 
 test-all: check  ## The slow tests too
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 -m ""
+
+fuzz: $(READY)  ## The property tests with new examples, instead of the same ones every time
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis
 
 check: $(READY)  ## Lint, format and types only
 	$(BIN)/ruff check src tests benchmarks

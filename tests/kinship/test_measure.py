@@ -89,8 +89,12 @@ def test_any_shape(shape, dtypes, scale, seed, tmp_path_factory):
     paths = write_family(
         tmp_path_factory.mktemp("shape"), names, shapes=shapes, dtypes=dtypes, scale=scale, seed=100 * seed
     )
-    grams = measure(*opened(paths))
     base, deltas = reference(paths)
+    if not all(delta.any() for delta in deltas):  # a small change can be lost in a coarse dtype
+        with pytest.raises(UserError, match="unchanged"):
+            measure(*opened(paths))
+        return
+    grams = measure(*opened(paths))
     everyone = np.vstack([base, deltas])
     lengths = np.linalg.norm(everyone, axis=1)
     assert np.abs(grams.total().gram - everyone @ everyone.T).max() <= 1e-12 * lengths.max() ** 2
