@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from src import cache, holdout, merge, track
+from src import cache, holdout, merge, publish, track
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
@@ -22,12 +20,13 @@ from src.evaluate import Evaluation, Evaluator, surroundings
 from src.journal import VERSION, Journal, Offspring, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
-from src.report import card, ending, figures, progress, table
+from src.report import ending, figures, progress, table
 from src.weights import Weights
+from src.winner import hand_on
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING = frozenset({"dry_run", "resume", "retry_failed"})
+PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish"})
 """Settings of a single start, not of the run."""
 
 
@@ -202,7 +201,7 @@ class Evolution:
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
-        self._hand_on(winner.name)
+        hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
         self._record("stopped", reason=self._reason, best=winner.name)
         if self.settings.keep == "best":
             self._weights.discard(())
@@ -213,6 +212,11 @@ class Evolution:
         names = self._grams.names if self._grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
+
+    def publish(self) -> None:
+        """Upload best/ to the hub, if that was asked for."""
+        if self._workers.main and self.settings.publish.repo_id is not None:
+            publish.upload(self.folder / "best", self.settings.publish)
 
     def close(self) -> None:
         """Flush the tracker and let go of the journal, however the run ends."""
@@ -306,6 +310,7 @@ class Evolution:
             "average": evaluation.average,
             "stderr": evaluation.stderr,
             "samples": evaluation.count,
+            "metrics": dict(evaluation.metrics),
             "cached": kept is not None,
             "seconds": time.monotonic() - began,
         }
@@ -378,21 +383,6 @@ class Evolution:
         if youngest and all(model.failure for model in youngest):
             return f"every candidate of generation {youngest[0].generation} failed; the first: {youngest[0].failure}"
         return None
-
-    def _hand_on(self, name: str) -> None:
-        """Put the winner into best/: its checkpoint's very bytes, a card, and the recipe from the founders."""
-        sources = {
-            one: str(found.path) if Path(found.source).exists() else found.source for one, found in self._given.items()
-        }
-        final, beside = self.folder / "best", self.folder / ".best.partial"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        self._weights.copy_to(name, beside)
-        (beside / "README.md").write_text(card.model_card(self.state, name, self.kinship, sources))
-        if self.state.population[name].parents:
-            (beside / "recipe.yaml").write_text(card.multi_recipe(self.state, name, sources))
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
 
     def _show(self) -> None:
         population, stderr = self.state.population, self.state.stderr

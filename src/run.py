@@ -22,8 +22,9 @@ def run(settings: Settings) -> float:
     Raises:
         UserError: bad input, found before any work.
     """
-    from src import benchmark, founders, plan  # reads headers, no weights; what is heavy waits until these are sound
+    from src import benchmark, founders, plan, publish  # reads headers, no weights; what is heavy waits
 
+    publish.check(settings.publish)
     found = founders.look(settings)
     founders.check(settings, found)
     if settings.dry_run:
@@ -31,20 +32,21 @@ def run(settings: Settings) -> float:
         return 0.0
     from src.evolution import Evolution
 
-    if warning := benchmark.warning(settings.evaluate.model_dump()):
-        print(f"warning: {warning}", file=sys.stderr)
     with closing(Evolution(settings, *founders.bring(settings))) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
-            return evolution.report()
-        evolution.introduce()
-        while evolution.goes_on():
-            evolution.merge()
-            evolution.measure()
-            evolution.evaluate()
-            evolution.end_generation()
-        evolution.hold_out()
-        evolution.finish()
+        else:
+            if warning := benchmark.warning(settings.evaluate.model_dump()):
+                print(f"warning: {warning}", file=sys.stderr)
+            evolution.introduce()
+            while evolution.goes_on():
+                evolution.merge()
+                evolution.measure()
+                evolution.evaluate()
+                evolution.end_generation()
+            evolution.hold_out()
+            evolution.finish()
+        evolution.publish()
         return evolution.report()
 
 
