@@ -30,8 +30,8 @@ _PAGE = 512  # elements; a block is a multiple of it, so that it begins as align
 class NativeKernel:
     """Reads stretches of tensors and multiplies them, in one call that holds no Python lock.
 
-    One instance serves one thread. `rows` counts the base; pairs of rows below `first` may be left out. With `fine`, all
-    of the arithmetic is float64, else only where `is_coarse` does not say otherwise.
+    One instance serves one thread. `rows` counts the base; pairs of rows below `first` may be left out. With `fine`,
+    all of the arithmetic is float64, else only where `is_coarse` does not say otherwise.
     """
 
     def __init__(self, rows: int, first: int, fine: bool) -> None:
