@@ -59,6 +59,7 @@ def evolve(tmp_path: Path, family: Path) -> Command:
             f"founders.models={{{models}}}",
             f"evaluate.tasks=[{','.join(TASKS)}]",
             f"evaluate.include={at / 'tasks'}",
+            "evaluate.holdout=null",
             f"outputs={tmp_path / 'outputs'}",
             "name=run",
             "track=none",
