@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -255,7 +256,10 @@ def read(composed: DictConfig) -> Settings:
 
 def explain(error: Exception) -> str:
     """Hydra's and OmegaConf's complaints in one or two lines, with the nearest name that would have been right."""
-    text = _whole_text(error)
+    return _printable(_explained(_whole_text(error)))
+
+
+def _explained(text: str) -> str:
     if found := re.search(r"Could not find '([^/']+)/([^']*)'", text):
         known = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]}: no such option. {_known(found[2], known)}"
@@ -274,6 +278,9 @@ def explain(error: Exception) -> str:
 
 def is_config_error(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it: a mistake in the configuration, not in this program."""
+    if isinstance(error, ValueError):  # merge=1.5, say; Hydra has no exception of its own for a group that is a number
+        raised_by = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return raised_by[-1:] != [] and raised_by[-1].startswith(("hydra.", "omegaconf."))
     return isinstance(error, HydraException | OmegaConfBaseException)
 
 
@@ -321,6 +328,11 @@ def _whole_text(error: BaseException) -> str:
     return "\n".join(texts)
 
 
+def _printable(text: str) -> str:
+    """The text with whatever would break its line, or colour the terminal, spelled out."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def _known(found: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(found, known, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
@@ -333,7 +345,7 @@ def _first(error: ValidationError) -> str:
     # The discriminator repeats the strategy's name within the path; nobody typed it.
     path = [str(part) for part in detail["loc"] if part not in STRATEGIES]
     path = [part for part in path if not part.startswith(_UNION_BRANCHES)]
-    key = ".".join(path) or "configuration"
+    key = _printable(".".join(path)) or "configuration"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if detail["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:

@@ -57,11 +57,15 @@ def in_child(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("times", "evaluator"),
+    [(12, "fake"), pytest.param(100, "fake", marks=pytest.mark.slow), (3, "real")],
+)
 def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
-    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, evaluator: str
 ) -> None:
-    monkeypatch.setattr(evolution, "Evaluator", FakeEvaluator)
+    if evaluator == "fake":
+        monkeypatch.setattr(evolution, "Evaluator", FakeEvaluator)
     models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
 
     def start(name: str) -> int:

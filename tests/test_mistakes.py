@@ -18,6 +18,8 @@ MISTYPED = [
     (["strategy=kinship_topkk"], "strategy=kinship_topkk: no such option. Did you mean kinship_topk?"),
     (["merge=foo"], "merge=foo: no such option. Known: breadcrumbs"),
     (["founders=zooo"], "Did you mean zoo?"),
+    (["merge=1.5"], "Config group override must be a string or a list. Got float"),
+    (["+stop.a\x85b=1"], "could not be read as key=value"),
     (["evaluate=nothing"], "evaluate=nothing: no such option"),
     (["track=mlflow"], "Known: none, tensorboard, wandb"),
     (["strategy.kk=3"], "strategy.kk: no such key"),
