@@ -22,7 +22,7 @@ from src.evaluate import Evaluation, Evaluator, surroundings
 from src.journal import VERSION, Journal, Offspring, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
-from src.report import card, figures, progress, table
+from src.report import card, figures, page, progress, table
 from src.weights import Weights
 from src.workers import Workers
 
@@ -65,6 +65,7 @@ class Evolution:
         )
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
+        self._since = time.monotonic()
         self._console = Console()
         try:
             self._begin()
@@ -179,7 +180,9 @@ class Evolution:
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
-        self._record("closed", generation=self.state.population.generation)
+        now = time.monotonic()
+        self._record("closed", generation=self.state.population.generation, seconds=now - self._since)
+        self._since = now
         self._show()
 
     def finish(self) -> None:
@@ -196,6 +199,7 @@ class Evolution:
         names = self._grams.names if self._grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
+        page.present(self.folder, self._tracker, self.state.population.generation)
 
     def close(self) -> None:
         """Flush the tracker and let go of the journal, however the run ends."""
@@ -215,7 +219,8 @@ class Evolution:
             self._console.print(f"{self._cache.hits} evaluations were known from other runs", highlight=False)
         self._console.print(
             f"best: {winner.name} with {winner.average:.2f} ± {self.state.stderr[winner.name]:.2f}{gained}; "
-            f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}",
+            f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}\n"
+            f"{os.path.relpath(self.folder / page.NAME)}",
             highlight=False,
         )
         return winner.average

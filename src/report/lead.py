@@ -1,0 +1,157 @@
+"""How a run ended, in words: what was evolved, the winner, its gain, the number to quote, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src.analysis import compare_models
+from src.report.ascent import SIGMAS
+from src.report.costs import lasting
+from src.report.look import Table, many, span
+from src.report.story import Story
+from src.report.table import rows
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure worth a glance."""
+
+    title: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the winner has on the best founder, on the samples that steered the search."""
+
+    points: float
+    low: float
+    high: float
+    paired: bool
+    """Whether the interval is from the same samples; otherwise from two standard errors."""
+    n: int
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval leaves no gain out."""
+        return self.low > 0
+
+
+def gain(story: Story) -> Gain | None:
+    """The winner's gain on the best founder; None where a founder won."""
+    if story.winner.founder or not story.founders:
+        return None
+    best = story.founders[0]
+    mine, theirs = (story.samples.get(model.name) for model in (story.winner, best))
+    if mine and theirs and set(mine) == set(theirs):
+        found = compare_models(mine, theirs, weights=story.weights)
+        return Gain(found.difference, found.low, found.high, True, found.n)
+    points = (story.winner.average or 0.0) - (best.average or 0.0)
+    half = SIGMAS * math.hypot(story.state.stderr[story.winner.name], story.state.stderr[best.name])
+    return Gain(points, points - half, points + half, False, 0)
+
+
+def tiles(story: Story) -> list[Tile]:
+    """A glance at the run."""
+    winner, merges = story.winner, [model for model in story.population if model.parents]
+    error = SIGMAS * story.state.stderr[winner.name]
+    found = gain(story)
+    gained = Tile("gain on the best founder", "none", "no merge beats it")
+    if found:
+        gained = Tile(
+            "gain on the best founder",
+            f"{found.points:+.2f}",
+            f"95 %: {span(found.low, found.high)}, on {story.founders[0].name}",
+        )
+    explorations = sum(model.exploration for model in merges)
+    spent = sum(story.state.seconds.values())
+    return [
+        Tile("winner", winner.name, " × ".join(winner.parents) or "a founder"),
+        Tile("its average", f"{winner.average:.2f}", f"± {error:.2f} (95 %), on the tasks that steered"),
+        gained,
+        Tile(
+            "merges",
+            str(len(merges)),
+            f"{explorations} of them explorations, in {many(story.population.generation, 'generation')}",
+        ),
+        Tile("evaluations", str(story.state.evaluations), f"{lasting(spent)} of work in all"),
+    ]
+
+
+def words(story: Story) -> list[str]:
+    """The run in a paragraph or two."""
+    strategy, merge = story.settings["strategy"]["name"], story.settings["merge"]["method"]
+    base = story.state.sources.get("base", "the base")
+    ended = f"It ended because {_clause(story.state.stopped)}." if story.state.stopped else "It has not ended yet."
+    return [
+        f"{len(story.founders)} fine-tunes of {base} were evolved by {strategy}, merging with {merge} and going by "
+        f"{story.metric.name}. {ended}",
+        *_quote(story),
+    ]
+
+
+def _clause(reason: str) -> str:
+    """The reason as a part of a sentence."""
+    return reason[:1].lower() + reason[1:]
+
+
+def _quote(story: Story) -> list[str]:
+    if not story.offspring:
+        return ["No offspring has been scored yet."]
+    if story.winner.founder:
+        return [f"The best model is the founder {story.winner.name}: none of the merges beats it."]
+    return [
+        f"The average of {story.winner.name} steered the search, and it is the best of {len(story.population)}: "
+        "that overstates it. Quote a score on other tasks or samples."
+    ]
+
+
+def warnings(story: Story) -> list[str]:
+    """What a reader should know before trusting the figures."""
+    found = gain(story)
+    said = []
+    if found and not found.beyond_chance:
+        said.append(
+            "The gain on the best founder is within chance: its 95 % interval "
+            f"({span(found.low, found.high)}) includes 0."
+        )
+    if found and not found.paired:
+        said.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
+    failed = [model for model in story.population if model.failure is not None]
+    if failed:
+        named = ", ".join(model.name for model in failed[:5]) + (" and more" if len(failed) > 5 else "")
+        said.append(f"{many(len(failed), 'model')} failed and left out: {named}. The first: {failed[0].failure}")
+    if story.grams is None:
+        said.append("kinship.npz is not beside the journal: what needs single layers or shares is left out.")
+    return [*said, *story.troubles]
+
+
+def models(story: Story) -> Table:
+    """Everybody, oldest first."""
+    columns = ("model", "parents", "average", "± (se)", "gain", f"{story.metric.name} of the parents")
+    found = rows(story.population, story.kinship, story.state.stderr)
+    lines = [
+        (
+            name,
+            parents,
+            _number(average, ".2f") or "failed",
+            _number(error, ".2f"),
+            _number(grown, "+.2f"),
+            _number(related, ".3f"),
+        )
+        for name, parents, average, error, grown, related in found
+    ]
+    champions = {model.name for model in story.line}
+    return Table(columns, lines, frozenset(i for i, line in enumerate(lines) if line[0] in champions))
+
+
+def recipe(story: Story) -> Sequence[str]:
+    """How the winner descends from the founders, a line a merge."""
+    return [f"{model.name} = {' × '.join(model.parents)}" for model in story.line if model.parents]
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)
