@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from src.report.look import Drawing, Figure, Section, axis, figure, many, rounded, var
-from src.report.story import Story
+from src.report.story import HOLDOUT, Story
 from src.strategy import Strategy
 
 PARTS = (
@@ -80,7 +80,8 @@ def _avoided(story: Story) -> list[str]:
 
 
 def _time(story: Story) -> Figure:
-    x = ["founders" if generation == 0 else str(generation) for generation in story.costs]
+    names = {0: "founders", HOLDOUT: "holdout"}
+    x = [names.get(generation, str(generation)) for generation in story.costs]
     data = [
         {
             "type": "bar",

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from src import benchmark
 from src.analysis import compare_models
+from src.report import ending
 from src.report.ascent import SIGMAS
 from src.report.costs import lasting
 from src.report.look import Table, many, span
@@ -44,6 +46,9 @@ def gain(story: Story) -> Gain | None:
     """The winner's gain on the best founder; None where a founder won."""
     if story.winner.founder or not story.founders:
         return None
+    known = story.state.compared.get("select")
+    if known is not None and known.winner == story.winner.name:
+        return Gain(known.difference, known.low, known.high, True, known.samples)
     best = story.founders[0]
     mine, theirs = (story.samples.get(model.name) for model in (story.winner, best))
     if mine and theirs and set(mine) == set(theirs):
@@ -68,9 +73,11 @@ def tiles(story: Story) -> list[Tile]:
         )
     explorations = sum(model.exploration for model in merges)
     spent = sum(story.state.seconds.values())
+    held = ending.quoted(story.state)
     return [
         Tile("winner", winner.name, " × ".join(winner.parents) or "a founder"),
-        Tile("its average", f"{winner.average:.2f}", f"± {error:.2f} (95 %), on the tasks that steered"),
+        *([Tile("on the holdout: quote this", f"{held.average:.2f}", _within(held.low, held.high))] if held else []),
+        Tile("on what steered the search", f"{winner.average:.2f}", f"± {error:.2f} (95 %)"),
         gained,
         Tile(
             "merges",
@@ -103,21 +110,36 @@ def _quote(story: Story) -> list[str]:
         return ["No offspring has been scored yet."]
     if story.winner.founder:
         return [f"The best model is the founder {story.winner.name}: none of the merges beats it."]
+    best = f"the best of {len(story.population)} was kept, so its {story.winner.average:.2f} on what steered the search"
+    held = ending.quoted(story.state)
+    if held is None:
+        return [
+            f"Quote another score: {best} overstates it. evaluate.holdout=0.5 keeps half of the samples for the end."
+        ]
+    gained = ""
+    if held.gain is not None and held.gain_low is not None and held.gain_high is not None:
+        gained = f", {held.gain:+.2f} ({span(held.gain_low, held.gain_high)}) on {held.founder}, the best founder there"
     return [
-        f"The average of {story.winner.name} steered the search, and it is the best of {len(story.population)}: "
-        "that overstates it. Quote a score on other tasks or samples."
+        f"The number to quote is {story.winner.name}'s {held.average:.2f} on the holdout "
+        f"({_within(held.low, held.high)}){gained}; {best} overstates it."
     ]
+
+
+def _within(low: float, high: float) -> str:
+    return f"95 %: {low:.2f} to {high:.2f}"
 
 
 def warnings(story: Story) -> list[str]:
     """What a reader should know before trusting the figures."""
-    found = gain(story)
-    said = []
+    found, held = gain(story), ending.quoted(story.state)
+    said = [text] if (text := benchmark.warning(story.settings["evaluate"])) else []
     if found and not found.beyond_chance:
         said.append(
-            "The gain on the best founder is within chance: its 95 % interval "
-            f"({span(found.low, found.high)}) includes 0."
+            f"The gain on the best founder is within chance: its interval ({span(found.low, found.high)}) has 0."
         )
+    if held and held.gain_low is not None and held.gain_high is not None and held.gain_low <= 0:
+        within = span(held.gain_low, held.gain_high)
+        said.append(f"The gain on the holdout is within chance: its interval ({within}) has 0.")
     if found and not found.paired:
         said.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
     failed = [model for model in story.population if model.failure is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
@@ -22,7 +23,8 @@ FEW = len(HUES)
 
 def section(story: Story) -> Section:
     """Scores by task, the winner against every founder on the same samples, and its descent in shares."""
-    tasks = list(story.winner.scores)
+    held = story.state.holdout.get(story.winner.name)
+    tasks = list(dict.fromkeys([*story.winner.scores, *(held.scores if held else ())]))
     height = 130 + 30 * len(tasks)
     panels = [[Drawing("scores", "score by task", _dots(story, tasks, max(height, 320)))]]
     words = ["Bars at the winner are 95 % intervals of single tasks."] if _known(story) else []
@@ -66,6 +68,9 @@ def _dots(story: Story, tasks: list[str], height: int) -> Figure:
         spread = [errors(story.samples[story.winner.name]).get(task) for task in tasks]
         winner["error_x"] = {"type": "data", "array": spread, "thickness": 1.5, "width": 0, "color": var("orange")}
     data.append(winner)
+    if (held := story.state.holdout.get(story.winner.name)) is not None:
+        model = replace(story.winner, name=f"{story.winner.name}, holdout", scores=held.scores)
+        data.append(_row(model, tasks, labels, var("ink"), "diamond-open", 13))
     return figure(
         data,
         height=height,

@@ -15,6 +15,9 @@ from src.journal import Event, State, parse, replay
 from src.kinship import METRICS, Grams, Metric
 from src.population import KinshipTable, Model, Population
 
+HOLDOUT = -1
+"""Stands for a generation where time is told: the scoring of what was held out."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -44,7 +47,9 @@ class Story:
     grams: Grams | None = None
     """Inner products of the deltas; None where kinship.npz is gone."""
     samples: Mapping[str, Samples] = ()  # type: ignore[assignment]
-    """Scores of single samples, of every model whose file is there."""
+    """Scores of single samples that steered the search, of every model whose file is there."""
+    weights: Mapping[str, float] | None = None
+    """Of the samples' tasks in the average; None where no file says so: then all weigh the same."""
     troubles: tuple[str, ...] = ()
     """What was found beside the journal but could not be read."""
 
@@ -105,7 +110,7 @@ class Story:
 
     @cached_property
     def costs(self) -> dict[int, Cost]:
-        """By generation; 0 is the founders'."""
+        """By generation; 0 is the founders', and HOLDOUT what was scored at the end."""
         spent: dict[int, dict[str, float]] = {0: {}}
         now = 0
         for event in self.events:
@@ -115,6 +120,9 @@ class Story:
                 spent[now] = {}
             elif kind in ("merged", "measured", "evaluated"):
                 spent[now][kind] = spent[now].get(kind, 0.0) + event["seconds"]
+            elif kind == "held_out":
+                held = spent.setdefault(HOLDOUT, {})
+                held["evaluated"] = held.get("evaluated", 0.0) + event["seconds"]
             elif kind == "closed" and "seconds" in event:
                 spent[now]["whole"] = event["seconds"] * (self.state.started or {}).get("machine", {}).get(
                     "processes", 1
@@ -125,13 +133,6 @@ class Story:
     def evaluations(self) -> list[Event]:
         """The events of evaluations, in order."""
         return [event for event in self.events if event["event"] == "evaluated"]
-
-    @cached_property
-    def weights(self) -> dict[str, float] | None:
-        """Of the tasks in the average; None where a group of tasks was asked for, whose members weigh the same."""
-        tasks = {task["name"]: task["weight"] for task in self.settings["evaluate"]["tasks"]}
-        asked = {task for samples in self.samples.values() for task in samples}
-        return tasks if asked <= set(tasks) else None
 
 
 def read(folder: Path) -> Story:
@@ -149,8 +150,8 @@ def read(folder: Path) -> Story:
         raise UserError(f"{folder}: nothing has been evaluated yet; there is nothing to show")
     troubles: list[str] = []
     grams = _grams(folder / "kinship.npz", state.measured, troubles)
-    samples = _samples(folder / "samples", (model.name for model in state.population), troubles)
-    return Story(folder.resolve().name, events, state, grams, samples, tuple(troubles))
+    samples, weights = _samples(folder / "samples", (model.name for model in state.population), troubles)
+    return Story(folder.resolve().name, events, state, grams, samples, weights, tuple(troubles))
 
 
 def _grams(path: Path, measured: Iterable[str], troubles: list[str]) -> Grams | None:
@@ -165,15 +166,21 @@ def _grams(path: Path, measured: Iterable[str], troubles: list[str]) -> Grams | 
     return stored.of([name for name in stored.names if name in known])
 
 
-def _samples(folder: Path, names: Iterable[str], troubles: list[str]) -> dict[str, Samples]:
+def _samples(
+    folder: Path, names: Iterable[str], troubles: list[str]
+) -> tuple[dict[str, Samples], Mapping[str, float] | None]:
     found: dict[str, Samples] = {}
+    weights: Mapping[str, float] | None = None
     for name in names:
         path = folder / f"{name}.json"
         try:
-            kept = json.loads(path.read_text())["samples"]
-            found[name] = {task: {int(doc): float(score) for doc, score in one.items()} for task, one in kept.items()}
+            kept = json.loads(path.read_text())
+            weights = kept.get("weights", weights)
+            found[name] = {
+                task: {int(doc): float(score) for doc, score in one.items()} for task, one in kept["samples"].items()
+            }
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             troubles.append(f"{path.name} cannot be read ({type(error).__name__}: {error})")
-    return found
+    return found, weights

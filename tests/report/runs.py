@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from pydantic import TypeAdapter
 
 from src import config
-from src.journal import Journal, replay
+from src.journal import Journal, State
 from src.kinship import METRICS, Grams, Tensor, kinship_matrix
 from src.kinship.kinds import kind_of, layer_of
 from src.strategy import Strategy
@@ -55,53 +55,53 @@ class Run:
         """Evolve until there are so many models, and end."""
         strategy: Strategy = TypeAdapter(Strategy).validate_python(self.settings["strategy"])
         metric = METRICS[self.settings["kinship"]["metric"]]
-        journal = Journal(self.folder / "journal.jsonl")
-        journal.append(
-            "started", version=1, settings=self.settings, versions={}, machine={"device": "cpu", "threads": 1}
-        )
+        self.journal, self.state = Journal(self.folder / "journal.jsonl"), State()
+        self._record("started", version=1, settings=self.settings, versions={}, machine={"device": "cpu", "threads": 1})
         for name in ("base", *self.founders):
-            journal.append(
+            self._record(
                 "founder", model=name, base=name == "base", source=f"/models/{name}", fingerprint=name, parameters=9
             )
-        self._measured(journal, list(self.founders))
+        self._measured(list(self.founders))
         for name in self.founders:
-            self._evaluated(journal, name)
-        journal.append("closed", generation=0, seconds=3.0)
+            self._evaluated(name)
+        self._record("closed", generation=0, seconds=3.0)
         while True:
-            state = replay(journal.events)
-            table = state.table(metric.name, metric.larger_is_closer)
-            pairs = strategy.pairs(state.population, table)[: models - len(state.population)]
+            table = self.state.table(metric.name, metric.larger_is_closer)
+            pairs = strategy.pairs(self.state.population, table)[: models - len(self.state.population)]
             if not pairs:
                 break
-            self._generation(journal, state.population.generation + 1, pairs, fail)
+            self._generation(self.state.population.generation + 1, pairs, fail)
         if end is not None:
-            journal.append("stopped", reason=end, best=state.population.best(1)[0].name)
-        journal.close()
+            self._record("stopped", reason=end, best=self.state.population.best(1)[0].name)
+        self.journal.close()
         return self.folder
 
-    def _generation(self, journal: Journal, generation: int, pairs: list[Any], fail: tuple[str, ...]) -> None:
+    def _record(self, event: str, **fields: Any) -> None:
+        self.state.apply(self.journal.append(event, **fields))
+
+    def _generation(self, generation: int, pairs: list[Any], fail: tuple[str, ...]) -> None:
         names = [f"{generation}-{'exp' if pair.exploration else n}" for n, pair in enumerate(pairs, 1)]
         offspring = [
             {"name": name, "parents": list(pair.parents), "exploration": pair.exploration}
             for name, pair in zip(names, pairs, strict=True)
         ]
-        journal.append("selected", generation=generation, offspring=offspring)
+        self._record("selected", generation=generation, offspring=offspring)
         sound = []
         for name, pair in zip(names, pairs, strict=True):
             if name in fail:
-                journal.append("failed", model=name, stage="merge", reason="merge: RuntimeError: <b>no room</b> left")
+                self._record("failed", model=name, stage="merge", reason="merge: RuntimeError: <b>no room</b> left")
                 continue
             merged = np.mean([self.vectors[parent] for parent in pair.parents], axis=0)
             self.vectors[name] = merged + 0.02 * self.rng.normal(size=merged.shape)
             recipe = {"merge_method": "slerp", "models": [{"model": p} for p in pair.parents], "parameters": {"t": 0.5}}
-            journal.append("merged", model=name, recipe={"config": recipe}, fingerprint=name, seconds=0.4)
+            self._record("merged", model=name, recipe={"config": recipe}, fingerprint=name, seconds=0.4)
             sound.append(name)
-        self._measured(journal, sound)
+        self._measured(sound)
         for name in sound:
-            self._evaluated(journal, name)
-        journal.append("closed", generation=generation, seconds=2.5 * len(pairs))
+            self._evaluated(name)
+        self._record("closed", generation=generation, seconds=2.5 * len(pairs))
 
-    def _measured(self, journal: Journal, new: list[str]) -> None:
+    def _measured(self, new: list[str]) -> None:
         grams = self._grams()
         kinship = {}
         for metric in METRICS:
@@ -113,7 +113,7 @@ class Run:
                 if a in new or b in new
             ]
         grams.save(self.folder / "kinship.npz")
-        journal.append("measured", models=new, kinship=kinship, seconds=0.3)
+        self._record("measured", models=new, kinship=kinship, seconds=0.3)
 
     def _grams(self) -> Grams:
         names = tuple(name for name in self.vectors if name != "base")
@@ -122,7 +122,7 @@ class Run:
         tensors = tuple(Tensor(name, kind_of(name), layer_of(name), WIDTH) for name in TENSORS)
         return Grams(names, tensors, np.einsum("tiw,tjw->tij", rows, rows), rows.sum(axis=2))
 
-    def _evaluated(self, journal: Journal, name: str) -> None:
+    def _evaluated(self, name: str) -> None:
         samples, scores = {}, {}
         for task, target in self.targets.items():
             skill = 1 / (1 + np.exp(-16 * float(np.mean((self.vectors[name] - self.vectors["base"]) * target)) + 2))
@@ -133,7 +133,7 @@ class Run:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps({"scores": scores, "samples": samples}))
         errors = [np.std(list(one.values()), ddof=1) / np.sqrt(SAMPLES) for one in samples.values()]
-        journal.append(
+        self._record(
             "evaluated",
             model=name,
             scores=scores,

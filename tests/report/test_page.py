@@ -126,10 +126,27 @@ def test_the_lead_names_the_winner_its_gain_the_end_and_the_failures(folder: Pat
     assert found is not None
     assert found.paired
     best = story.founders[0]
+    assert "evaluate.holdout=0.5 keeps half of the samples for the end" in words
     assert found.points == pytest.approx((story.winner.average or 0) - (best.average or 0))
     assert f"{found.points:+.2f}" in words
     assert "1 model failed and left out: 2-1" in words
     assert "<b>no room</b> left" in words  # as words, not as markup
+
+
+def test_with_a_holdout_its_score_is_the_number_to_quote(evolve: Command, tmp_path: Path) -> None:
+    assert evolve("stop.generations=1", "evaluate.holdout=0.5", "merge=linear").status == 0
+    story = read(tmp_path / "outputs/run")
+    held = story.state.holdout[story.winner.name]
+    page = render(story, sections(story))
+    words = " ".join(Texts(page).words)
+    assert "evaluate.holdout=0.5 keeps" not in words
+    if story.winner.founder:
+        assert "none of the merges beats it" in words
+    else:
+        assert f"The number to quote is {story.winner.name}'s {held.average:.2f} on the holdout" in words
+    assert f"on the holdout: quote this {held.average:.2f}" in words
+    assert f"{story.winner.name}, holdout" in json.dumps(figures(story)["scores"])
+    assert "holdout" in json.dumps(figures(story)["time"])
 
 
 def test_the_journal_alone_is_enough(copy: Path) -> None:
