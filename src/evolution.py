@@ -20,7 +20,7 @@ from src.evaluate import Evaluation, Evaluator, surroundings
 from src.journal import VERSION, Journal, Offspring, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
-from src.report import ending, figures, progress, table
+from src.report import ending, figures, page, progress, table
 from src.weights import Weights
 from src.winner import hand_on
 from src.workers import Workers
@@ -64,6 +64,7 @@ class Evolution:
         )
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
+        self._since = time.monotonic()
         self._console = Console()
         try:
             self._begin()
@@ -176,7 +177,9 @@ class Evolution:
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
-        self._record("closed", generation=self.state.population.generation)
+        now = time.monotonic()
+        self._record("closed", generation=self.state.population.generation, seconds=now - self._since)
+        self._since = now
         self._show()
 
     def hold_out(self) -> None:
@@ -212,6 +215,7 @@ class Evolution:
         names = self._grams.names if self._grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
+        page.present(self.folder, self._tracker, self.state.population.generation)
 
     def publish(self) -> None:
         """Upload best/ to the hub, if that was asked for."""
@@ -232,7 +236,8 @@ class Evolution:
         if self._cache.hits:
             self._console.print(f"{self._cache.hits} evaluations were known from other runs", highlight=False)
         self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
-        self._console.print(os.path.relpath(self.folder / "best"), highlight=False)
+        for made in ("best", page.NAME):
+            self._console.print(os.path.relpath(self.folder / made), highlight=False, soft_wrap=True)
         return winner.average
 
     # --- one job each ------------------------------------------------------------------------------------------------
