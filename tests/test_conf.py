@@ -88,4 +88,10 @@ def test_every_sweep_composes_with_every_launcher(option: str, launcher: str) ->
 def test_strategies_are_compared_at_one_budget_by_which_alone_they_end() -> None:
     found = settings("+experiment=strategies").stop
     assert found.evaluations is not None
-    assert (found.generations, found.hours, found.unchanged, found.kinship, found.gain) == (None, None, False, None, None)
+    assert (found.generations, found.hours, found.unchanged, found.kinship, found.gain) == (
+        None,
+        None,
+        False,
+        None,
+        None,
+    )

@@ -131,6 +131,7 @@ class StudySearch(OptunaSweeperImpl):
                     self._study.add_trial(self._drawn(known))
                 trial = self._study.ask()
                 trial.set_user_attr("sweeper", self._me)
+                trial.set_user_attr("folder", str(self.folder.resolve() / str(trial.number)))
                 trial.set_user_attr("starts", trial.user_attrs.get("starts", 0) + 1)
                 trials.append(trial)
             return trials

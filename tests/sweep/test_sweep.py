@@ -1,5 +1,6 @@
 """A search of many runs through its front door, on the pico family: counted, killed, continued, shared."""
 
+import json
 import os
 import random
 import signal
@@ -11,10 +12,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from src.compare.__main__ import main as compare
 from src.journal import run_state
 from tests.conftest import Outcome, run
 from tests.family import FOUNDERS, TASKS
 from tests.test_kills import in_child
+from tests.test_track import inspect
 
 Sweep = Callable[..., Outcome]
 
@@ -48,7 +51,9 @@ def folders(tmp_path: Path) -> list[int]:
     return sorted(int(path.name) for path in (tmp_path / "outputs/sweeps/study").iterdir() if path.name.isdigit())
 
 
-def test_n_trials_is_the_total_however_often_the_sweep_is_continued(sweep: Sweep, tmp_path: Path) -> None:
+def test_n_trials_is_the_total_however_often_the_sweep_is_continued(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome = sweep("hydra.sweeper.n_trials=3")
     assert outcome.status == 0, outcome.err
     assert "the study study has 3 trials: 3 came to their end, 0 cut short, 0 failed" in outcome.out
@@ -58,6 +63,16 @@ def test_n_trials_is_the_total_however_often_the_sweep_is_continued(sweep: Sweep
     assert len(states(tmp_path)) == 4
     assert folders(tmp_path) == [0, 1, 2, 3]
     assert all(path.read_bytes() == before for path, before in kept.items())
+    runs = compare_json(capsys, tmp_path / "outputs/sweeps/study")
+    assert runs == compare_json(capsys, f"sqlite:///{tmp_path}/outputs/sweeps/study/study.db")
+    assert sorted(run["run"] for run in runs) == ["0", "1", "2", "3"]
+
+
+def compare_json(capsys: pytest.CaptureFixture[str], where: Path | str) -> list[dict[str, object]]:
+    capsys.readouterr()
+    assert compare([str(where), "--json"]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["runs"]
+    return found
 
 
 def test_a_continued_sweep_tries_what_an_uninterrupted_one_tries(sweep: Sweep, tmp_path: Path) -> None:
@@ -211,3 +226,88 @@ def test_a_merge_and_an_evaluation_are_paid_for_once_a_sweep(sweep: Sweep, tmp_p
     merges = sum(state.asked["merged"] - state.known["merged"] for state in found if state)
     assert merges == len(models) - len(FOUNDERS)
     assert f"known from other runs: {known} of {asked} evaluations" in outcome.out.split("the study study has")[1]
+
+
+def test_ctrl_c_ends_a_sweep_with_the_way_to_go_on(sweep: Sweep, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+
+    def start() -> int:
+        os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 2)
+        return sweep("hydra.sweeper.n_trials=50").status
+
+    pid = in_child(start)
+    journal = tmp_path / "outputs/sweeps/study/0/journal.jsonl"
+    deadline = time.monotonic() + 60
+    while not journal.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGINT)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert states(tmp_path) == ["RUNNING"]
+    assert sweep("hydra.sweeper.n_trials=1").status == 0
+    assert states(tmp_path) == ["COMPLETE"]
+
+
+def test_the_runs_of_a_sweep_are_a_group_on_wandb_with_their_flat_configuration_and_summary(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=2", "track=wandb", "stop.generations=1")
+    assert outcome.status == 0, outcome.err
+    for trial in study(tmp_path).trials:
+        records = inspect(tmp_path / f"outputs/sweeps/study/{trial.number}")
+        (begun,) = [record["run"] for record in records if record["type"] == "run"]
+        assert (begun["run_group"], begun["display_name"]) == ("study", f"sweeps/study/{trial.number}")
+        config = {item["key"]: json.loads(item["value_json"]) for item in begun["config"]["update"]}
+        config |= {
+            item.get("key") or ".".join(item["nested_key"]): json.loads(item["value_json"])
+            for record in records
+            if record["type"] == "config"
+            for item in record["config"]["update"]
+        }
+        assert config["strategy.name"] == trial.params["strategy"]
+        assert config["merge.method"]
+        assert {"seed", "stop.evaluations", "kinship.metric"} <= set(config)
+        summary = {
+            item.get("key") or ".".join(item["nested_key"]): json.loads(item["value_json"])
+            for record in records
+            if record["type"] == "summary"
+            for item in record["summary"]["update"]
+        }
+        assert summary["average/best"] == pytest.approx(trial.value)
+        assert summary["stopped"]
+
+
+def test_workers_side_by_side_share_study_and_cache(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep(
+        *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"),
+    )
+    assert outcome.status == 0, outcome.err
+    assert len(states(tmp_path)) == 4
+    assert folders(tmp_path) == [0, 1, 2, 3]
+    assert set(states(tmp_path)) <= {"COMPLETE", "PRUNED"}
+    found = [run_state(tmp_path / f"outputs/sweeps/study/{number}") for number in range(4)]
+    assert sum(state.known["evaluated"] for state in found[2:] if state) >= 2 * len(FOUNDERS)
+
+
+def test_seeds_repeat_one_configuration_each_in_a_folder_of_its_own(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
+    command = (
+        *("-m", "+experiment=seeds", "seed=range(0,2)", "evaluate.limit=8", "stop.generations=1", "strategy.k=2"),
+        *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+        *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
+        *(f"outputs={tmp_path}", "track=none", "workers.threads=1"),
+    )
+    assert run(*command).status == 0
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
+    assert sorted(path.parent.name for path in kept) == ["kinship_topk-slerp-0", "kinship_topk-slerp-1"]
+    settings = [state.started["settings"] for path in kept if (state := run_state(path.parent)) and state.started]
+    assert sorted((one["seed"], one["zoo"]["seed"]) for one in settings) == [(0, 0), (1, 1)]
+    again = run(*command)
+    assert again.status == 0
+    assert again.out.count("has finished already") == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")} == kept
+    assert compare([str(tmp_path / "seeds"), "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["configurations"]
+    assert list(one["averages"]) == ["0", "1"]

@@ -1,0 +1,125 @@
+"""Runs that differ in nothing but their seed are one configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from scipy import stats
+
+from src.compare.runs import Run
+
+ASIDE = ("name", "outputs", "keep", "track.", "workers.", "cache.", "zoo.", "seed", "strategy.seed", "publish.")
+"""Keys that make no other configuration: where things lie, and what differs between seeds."""
+FIRST = ("strategy.name", "merge.method", "strategy.k", "kinship.metric")
+"""Keys that people think of first: if they tell runs apart, others need not."""
+SPOKEN = ("strategy.name", "merge.method", "kinship.metric")
+"""Keys whose values say what they are."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The runs of one configuration, one a seed (or family)."""
+
+    label: str
+    """The values of the keys that tell it from the others."""
+    runs: Mapping[int, Run]
+    """By seed."""
+
+    @property
+    def averages(self) -> dict[Hashable, float]:
+        """Best average of each seed, in points."""
+        return {seed: run.average for seed, run in self.runs.items()}
+
+    @property
+    def holdouts(self) -> dict[Hashable, float]:
+        """The best model's average on the holdout, of each seed that has one."""
+        return {seed: run.holdout for seed, run in self.runs.items() if run.holdout is not None}
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve over seeds: at each number of evaluations the mean best average, and an interval of the mean."""
+
+    evaluations: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    """NaN with a single run."""
+    high: tuple[float, ...]
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The keys of which these runs have more than one value; the ones that people think of first come first."""
+    keys = {key: None for run in runs for key in run.settings if not key.startswith(("name", "outputs", "zoo.folder"))}
+    found = [key for key in keys if len({_text(run, key) for run in runs}) > 1]
+    return sorted(found, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
+
+
+def telling(runs: Sequence[Run]) -> list[str]:
+    """As few of the differing keys as tell the configurations apart: method=ties tells of its parameters as well."""
+    keys: list[str] = []
+    parts = 1
+    for key in differing(runs):
+        if key.startswith(ASIDE):
+            continue
+        finer = len({tuple(_text(run, k) for k in [*keys, key]) for run in runs})
+        if finer > parts:
+            keys, parts = [*keys, key], finer
+    return keys
+
+
+def configurations(runs: Sequence[Run]) -> list[Configuration]:
+    """The runs by configuration, in the order of their first runs. Of a seed that one has twice, the first counts."""
+    keys = telling(runs)
+    groups: dict[str, dict[int, Run]] = {}
+    labels: dict[str, str] = {}
+    for run in runs:
+        identity = _identity(run)
+        groups.setdefault(identity, {}).setdefault(int(run.settings["seed"]), run)
+        labels[identity] = label(run, keys) or run.name
+    return [Configuration(labels[identity], group) for identity, group in groups.items()]
+
+
+def label(run: Run, keys: Sequence[str]) -> str:
+    """The run's values of these keys, in a few words; keys that it does not have are left out."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    short = {key: key if ends.count(end) > 1 else end for key, end in zip(keys, ends, strict=True)}
+    known = [(key, run.settings[key]) for key in keys if run.settings.get(key) is not None]
+    return " ".join(str(value) if key in SPOKEN else f"{short[key]}={value}" for key, value in known)
+
+
+def band(runs: Sequence[Run], level: float = 0.95) -> Band:
+    """Best average against evaluations: the mean of these runs, with Student's interval.
+
+    From where every run has a model to where the longest ended; a run that has ended stays as good as it was.
+    """
+    first, last = max(run.curve[0].evaluations for run in runs), max(run.evaluations for run in runs)
+    axis = range(first, last + 1)
+    values = np.array([[_best_after(run, n) for n in axis] for run in runs])  # [runs, evaluations]
+    half = np.full(len(axis), math.nan)
+    if len(runs) > 1:
+        half = stats.t.ppf((1 + level) / 2, len(runs) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(runs))
+    mean = values.mean(axis=0)
+    return Band(tuple(axis), *(tuple(map(float, line)) for line in (mean, mean - half, mean + half)))
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean; NaN of nothing."""
+    return fmean(values) if values else math.nan
+
+
+def _best_after(run: Run, evaluations: int) -> float:
+    return run.curve[min(evaluations, run.evaluations) - 1].best
+
+
+def _identity(run: Run) -> str:
+    return json.dumps({key: _text(run, key) for key in run.settings if not key.startswith(ASIDE)}, sort_keys=True)
+
+
+def _text(run: Run, key: str) -> str:
+    """A setting, with the embedded family's folder under one name for every seed."""
+    return json.dumps(run.settings.get(key), sort_keys=True).replace(str(run.settings.get("zoo.folder")), "FAMILY")
