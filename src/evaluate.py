@@ -13,7 +13,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -59,6 +59,8 @@ class Evaluation:
     """Standard error of `average`, from the spread over samples; tasks count as independent. 0 if unknown."""
     samples: Mapping[str, Mapping[int, float]]
     """Main metric of each sample, by lm-eval task and document: for comparing two models on the same samples."""
+    weights: Mapping[str, float]
+    """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
 
     @property
     def count(self) -> int:
@@ -69,39 +71,51 @@ class Evaluation:
     def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
         """What `asdict` made plain data of, after a trip through JSON."""
         samples = {task: {int(doc): score for doc, score in scored.items()} for task, scored in kept["samples"].items()}
-        return cls(kept["scores"], kept["average"], kept["stderr"], samples)
+        return cls(kept["scores"], kept["average"], kept["stderr"], samples, kept["weights"])
 
     def save(self, path: Path) -> None:
-        """Write the scores of single samples as JSON, beside its place first."""
+        """Write it as JSON, with the scores of single samples, beside its place first."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps({"scores": self.scores, "samples": self.samples}) + "\n")
+        beside.write_text(json.dumps(asdict(self)) + "\n")
         beside.replace(path)
 
 
 class Evaluator:
-    """The tasks of a run, ready to be put to any number of models."""
+    """The tasks of a run, ready to be put to any number of models.
 
-    def __init__(self, settings: Evaluate, *, seed: int, device: str, remote_code: bool = False) -> None:
-        """Load the tasks and build their requests.
+    Attributes:
+        holdout: the evaluator of what is held out; None where nothing is. It shares the living model with this one.
+    """
+
+    def __init__(
+        self,
+        settings: Evaluate,
+        *,
+        seed: int,
+        device: str,
+        remote_code: bool = False,
+        beside: Evaluator | None = None,
+    ) -> None:
+        """Load the tasks.
 
         Args:
-            settings: tasks, metrics, weights, limit.
-            seed: draws the samples that `limit` leaves, and any sampled generation.
+            settings: tasks, metrics, weights, holdout, limit.
+            seed: draws the samples that are held out and those that `limit` leaves, and any sampled generation.
             device: where models are put.
             remote_code: whether a model or a task may execute Python code of its own.
+            beside: the evaluator of the tasks that steer; given, this is the one of what is held out.
 
         Raises:
             UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric.
         """
         self._settings = settings
         self._seed = seed
-        self._device = device
-        self._remote_code = remote_code
-        self._living: _LivingModel | None = None
-        self._identity = ""
+        others = bool(beside and settings.held_out)
+        self._chosen, key = (settings.held_out, "holdout") if others else (settings.tasks, "tasks")
+        self._home: _Home = beside._home if beside else _Home(settings, device, remote_code)
         manager = _manager(settings)
-        self._loaded = {task.name: _load(manager, task) for task in settings.tasks}
+        self._loaded = {task.name: _load(manager, task, key) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
         self._tasks = {
             "tasks": leaves,
@@ -109,16 +123,32 @@ class Evaluator:
             "group_map": {k: v for loaded in self._loaded.values() for k, v in loaded["group_map"].items()},
         }
         self._metrics = {
-            leaf: _main_metric(task, harness)
-            for task in settings.tasks
+            leaf: _main_metric(task, harness, key)
+            for task in self._chosen
             for leaf, harness in self._loaded[task.name]["tasks"].items()
         }
-        self._drawn = {name: _draw(leaf, settings.limit, seed) for name, leaf in leaves.items()}
-        for name, leaf in leaves.items():
+        self._drawn = {name: _draw(leaf, settings, seed, held_out=beside is not None) for name, leaf in leaves.items()}
+        if beside and others and (both := sorted(leaves.keys() & beside._metrics.keys())):
+            raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
+        self.holdout: Evaluator | None = None
+        if settings.holdout is not None and beside is None:
+            self.holdout = Evaluator(settings, seed=seed, device=device, remote_code=remote_code, beside=self)
+
+    @functools.cached_property
+    def requests(self) -> int:
+        """How many requests one model is asked; they are built when this is first asked for."""
+        for name, leaf in self._tasks["tasks"].items():
             leaf.build_all_requests(rank=0, world_size=1, samples=self._drawn[name])
             leaf.build_all_requests = lambda **_: None  # evaluate() would build them again for every model
-        self.requests = sum(len(leaf.instances) for leaf in leaves.values())
-        self.identity = _digest_requests(leaves, self._metrics, settings, device)
+        return sum(len(leaf.instances) for leaf in self._tasks["tasks"].values())
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A digest of all that a score depends on but the model and the seed."""
+        assert self.requests
+        asked = [(task.name, task.weight, list(self._loaded[task.name]["tasks"])) for task in self._chosen]
+        scored = (sorted(self._metrics.items()), self._settings.dtype, self._settings.model_args, self._home.device)
+        return _digest_requests(self._tasks["tasks"], asked, scored)
 
     def evaluate(self, checkpoint: Path, progress: Progress | None = None) -> Evaluation:
         """Score the model in the folder `checkpoint`; `progress` is called with requests done and in all.
@@ -126,7 +156,7 @@ class Evaluator:
         Raises:
             RuntimeError: the model's scores are not finite.
         """
-        model = self._awaken(checkpoint)
+        model = self._home.awaken(checkpoint)
         while True:
             try:
                 return self._evaluation(self._answers(model, progress))
@@ -140,20 +170,10 @@ class Evaluator:
             for instance in task.instances:
                 instance.resps, instance.filtered_resps = [], {}
         torch.manual_seed(self._seed)
-        drawn = self._drawn if self._settings.limit is not None else None
+        drawn = {name: ids for name, ids in self._drawn.items() if ids is not None} or None  # all tasks', or no task's
         result = run_tasks(lm=model, task_dict=self._tasks, samples=drawn, bootstrap_iters=0)
         assert result is not None
         return result
-
-    def _awaken(self, checkpoint: Path) -> _LivingModel:
-        identity = surroundings(checkpoint)
-        if self._living is not None and identity == self._identity:
-            self._living.take_weights(checkpoint)
-            return self._living
-        self._living = None  # frees the memory of the model before
-        self._living = _LivingModel(checkpoint, self._settings, self._device, self._remote_code)
-        self._identity = identity
-        return self._living
 
     def _evaluation(self, result: Mapping[str, Any]) -> Evaluation:
         samples = {
@@ -164,18 +184,44 @@ class Evaluator:
             }
             for leaf, (metric, chosen) in self._metrics.items()
         }
-        scores, errors = {}, {}
-        for task in self._settings.tasks:
+        scores, errors, weights = {}, {}, dict.fromkeys(self._metrics, 0.0)
+        total = sum(task.weight for task in self._chosen)
+        for task in self._chosen:
             leaves = self._loaded[task.name]["tasks"]
-            scores[task.name] = 100 * _score(result["results"], task.name, leaves, self._metrics)
+            score, shares = _score(
+                result["results"], task.name, {leaf: len(samples[leaf]) for leaf in leaves}, self._metrics
+            )
+            scores[task.name] = 100 * score
             if not math.isfinite(scores[task.name]):
                 raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
             errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
-        weights = {task.name: task.weight for task in self._settings.tasks}
-        total = sum(weights.values())
-        average = sum(weights[name] * score for name, score in scores.items()) / total
-        stderr = math.sqrt(sum((weights[name] * error) ** 2 for name, error in errors.items())) / total
-        return Evaluation(scores, average, stderr, samples)
+            for leaf, share in shares.items():
+                weights[leaf] += share * task.weight / total
+        average = sum(task.weight * scores[task.name] for task in self._chosen) / total
+        stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
+        return Evaluation(scores, average, stderr, samples, weights)
+
+
+class _Home:
+    """Where the living model is kept, for all evaluators of a run."""
+
+    def __init__(self, settings: Evaluate, device: str, remote_code: bool) -> None:
+        self.device = device
+        self._settings = settings
+        self._remote_code = remote_code
+        self._living: _LivingModel | None = None
+        self._identity = ""
+
+    def awaken(self, checkpoint: Path) -> _LivingModel:
+        """The living model with this checkpoint's weights; another model where architecture or tokenizer differ."""
+        identity = surroundings(checkpoint)
+        if self._living is not None and identity == self._identity:
+            self._living.take_weights(checkpoint)
+            return self._living
+        self._living = None  # frees the memory of the model before
+        self._living = _LivingModel(checkpoint, self._settings, self.device, self._remote_code)
+        self._identity = identity
+        return self._living
 
 
 class _LivingModel(HFLM):
@@ -256,7 +302,8 @@ def check_tasks(settings: Evaluate, known: Sequence[str] = ()) -> None:
     Raises:
         UserError: naming the task, and how to list those there are.
     """
-    unknown = [task.name for task in settings.tasks if task.name not in known]
+    key = {task.name: "holdout" for task in settings.held_out} | {task.name: "tasks" for task in settings.tasks}
+    unknown = [name for name in key if name not in known]
     if not unknown:
         return
     if settings.include is not None and not known and not settings.include.is_dir():
@@ -270,7 +317,7 @@ def check_tasks(settings: Evaluate, known: Sequence[str] = ()) -> None:
     if unknown and (missing := [name for name in unknown if name not in _everything().all_tasks]):
         here = f"Known here: {', '.join(known)}. " if known else ""
         raise UserError(
-            f"evaluate.tasks names {missing[0]!r}, which lm-eval does not have. "
+            f"evaluate.{key[missing[0]]} names {missing[0]!r}, which lm-eval does not have. "
             f"{here}`lm-eval ls tasks` lists lm-eval's own."
         )
 
@@ -284,18 +331,18 @@ def _manager(settings: Evaluate) -> TaskManager:
     include = None if settings.include is None else str(settings.include)
     if include is not None:
         own = TaskManager(include_path=include, include_defaults=False)
-        if all(task.name in own.all_tasks for task in settings.tasks):
+        if all(task.name in own.all_tasks for task in (*settings.tasks, *settings.held_out)):
             return own
     return TaskManager(include_path=include) if include else _everything()
 
 
-def _load(manager: TaskManager, task: Task) -> dict[str, Any]:
+def _load(manager: TaskManager, task: Task, key: str) -> dict[str, Any]:
     try:
         loaded = manager.load([task.name])
     except (KeyError, ConnectionError, FileNotFoundError, ValueError) as error:
         text = str(error).strip("'\"").splitlines()[0]
         raise UserError(
-            f"evaluate.tasks: {task.name} could not be loaded ({text}); is its data set reachable?"
+            f"evaluate.{key}: {task.name} could not be loaded ({text}); is its data set reachable?"
         ) from error
     for leaf in loaded["tasks"].values():
         if task.shots is not None:
@@ -306,31 +353,40 @@ def _load(manager: TaskManager, task: Task) -> dict[str, Any]:
     return {"groups": {}, "group_map": {}, **loaded}
 
 
-def _main_metric(task: Task, leaf: HarnessTask) -> tuple[str, str]:
+def _main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
     """Metric and filter of a task, as lm-eval names them in its results."""
     filters = [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]
     known = list(leaf.aggregation())
     metric, _, chosen = (task.metric or known[0]).partition(",")
     if metric not in known or (chosen and chosen not in filters):
         names = ", ".join(f"{m},{f}" if f != "none" else m for m in known for f in filters)
-        raise UserError(f"evaluate.tasks: {task.name} has no metric {task.metric!r}. Known: {names}.")
+        raise UserError(f"evaluate.{key}: {task.name} has no metric {task.metric!r}. Known: {names}.")
     return metric, chosen or filters[0]
 
 
-def _draw(leaf: HarnessTask, limit: int | None, seed: int) -> list[int] | None:
-    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list."""
-    count = len(leaf.eval_docs)
-    if limit is None:
+def _draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) -> list[int] | None:
+    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list.
+
+    A share is held out before a limit is applied, so that a larger limit asks more and never changes sides.
+    """
+    if settings.share is None and settings.limit is None:
         return None
-    return sorted(random.Random(f"{seed}/{leaf.task_name}").sample(range(count), min(limit, count)))
+    count = len(leaf.eval_docs)
+    order = random.Random(f"{seed}/{leaf.task_name}").sample(range(count), count)
+    if settings.share is not None:
+        if count < 2:
+            raise UserError(
+                f"evaluate.holdout is {settings.share}, but {leaf.task_name} has {count} sample; leave that task "
+                "out, or hold out other tasks: evaluate.holdout=[TASK, …]"
+            )
+        cut = min(max(round(settings.share * count), 1), count - 1)
+        order = order[:cut] if held_out else order[cut:]
+    return sorted(order[: settings.limit])
 
 
-def _digest_requests(
-    leaves: Mapping[str, HarnessTask], metrics: Mapping[str, tuple[str, str]], settings: Evaluate, device: str
-) -> str:
-    """A digest of all that a score depends on but the model: every prompt and document, and how they are scored."""
-    digest = hashlib.sha256(repr((sorted(metrics.items()), settings.dtype, settings.model_args, device)).encode())
-    digest.update(repr([(task.name, task.weight) for task in settings.tasks]).encode())
+def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
+    """A digest of every prompt and document, and of how they are scored."""
+    digest = hashlib.sha256(repr(how).encode())
     for name, leaf in leaves.items():
         for instance in leaf.instances:
             digest.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
@@ -340,15 +396,21 @@ def _digest_requests(
 def _score(
     results: Mapping[str, Mapping[str, Any]],
     name: str,
-    leaves: Mapping[str, Any],
+    sizes: Mapping[str, int],
     metrics: Mapping[str, tuple[str, str]],
-) -> float:
-    """lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks."""
-    chosen = metrics[next(iter(leaves))]
-    key = ",".join(chosen)
+) -> tuple[float, dict[str, float]]:
+    """The score of a task of the configuration, and the share in it of each lm-eval task.
+
+    That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
+    """
+    key = ",".join(metrics[next(iter(sizes))])
     if name in results and key in results[name]:
-        return float(results[name][key])
-    return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in leaves)
+        total = sum(sizes.values())
+        return float(results[name][key]), {leaf: size / total if total else 0.0 for leaf, size in sizes.items()}
+    return (
+        fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in sizes),
+        dict.fromkeys(sizes, 1 / len(sizes)),
+    )
 
 
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:

@@ -7,14 +7,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from src import cache, merge, track
+from src import cache, holdout, merge, track
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
@@ -22,7 +22,7 @@ from src.evaluate import Evaluation, Evaluator, surroundings
 from src.journal import VERSION, Journal, Offspring, replay, spared
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
-from src.report import card, figures, progress, table
+from src.report import card, ending, figures, progress, table
 from src.sweep import rivals
 from src.weights import Weights
 from src.workers import Workers
@@ -176,15 +176,32 @@ class Evolution:
         population = self.state.population
         todo = [name for name in self._names() if population[name].average is None and self._sound(name)]
         label = f"generation {population.generation}" if population.generation else "founders"
-        with progress.bar(label, total=len(todo), unit="model") as bar:
-            jobs = ((name, progress.share(bar, done)) for done, name in enumerate(todo))
-            for name, outcome in zip(todo, self._workers.map(_tried("evaluation", self._evaluated), jobs), strict=True):
-                self._settle(name, "evaluated", outcome)
+        for name, outcome in self._scored("select", todo, label):
+            self._settle(name, "evaluated", outcome)
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
         self._record("closed", generation=self.state.population.generation)
         self._show()
+
+    def hold_out(self) -> None:
+        """Score the winner and the founders on what did not steer the search, and compare the winner with the best."""
+        if self.settings.evaluate.holdout is not None:
+            winner = self.state.population.best(1)[0]
+            known = {*self.state.holdout, *(() if self.settings.retry_failed else self.state.holdout_failures)}
+            models = [model.name for model in self.state.population.eligible() if model.founder or model is winner]
+            todo = [name for name in models if name not in known]
+            for name, outcome in self._scored("holdout", todo, "holdout"):
+                if isinstance(outcome, Failure):
+                    self._record("holdout_failed", model=name, reason=outcome.reason)
+                    self._console.print(f"{name} has no holdout score: {outcome.reason}", highlight=False)
+                else:
+                    self._record("held_out", model=name, **outcome)
+                    progress.note(f"{name}: {outcome['average']:.2f} on the holdout in {outcome['seconds']:.1f} s")
+        for side in holdout.SIDES:
+            compared = holdout.compare(self.folder, self.state, side)
+            if compared is not None and compared != self.state.compared.get(side):
+                self._record("compared", side=side, **asdict(compared))
 
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
@@ -193,7 +210,7 @@ class Evolution:
         self._record("stopped", reason=self._reason, best=winner.name)
         if self.settings.keep == "best":
             self._weights.discard(())
-        self._tracker.summary({"best": winner.name, "average/best": winner.average or 0.0, "stopped": self._reason})
+        self._tracker.summary(ending.summary(self.state))
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
         if not winner.founder:
             self._tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
@@ -211,17 +228,11 @@ class Evolution:
         """Say how the run ended; the figures that a sweep may go by: best average, in points, and what it took."""
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
-        founder = max((m for m in self.state.population.eligible() if m.founder), key=lambda m: m.average or 0.0)
-        gain = winner.average - (founder.average or 0.0)
-        gained = "" if winner.founder else f", {gain:+.2f} on {founder.name}, the best founder"
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
         if known := spared([self.state]):
             self._console.print(known, highlight=False)
-        self._console.print(
-            f"best: {winner.name} with {winner.average:.2f} ± {self.state.stderr[winner.name]:.2f}{gained}; "
-            f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}",
-            highlight=False,
-        )
+        self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
+        self._console.print(os.path.relpath(self.folder / "best"), highlight=False)
         spent = self.state.spent
         return {
             "best": winner.average,
@@ -283,18 +294,25 @@ class Evolution:
         planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
         return predicted_kinship(self._grams, planned.config, self.settings.kinship.metric)
 
-    def _evaluated(self, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
+    def _scored(self, side: str, models: Sequence[str], label: str) -> Iterator[tuple[str, dict[str, Any] | Failure]]:
+        """What each model came to on a side, in order, as soon as it is known."""
+        job = _tried("evaluation", partial(self._evaluated, side))
+        with progress.bar(label, total=len(models), unit="model") as bar:
+            jobs = ((name, progress.share(bar, done)) for done, name in enumerate(models))
+            yield from zip(models, self._workers.map(job, jobs), strict=True)
+
+    def _evaluated(self, side: str, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
         name, follow = job
         began = time.monotonic()
+        evaluator = self._evaluator.holdout if side == "holdout" else self._evaluator
+        assert evaluator is not None
         checkpoint = self._weights.checkpoint(name)
-        key = cache.key(
-            checkpoint.fingerprint(), surroundings(checkpoint.path), self._evaluator.identity, self.settings.seed
-        )
+        key = cache.key(checkpoint.fingerprint(), surroundings(checkpoint.path), evaluator.identity, self.settings.seed)
         kept = self._cache.evaluation(key)
-        evaluation = Evaluation.from_dict(kept) if kept else self._evaluator.evaluate(checkpoint.path, follow)
+        evaluation = Evaluation.from_dict(kept) if kept else evaluator.evaluate(checkpoint.path, follow)
         if not kept:
             self._cache.keep_evaluation(key, asdict(evaluation))
-        evaluation.save(self.folder / "samples" / f"{name}.json")
+        evaluation.save(holdout.place(self.folder, name, side))
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
@@ -348,6 +366,8 @@ class Evolution:
             for model in self.state.population:
                 if model.failure is not None and model.name not in self.state.retried:
                     self._record("retried", model=model.name)
+        elif self.settings.retry_failed and self.state.holdout_failures:
+            self._record("resumed", settings=self._wanted())
 
     # --- models ------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ def run(settings: Settings) -> dict[str, float]:
     Raises:
         UserError: bad input, found before any work.
     """
-    from src import founders, plan  # reads headers, no weights; what is heavy waits until these are sound
+    from src import benchmark, founders, plan  # reads headers, no weights; what is heavy waits until these are sound
 
     found = founders.look(settings)
     founders.check(settings, found)
@@ -34,6 +34,8 @@ def run(settings: Settings) -> dict[str, float]:
         return {}
     from src.evolution import Evolution
 
+    if warning := benchmark.warning(settings.evaluate.model_dump()):
+        print(f"warning: {warning}", file=sys.stderr)
     with closing(Evolution(settings, *founders.bring(settings))) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
@@ -44,6 +46,7 @@ def run(settings: Settings) -> dict[str, float]:
             evolution.measure()
             evolution.evaluate()
             evolution.end_generation()
+        evolution.hold_out()
         evolution.finish()
         return evolution.report()
 

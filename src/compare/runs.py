@@ -12,6 +12,7 @@ from typing import Any
 from src.analysis.average import Samples
 from src.config import flat
 from src.errors import UserError
+from src.holdout import place
 from src.journal import Event, State, parse, replay
 from src.kinship.metrics import METRICS
 from src.population import KinshipTable
@@ -85,18 +86,13 @@ class Run:
         metric = str(self.settings["kinship.metric"])
         return self.state.table(metric, METRICS[metric].larger_is_closer)
 
-    def samples(self) -> tuple[Samples, Mapping[str, float] | None] | None:
-        """The best model's score on every sample, and the tasks' weights; None where they were deleted."""
+    def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
+        """The best model's score on every sample of a side, and the tasks' weights; None where there are none."""
         try:
-            kept = json.loads((self.folder / "samples" / f"{self.best}.json").read_text())
-        except (OSError, ValueError):
+            kept = json.loads(place(self.folder, self.best, side).read_text())
+            return kept["samples"], kept["weights"]
+        except (OSError, ValueError, KeyError):  # not held out, deleted, or cut off
             return None
-        scored = {task: {int(doc): float(score) for doc, score in of.items()} for task, of in kept["samples"].items()}
-        return scored, kept.get("weights") or self._weights(scored)
-
-    def _weights(self, scored: Samples) -> Mapping[str, float] | None:
-        weights = {task["name"]: task["weight"] for task in self.settings["evaluate.tasks"]}
-        return weights if set(weights) == set(scored) else None
 
 
 def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
@@ -161,9 +157,8 @@ def _read(name: str, folder: Path) -> Run | None:
     if state.started is None or not state.population.eligible():
         return None
     best = state.population.best(1)[0].name
-    held = {event["model"]: float(event["average"]) for event in events if event["event"] == "held_out"}
-    settings = flat(state.started["settings"])
-    return Run(name, folder, settings, state, _curve(events), best, held.get(best))
+    held = state.holdout[best].average if best in state.holdout else None
+    return Run(name, folder, flat(state.started["settings"]), state, _curve(events), best, held)
 
 
 def _curve(events: Sequence[Event]) -> tuple[Point, ...]:

@@ -11,6 +11,7 @@ from src.analysis import Difference, compare_configurations, compare_models, hol
 from src.analysis.stopping import EarlyStop
 from src.compare.configurations import Configuration, configurations, mean_of
 from src.compare.runs import Run
+from src.holdout import SIDES
 from src.strategy.stop import Spent, Stop
 
 FEW = 5
@@ -66,7 +67,7 @@ class Exploring:
 def of_configurations(found: Sequence[Configuration], seed: int = 0) -> list[Verdict]:
     """Every two configurations on the seeds they share (two at least), on each side that was scored."""
     verdicts: list[Verdict] = []
-    for side in ("select", "holdout"):
+    for side in SIDES:
         figures = {one.label: one.averages if side == "select" else one.holdouts for one in found}
         pairs = [(a, b) for a, b in combinations(figures, 2) if len(set(figures[a]) & set(figures[b])) >= 2]
         differences = {(a, b): compare_configurations(figures[a], figures[b], seed=seed) for a, b in pairs}
@@ -78,23 +79,32 @@ def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[s
     """The best models of runs on the samples that both were asked; and which could not be compared, in words."""
     best = max(runs, key=lambda run: run.average)
     pairs = list(combinations(runs, 2)) if len(runs) <= FEW else [(best, run) for run in runs if run is not best]
-    scored = {run.name: run.samples() for run in runs}
-    differences: dict[tuple[str, str], Difference] = {}
-    without: list[str] = []
-    for a, b in pairs:
-        first, second = scored[a.name], scored[b.name]
-        if a.settings["seed"] != b.settings["seed"] and a.settings.get("zoo.folder") != b.settings.get("zoo.folder"):
-            without.append(
-                f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
-            )
-        elif first is None or second is None:
-            without.append(f"{(a if first is None else b).name} has no samples/{(a if first is None else b).best}.json")
-        else:
-            try:
-                differences[a.name, b.name] = compare_models(first[0], second[0], weights=first[1], seed=seed)
-            except ValueError as error:
-                without.append(f"{a.name} and {b.name}: {error}")
-    return _adjusted(differences, "select"), without
+    verdicts: list[Verdict] = []
+    without: dict[str, None] = {}
+    for side in SIDES:
+        differences: dict[tuple[str, str], Difference] = {}
+        for a, b in pairs:
+            found = _of_two(a, b, side, seed)
+            if isinstance(found, Difference):
+                differences[a.name, b.name] = found
+            elif found is not None:
+                without[found] = None
+        verdicts += _adjusted(differences, side)
+    return verdicts, list(without)
+
+
+def _of_two(a: Run, b: Run, side: str, seed: int) -> Difference | str | None:
+    """The difference of two runs' best models on a side, or why there is none; None where nothing was held out."""
+    if a.settings["seed"] != b.settings["seed"]:
+        return f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
+    first, second = a.samples(side), b.samples(side)
+    if first is None or second is None:
+        run = a if first is None else b
+        return f"{run.name} has no samples/{run.best}.json" if side == "select" else None
+    try:
+        return compare_models(first[0], second[0], weights=first[1], seed=seed)
+    except ValueError as error:
+        return f"{a.name} and {b.name}: {error}"
 
 
 def _adjusted(differences: Mapping[tuple[str, str], Difference], side: str) -> list[Verdict]:

@@ -69,7 +69,7 @@ def write_run(
     journal.close()
     if samples is not None:
         (folder / "samples").mkdir()
-        kept = {"scores": {}, "samples": {"task": dict(enumerate(samples))}}
+        kept = {"scores": {}, "samples": {"task": dict(enumerate(samples))}, "weights": {"task": 1.0}}
         (folder / f"samples/{best}.json").write_text(json.dumps(kept))
     return folder
 

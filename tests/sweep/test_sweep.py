@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -32,7 +33,7 @@ def sweep(family: Path, tmp_path: Path) -> Sweep:
             *("-m", f"+sweep={kind}", "sweep.study=study", "stop.generations=2", "stop.evaluations=9"),
             *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
             *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
-            *(f"outputs={tmp_path / 'outputs'}", "track=none", "workers.threads=1"),
+            *("evaluate.holdout=null", f"outputs={tmp_path / 'outputs'}", "track=none", "workers.threads=1"),
             *overrides,
         )
 
@@ -257,24 +258,22 @@ def test_the_runs_of_a_sweep_are_a_group_on_wandb_with_their_flat_configuration_
         records = inspect(tmp_path / f"outputs/sweeps/study/{trial.number}")
         (begun,) = [record["run"] for record in records if record["type"] == "run"]
         assert (begun["run_group"], begun["display_name"]) == ("study", f"sweeps/study/{trial.number}")
-        config = {item["key"]: json.loads(item["value_json"]) for item in begun["config"]["update"]}
-        config |= {
-            item.get("key") or ".".join(item["nested_key"]): json.loads(item["value_json"])
-            for record in records
-            if record["type"] == "config"
-            for item in record["config"]["update"]
-        }
+        config, summary = merged(records, "config"), merged(records, "summary")
         assert config["strategy.name"] == trial.params["strategy"]
         assert config["merge.method"]
         assert {"seed", "stop.evaluations", "kinship.metric"} <= set(config)
-        summary = {
-            item.get("key") or ".".join(item["nested_key"]): json.loads(item["value_json"])
-            for record in records
-            if record["type"] == "summary"
-            for item in record["summary"]["update"]
-        }
         assert summary["average/best"] == pytest.approx(trial.value)
         assert summary["stopped"]
+        assert summary["cost/evaluations"] <= 9
+
+
+def merged(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """What all updates of one kind leave in the end."""
+    found: dict[str, Any] = {}
+    for record in records:
+        if record["type"] == kind:
+            found |= record[kind]["update"]
+    return found
 
 
 def test_workers_side_by_side_share_study_and_cache(sweep: Sweep, tmp_path: Path) -> None:
@@ -297,7 +296,7 @@ def test_seeds_repeat_one_configuration_each_in_a_folder_of_its_own(
         *("-m", "+experiment=seeds", "seed=range(0,2)", "evaluate.limit=8", "stop.generations=1", "strategy.k=2"),
         *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
         *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
-        *(f"outputs={tmp_path}", "track=none", "workers.threads=1"),
+        *("evaluate.holdout=null", f"outputs={tmp_path}", "track=none", "workers.threads=1"),
     )
     assert run(*command).status == 0
     kept = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
