@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page, with curves")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line a run, with every key that differs")
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="compare only what differs in this alone (strategy, merge)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations (default 0)")
     return parser
@@ -64,7 +71,7 @@ def _run(options: argparse.Namespace) -> None:
             raise UserError(f"{option} {file}: there is no folder {file.parent}; make it first")
     from src.compare import runs, text, verdicts
 
-    compared = verdicts.compare(*runs.find(options.runs), seed=options.seed)
+    compared = verdicts.compare(*runs.find(options.runs), by=options.by, seed=options.seed)
     if options.json:
         print(text.as_json(compared))
     else:

@@ -29,6 +29,8 @@ class Configuration:
     """The values of the keys that tell it from the others."""
     runs: Mapping[int, Run]
     """By seed."""
+    identity: Mapping[str, str]
+    """Every setting that makes it what it is, as text."""
 
     @property
     def averages(self) -> dict[Hashable, float]:
@@ -60,14 +62,17 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def telling(runs: Sequence[Run]) -> list[str]:
-    """As few of the differing keys as tell the configurations apart: method=ties tells of its parameters as well."""
+    """As few of the differing keys as tell the configurations apart: method=ties tells of its parameters as well.
+
+    Strategy and merge method are always among them, where they differ.
+    """
     keys: list[str] = []
     parts = 1
     for key in differing(runs):
         if key.startswith(ASIDE):
             continue
         finer = len({tuple(_text(run, k) for k in [*keys, key]) for run in runs})
-        if finer > parts:
+        if finer > parts or key in FIRST[:2]:
             keys, parts = [*keys, key], finer
     return keys
 
@@ -76,12 +81,19 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
     """The runs by configuration, in the order of their first runs. Of a seed that one has twice, the first counts."""
     keys = telling(runs)
     groups: dict[str, dict[int, Run]] = {}
-    labels: dict[str, str] = {}
     for run in runs:
-        identity = _identity(run)
-        groups.setdefault(identity, {}).setdefault(int(run.settings["seed"]), run)
-        labels[identity] = label(run, keys) or run.name
-    return [Configuration(labels[identity], group) for identity, group in groups.items()]
+        groups.setdefault(json.dumps(_identity(run)), {}).setdefault(int(run.settings["seed"]), run)
+    found = []
+    for group in groups.values():
+        first = next(iter(group.values()))
+        found.append(Configuration(label(first, keys) or first.name, group, _identity(first)))
+    return found
+
+
+def differ_only_in(a: Configuration, b: Configuration, groups: Sequence[str]) -> bool:
+    """Whether all settings of two configurations are the same but for those under these keys (`strategy`, `merge`)."""
+    differ = [key for key in {**a.identity, **b.identity} if a.identity.get(key) != b.identity.get(key)]
+    return all(any(f"{key}.".startswith(f"{group}.") for group in groups) for key in differ)
 
 
 def label(run: Run, keys: Sequence[str]) -> str:
@@ -116,8 +128,8 @@ def _best_after(run: Run, evaluations: int) -> float:
     return run.curve[min(evaluations, run.evaluations) - 1].best
 
 
-def _identity(run: Run) -> str:
-    return json.dumps({key: _text(run, key) for key in run.settings if not key.startswith(ASIDE)}, sort_keys=True)
+def _identity(run: Run) -> dict[str, str]:
+    return {key: _text(run, key) for key in sorted(run.settings) if not key.startswith(ASIDE)}
 
 
 def _text(run: Run, key: str) -> str:

@@ -9,8 +9,9 @@ from itertools import combinations
 
 from src.analysis import Difference, compare_configurations, compare_models, holm, stop_after
 from src.analysis.stopping import EarlyStop
-from src.compare.configurations import Configuration, configurations, mean_of
+from src.compare.configurations import Configuration, configurations, differ_only_in, mean_of
 from src.compare.runs import Run
+from src.errors import UserError
 from src.holdout import SIDES
 from src.strategy.stop import Spent, Stop
 
@@ -64,12 +65,16 @@ class Exploring:
     """Mean merge gain of the other merges of the same runs."""
 
 
-def of_configurations(found: Sequence[Configuration], seed: int = 0) -> list[Verdict]:
-    """Every two configurations on the seeds they share (two at least), on each side that was scored."""
+def of_configurations(found: Sequence[Configuration], by: Sequence[str] = (), seed: int = 0) -> list[Verdict]:
+    """Every two configurations on the seeds they share (two at least), on each side that was scored.
+
+    With `by`, only those that differ in nothing but settings under these keys: fewer comparisons show more.
+    """
     verdicts: list[Verdict] = []
+    wanted = [(a.label, b.label) for a, b in combinations(found, 2) if not by or differ_only_in(a, b, by)]
     for side in SIDES:
         figures = {one.label: one.averages if side == "select" else one.holdouts for one in found}
-        pairs = [(a, b) for a, b in combinations(figures, 2) if len(set(figures[a]) & set(figures[b])) >= 2]
+        pairs = [(a, b) for a, b in wanted if len(set(figures[a]) & set(figures[b])) >= 2]
         differences = {(a, b): compare_configurations(figures[a], figures[b], seed=seed) for a, b in pairs}
         verdicts += _adjusted(differences, side)
     return verdicts
@@ -189,11 +194,20 @@ class Comparison:
     remarks: list[str]
 
 
-def compare(runs: Sequence[Run], remarks: Sequence[str] = (), seed: int = 0) -> Comparison:
-    """Configurations over seeds where there are seeds to pair over, else the best models over samples."""
+def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[str] = (), seed: int = 0) -> Comparison:
+    """Configurations over seeds where there are seeds to pair over, else the best models over samples.
+
+    Raises:
+        UserError: `by` leaves nothing to compare.
+    """
     found = configurations(runs)
-    verdicts, paired, without = of_configurations(found, seed), "seeds", list[str]()
+    unended = [f"{run.name} has not ended yet: its figures are those so far" for run in runs if not run.state.stopped]
+    verdicts, paired, without = of_configurations(found, by, seed), "seeds", list[str]()
+    if by and not verdicts:
+        raise UserError(f"no two configurations with two seeds in common differ in {', '.join(by)} alone")
     if not verdicts:
         verdicts, without = of_models(runs, seed)
         paired = "samples"
-    return Comparison(list(runs), found, verdicts, paired, stopping(found), exploring(found), [*remarks, *without])
+    return Comparison(
+        list(runs), found, verdicts, paired, stopping(found), exploring(found), [*remarks, *unended, *without]
+    )

@@ -106,6 +106,17 @@ def test_p_is_adjusted_for_how_many_were_compared(seeds: Path, tmp_path: Path, c
     assert [verdict["adjusted"] for verdict in found] == list(holm([verdict["found"]["p"] for verdict in found]))
 
 
+def test_only_what_differs_in_one_thing_is_compared_if_asked(seeds: Path, capsys: Capture) -> None:
+    for seed in range(2):
+        write_run(seeds / f"ties-{seed}", [50, 49.0, 50.5], seed=seed, merge={"method": "ties"})
+    found = compare(capsys, seeds, "--by", "strategy")["verdicts"]
+    assert {(one["first"], one["second"]) for one in found} == {("greedy_topk slerp", "kinship_topk slerp")}
+    both = compare(capsys, seeds, "--by", "strategy", "--by", "merge")["verdicts"]
+    assert len({(one["first"], one["second"]) for one in both}) == 3
+    assert main([str(seeds), "--by", "evaluate"]) == 2
+    assert "differ in evaluate alone" in capsys.readouterr().err
+
+
 def test_what_exploring_came_to(seeds: Path, capsys: Capture) -> None:
     (row,) = compare(capsys, seeds)["exploring"]
     assert (row["configuration"], row["runs"], row["explorations"]) == ("kinship_topk", 6, 6)
@@ -170,7 +181,10 @@ def test_a_run_that_has_not_ended_is_shown_and_one_that_has_nothing_left_out(tmp
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3]))
     found = compare(capsys, tmp_path)
     assert [run["stopped"] for run in found["runs"]] == ["the budget is spent: all of it", "has not ended yet"]
-    assert "c has evaluated nothing yet and is left out" in found["remarks"]
+    assert found["remarks"][:2] == [
+        "c has evaluated nothing yet and is left out",
+        "b has not ended yet: its figures are those so far",
+    ]
 
 
 MISTAKES = [
