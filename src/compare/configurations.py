@@ -104,18 +104,24 @@ def label(run: Run, keys: Sequence[str]) -> str:
     return " ".join(str(value) if key in SPOKEN else f"{short[key]}={value}" for key, value in known)
 
 
-def band(runs: Sequence[Run], level: float = 0.95) -> Band:
+def band(runs: Sequence[Run], *, gained: bool = False, level: float = 0.95) -> Band:
     """Best average against evaluations: the mean of these runs, with Student's interval.
 
     From where every run has a model to where the longest ended; a run that has ended stays as good as it was.
+
+    Args:
+        runs: of one configuration, one a seed.
+        gained: count from each run's best founder instead of from 0. Families differ by far more than strategies.
+        level: of the interval.
     """
     first, last = max(run.curve[0].evaluations for run in runs), max(run.evaluations for run in runs)
     axis = range(first, last + 1)
-    values = np.array([[_best_after(run, n) for n in axis] for run in runs])  # [runs, evaluations]
+    start = [run.founder if gained else 0.0 for run in runs]
+    values = np.array([[_best_after(run, n) - zero for n in axis] for run, zero in zip(runs, start, strict=True)])
     half = np.full(len(axis), math.nan)
     if len(runs) > 1:
         half = stats.t.ppf((1 + level) / 2, len(runs) - 1) * values.std(axis=0, ddof=1) / math.sqrt(len(runs))
-    mean = values.mean(axis=0)
+    mean = values.mean(axis=0)  # of [runs, evaluations]
     return Band(tuple(axis), *(tuple(map(float, line)) for line in (mean, mean - half, mean + half)))
 
 

@@ -37,21 +37,32 @@ def write(compared: Comparison, path: Path) -> None:
 def page(compared: Comparison) -> str:
     """The page: Plotly is inside, nothing is loaded from anywhere."""
     title = f"{len(compared.runs)} runs, {len(compared.configurations)} configurations"
-    drawn = plotly.io.to_html(curves(compared.configurations), full_html=False, include_plotlyjs="inline")
+    drawn = "<h2>Best average against evaluations</h2>" + _drawn(curves(compared.configurations), "inline")
+    if compared.paired == "seeds":  # families differ by far more than configurations
+        drawn = "<h2>Best average above each family's best founder</h2>"
+        drawn += _drawn(curves(compared.configurations, gained=True), "inline")
+        drawn += "<h2>Best average</h2>" + _drawn(curves(compared.configurations), False)
     parts = [_table(*table) for table in tables(compared)]
     parts += [f"<p>{html.escape(remark)}</p>" for remark in compared.remarks]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>kinmerge: {title}</title>'
         f"<style>{STYLE}</style></head><body><h1>{title}</h1>"
-        f"<h2>Best average against evaluations</h2>{drawn}{''.join(parts)}</body></html>\n"
+        f"{drawn}{''.join(parts)}</body></html>\n"
     )
 
 
-def curves(found: Sequence[Configuration]) -> go.Figure:
-    """One curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band."""
+def _drawn(figure: go.Figure, plotly_js: str | bool) -> str:
+    return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=plotly_js))
+
+
+def curves(found: Sequence[Configuration], *, gained: bool = False) -> go.Figure:
+    """One curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band.
+
+    `gained` counts from the best founder, which takes the difference between families out of the band.
+    """
     figure = go.Figure()
     for number, one in enumerate(found):
-        line, colour = band(list(one.runs.values())), COLOURS[number % len(COLOURS)]
+        line, colour = band(list(one.runs.values()), gained=gained), COLOURS[number % len(COLOURS)]
         if not any(map(math.isnan, line.low)):
             around = {"x": [*line.evaluations, *line.evaluations[::-1]], "y": [*line.high, *line.low[::-1]]}
             fill = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:], 16)},0.15)"
@@ -65,7 +76,7 @@ def curves(found: Sequence[Configuration]) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(
         xaxis_title="evaluations, the founders' included",
-        yaxis_title="best average, points",
+        yaxis_title="points above the best founder" if gained else "best average, points",
         template="plotly_white",
         height=520,
         legend={"orientation": "h", "y": -0.2},

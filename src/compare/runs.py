@@ -56,6 +56,11 @@ class Run:
         return self.state.stderr[self.best]
 
     @property
+    def founder(self) -> float:
+        """The best founder's average, in points."""
+        return max(model.average for model in self.state.population if model.founder and model.average is not None)
+
+    @property
     def reached(self) -> Point:
         """When the best average was reached."""
         return next(point for point in self.curve if point.best == self.average)

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ from src.sweep.space import standing, suggest
 
 STARTS = 5
 """Starts after which a trial that always takes its process down with it counts as failed."""
+NOT_ITS_OWN = {"sweep", "resume", "retry_failed", "dry_run", "publish", "name", "outputs"}
 SIDE_ISSUES = ("track.", "workers.", "cache.", "keep")
 """Settings that may change while a study goes on: they have no say in how good a configuration is."""
 ATTEMPTS = 100
@@ -110,12 +112,13 @@ class StudySearch(OptunaSweeperImpl):
     def _begun_with(self) -> dict[str, Any]:
         """What must stay the same for trials to be comparable."""
         searched, _, _ = self._space
-        run = self._settings.model_dump(mode="json", exclude={"sweep", "resume", "retry_failed", "dry_run", "name"})
+        run = self._settings.model_dump(mode="json", exclude=NOT_ITS_OWN)
         told = {key: value for key, value in config.flat(run).items() if not key.startswith(SIDE_ISSUES)}
         told |= {key: str(distribution) for key, distribution in searched.items()}
         told["objectives"] = ", ".join(self._sweep.objectives)
         told["sweep.space"] = [parameter.model_dump(exclude_defaults=True) for parameter in self._sweep.space]
-        begun: dict[str, Any] = json.loads(json.dumps(told))
+        # The machines of a shared study may keep their outputs in different places.
+        begun: dict[str, Any] = json.loads(json.dumps(told).replace(str(self._settings.outputs), "OUTPUTS"))
         return begun
 
     def _ask(self) -> list[optuna.Trial]:
@@ -159,6 +162,7 @@ class StudySearch(OptunaSweeperImpl):
         settings: Any = OmegaConf.to_container(self._sampler_settings, resolve=True)
         if settings.get("seed") is not None and not settings["_target_"].endswith(FIXED_SEED):
             settings["seed"] += draw
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of TPE's options
         trusted = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
         return instantiate(settings, _execution_whitelist_=trusted)
 
