@@ -17,16 +17,17 @@ from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
 from src.evaluate import Evaluation, Evaluator, surroundings
-from src.journal import VERSION, Journal, Offspring, replay
+from src.journal import VERSION, Journal, Offspring, replay, spared
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
 from src.report import ending, figures, page, progress, table
+from src.sweep import rivals
 from src.weights import Weights
 from src.winner import hand_on
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish"})
+PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish", "sweep"})
 """Settings of a single start, not of the run."""
 
 
@@ -65,6 +66,7 @@ class Evolution:
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
         self._since = time.monotonic()
+        self._rivals = rivals.of(settings.sweep)
         self._console = Console()
         try:
             self._begin()
@@ -131,6 +133,8 @@ class Evolution:
         pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
         if self.settings.stop.evaluations is not None:
             pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
+        if pairs and (reason := self._rivals.reason(population.best(1)[0].average or 0.0, population.generation)):
+            pairs = []
         if not pairs:
             self._reason = reason or "nothing is left to merge"
             return False
@@ -158,14 +162,14 @@ class Evolution:
             kept = self._kept()
             models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept or name in new}
             try:
-                self._grams = self._measured(models)
+                self._grams, cached = self._measured(models)
             except UserError:
                 if not self._blame([name for name in new if self.state.population[name].parents]):
                     raise
                 continue
             self._grams.save(self.folder / "kinship.npz")
             kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
-            self._record("measured", models=new, kinship=kinship, seconds=time.monotonic() - began)
+            self._record("measured", models=new, kinship=kinship, cached=cached, seconds=time.monotonic() - began)
 
     def evaluate(self) -> None:
         """Score every model that has not been scored."""
@@ -228,17 +232,23 @@ class Evolution:
             self._tracker.finish()
         self.journal.close()
 
-    def report(self) -> float:
-        """Say how the run ended; its best average, in points."""
+    def report(self) -> dict[str, float]:
+        """Say how the run ended; the figures that a sweep may go by: best average, in points, and what it took."""
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
-        if self._cache.hits:
-            self._console.print(f"{self._cache.hits} evaluations were known from other runs", highlight=False)
+        if known := spared([self.state]):
+            self._console.print(known, highlight=False)
         self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
         for made in ("best", page.NAME):
             self._console.print(os.path.relpath(self.folder / made), highlight=False, soft_wrap=True)
-        return winner.average
+        spent = self.state.spent
+        return {
+            "best": winner.average,
+            "evaluations": spent.evaluations,
+            "samples": self.state.samples,
+            "hours": spent.hours,
+        }
 
     # --- one job each ------------------------------------------------------------------------------------------------
 
@@ -255,10 +265,12 @@ class Evolution:
         return {
             "recipe": recipe.as_dict(),
             "fingerprint": made.fingerprint(),
+            "cached": one.name in self._weights.known,
             "seconds": time.monotonic() - began,
         }
 
-    def _measured(self, models: Mapping[str, Checkpoint]) -> Grams:
+    def _measured(self, models: Mapping[str, Checkpoint]) -> tuple[Grams, bool]:
+        """The inner products of all deltas, and whether they were known from another run."""
         base, known = self._given["base"], self._grams
         names = (*(known.names if known else ()), *(name for name in models if not known or name not in known.names))
         key = cache.key(
@@ -267,11 +279,11 @@ class Evolution:
             len(known.names) if known else 0,
         )
         if (kept := self._cache.grams(key, names)) is not None:
-            return kept
+            return kept, True
         with progress.bar("measuring kinship", unit="byte") as bar:
             grams = measure(base, models, known=known, device=self._workers.device, progress=progress.whole(bar))
         self._cache.keep_grams(key, grams)
-        return grams
+        return grams, False
 
     def _blame(self, offspring: Sequence[str]) -> bool:
         """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
