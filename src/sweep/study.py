@@ -108,9 +108,15 @@ class StudySearch(OptunaSweeperImpl):
             )
         if "begun_with" not in study.user_attrs:
             study.set_user_attr("begun_with", begun)
-            study.enqueue_trial(standing(self._sweep.space, self._standing_values()))
+            told = {parameter.name or parameter.key for parameter in self._sweep.space if self._is_told(parameter.key)}
+            first = standing(self._sweep.space, self._standing_values())
+            study.enqueue_trial({name: value for name, value in first.items() if name not in told})
         _refuse_other(study.user_attrs["begun_with"], begun, str(self.study_name))
         return study
+
+    def _is_told(self, key: str) -> bool:
+        """Whether the command line says what this key is, or what else of it is searched."""
+        return key in self._space[0] or key in self._space[1]
 
     @property
     def _where(self) -> str:

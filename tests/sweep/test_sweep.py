@@ -290,6 +290,7 @@ def merged(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_workers_side_by_side_share_study_and_cache(sweep: Sweep, tmp_path: Path) -> None:
     outcome = sweep(
         *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"),
