@@ -45,7 +45,10 @@ class Study:
             return self._compared(best, generation)
         except Exception as error:  # of SQLAlchemy and of any database's driver
             self._lost = True
-            print(f"warning: the study was not reached ({error}); this trial is not compared", file=sys.stderr)
+            print(
+                f"warning: the study was not reached ({type(error).__name__}); this trial is not compared",
+                file=sys.stderr,
+            )
             return None
 
     def _compared(self, best: float, generation: int) -> str | None:

@@ -25,6 +25,8 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from src import config
 from src.config import Settings
@@ -86,23 +88,43 @@ class StudySearch(OptunaSweeperImpl):
     # --- the study ---------------------------------------------------------------------------------------------------
 
     def _open(self) -> optuna.Study:
-        study = optuna.create_study(
-            study_name=self.study_name,
-            storage=self.storage,
-            directions=[DIRECTIONS[objective] for objective in self._sweep.objectives],
-            load_if_exists=True,
-        )
+        directions = [DIRECTIONS[objective] for objective in self._sweep.objectives]
+        if self.storage is None:
+            raise UserError(
+                "hydra.sweeper.storage is null, so that nothing could be continued; leave it, or give a URL"
+            )
+        try:
+            study = optuna.create_study(
+                study_name=self.study_name, storage=self.storage, directions=directions, load_if_exists=True
+            )
+        except Exception as error:  # of SQLAlchemy and of any database's driver
+            why = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+            raise UserError(f"the study's storage {self._where} could not be opened ({why})") from error
         begun = self._begun_with()
         if not study.trials and any(path.name.isdigit() for path in self.folder.iterdir()):
             raise UserError(
-                f"{self.folder} has runs of a study that is not in {self.storage}; bring that back, delete the folder, "
+                f"{self.folder} has runs of a study that is not in {self._where}; bring that back, delete the folder, "
                 "or give this sweep another name: sweep.study=…"
             )
         if "begun_with" not in study.user_attrs:
             study.set_user_attr("begun_with", begun)
-            study.enqueue_trial(standing(self._sweep.space, self._standing_values()))
+            told = {parameter.name or parameter.key for parameter in self._sweep.space if self._is_told(parameter.key)}
+            first = standing(self._sweep.space, self._standing_values())
+            study.enqueue_trial({name: value for name, value in first.items() if name not in told})
         _refuse_other(study.user_attrs["begun_with"], begun, str(self.study_name))
         return study
+
+    def _is_told(self, key: str) -> bool:
+        """Whether the command line says what this key is, or what else of it is searched."""
+        return key in self._space[0] or key in self._space[1]
+
+    @property
+    def _where(self) -> str:
+        """The storage, for people to read: without its password, which must not reach a screen or a log."""
+        try:
+            return make_url(str(self.storage)).render_as_string(hide_password=True)
+        except ArgumentError:
+            return "(hydra.sweeper.storage is no URL such as sqlite:///FILE)"
 
     def _standing_values(self) -> dict[str, Any]:
         assert self.config is not None
@@ -264,7 +286,9 @@ class StudySearch(OptunaSweeperImpl):
         states = [state for trial in trials if (state := run_state(self.folder / str(trial.number))) is not None]
         if known := spared(states):
             print(known)
-        print(f"python -m src.compare {self.folder}   compares them; optuna-dashboard {self.storage}   shows the study")
+        print(
+            f"python -m src.compare {self.folder}   compares them; optuna-dashboard '{self._where}'   shows the study"
+        )
         if not done and not cut:
             raise UserError("no trial came to its end; see above why, mend it, and give the sweep a new sweep.study=…")
 

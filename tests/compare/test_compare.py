@@ -155,13 +155,14 @@ def test_models_asked_other_samples_are_not_compared_and_that_is_said(tmp_path: 
 
 def test_a_curve_is_the_mean_over_seeds_and_carries_on_where_a_run_ended(tmp_path: Path) -> None:
     write_run(tmp_path / "a", [50, 49, 53, 52], seed=0)
-    write_run(tmp_path / "b", [40, 49, 45], seed=1)
+    write_run(tmp_path / "b", [40, 49, 45], seed=1)  # its best founder comes second
     found, _ = runs.find([str(tmp_path)])
     (one,) = configurations(found)
     line = band(list(one.runs.values()))
     assert line.evaluations == (1, 2, 3, 4)
     assert line.mean == (45.0, 49.5, 51.0, 51.0)
     assert all(low < mean < high for low, mean, high in zip(line.low, line.mean, line.high, strict=True))
+    assert band(list(one.runs.values()), gained=True).mean == (-4.5, 0.0, 1.5, 1.5)
 
 
 def test_evaluations_and_samples_to_the_best(tmp_path: Path, capsys: Capture) -> None:

@@ -204,6 +204,20 @@ def test_a_mistake_costs_a_line_before_any_trial(
     assert not (tmp_path / "outputs/sweeps").exists()
 
 
+def test_a_storage_out_of_reach_costs_a_line_without_its_password(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep("hydra.sweeper.storage='sqlite:////no/such/folder/study.db'")
+    assert outcome.status == 2
+    assert "the study's storage sqlite:////no/such/folder/study.db could not be opened" in outcome.err
+    outcome = sweep("hydra.sweeper.storage='postgresql://me:secret@127.0.0.1:9/x'")
+    assert outcome.status == 2
+    assert "postgresql://me:***@127.0.0.1:9/x" in outcome.err
+    assert "secret" not in outcome.out + outcome.err
+    for wrong, words in (("nonsense", "no URL such as sqlite:///FILE"), ("null", "storage is null")):
+        outcome = sweep(f"hydra.sweeper.storage={wrong}")
+        assert outcome.status == 2
+        assert words in outcome.err
+
+
 def test_trials_of_other_settings_are_not_thrown_together(sweep: Sweep, tmp_path: Path) -> None:
     sweep("hydra.sweeper.n_trials=1", "stop.generations=1")
     outcome = sweep("hydra.sweeper.n_trials=2", "stop.generations=1", "evaluate.limit=5")
@@ -276,6 +290,7 @@ def merged(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_workers_side_by_side_share_study_and_cache(sweep: Sweep, tmp_path: Path) -> None:
     outcome = sweep(
         *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"),
