@@ -6,6 +6,7 @@ are written beside their place and renamed: any number of runs may share a folde
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -22,17 +23,12 @@ from src.kinship import Grams
 
 
 class Cache:
-    """A folder of things that need not be computed again; without a folder, it never knows anything.
-
-    Attributes:
-        hits: how many evaluations were found instead of made.
-    """
+    """A folder of things that need not be computed again; without a folder, it never knows anything."""
 
     def __init__(self, folder: Path | None, *, weights: bool = False) -> None:
         """Use `folder` (made on first use), for merged weights too if `weights`."""
         self._folder = folder
         self._weights = weights
-        self.hits = 0
 
     def evaluation(self, key: str) -> dict[str, Any] | None:
         """The evaluation kept under a key; None where there is none, or one that cannot be read."""
@@ -42,7 +38,6 @@ class Cache:
             found: dict[str, Any] = json.loads((self._folder / "evaluations" / f"{key}.json").read_text())
         except (OSError, ValueError):
             return None
-        self.hits += 1
         return found
 
     def keep_evaluation(self, key: str, evaluation: Mapping[str, Any]) -> None:
@@ -87,8 +82,12 @@ class Cache:
 
 def key(*parts: Any) -> str:
     """A digest of JSON-like parts and of the versions of the libraries that decide what comes out."""
-    versions = {library: version(library) for library in ("torch", "transformers", "mergekit", "lm-eval")}
-    return hashlib.sha256(json.dumps([*parts, versions], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*parts, _versions()], sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache  # looked up in files, a hundredth of a second each
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in ("torch", "transformers", "mergekit", "lm-eval")}
 
 
 def link(source: str | Path, target: str | Path) -> None:

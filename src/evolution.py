@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from src import cache, holdout, merge, track
+from src import cache, holdout, merge, publish, track
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
 from src.evaluate import Evaluation, Evaluator, surroundings
-from src.journal import VERSION, Journal, Offspring, replay
+from src.journal import VERSION, Journal, Offspring, replay, spared
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable
-from src.report import card, ending, figures, page, progress, table
+from src.report import ending, figures, page, progress, table
+from src.sweep import rivals
 from src.weights import Weights
+from src.winner import hand_on
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING = frozenset({"dry_run", "resume", "retry_failed"})
+PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish", "sweep"})
 """Settings of a single start, not of the run."""
 
 
@@ -66,6 +66,7 @@ class Evolution:
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
         self._since = time.monotonic()
+        self._rivals = rivals.of(settings.sweep)
         self._console = Console()
         try:
             self._begin()
@@ -132,6 +133,8 @@ class Evolution:
         pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
         if self.settings.stop.evaluations is not None:
             pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
+        if pairs and (reason := self._rivals.reason(population.best(1)[0].average or 0.0, population.generation)):
+            pairs = []
         if not pairs:
             self._reason = reason or "nothing is left to merge"
             return False
@@ -159,14 +162,14 @@ class Evolution:
             kept = self._kept()
             models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept or name in new}
             try:
-                self._grams = self._measured(models)
+                self._grams, cached = self._measured(models)
             except UserError:
                 if not self._blame([name for name in new if self.state.population[name].parents]):
                     raise
                 continue
             self._grams.save(self.folder / "kinship.npz")
             kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
-            self._record("measured", models=new, kinship=kinship, seconds=time.monotonic() - began)
+            self._record("measured", models=new, kinship=kinship, cached=cached, seconds=time.monotonic() - began)
 
     def evaluate(self) -> None:
         """Score every model that has not been scored."""
@@ -205,7 +208,7 @@ class Evolution:
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
-        self._hand_on(winner.name)
+        hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
         self._record("stopped", reason=self._reason, best=winner.name)
         if self.settings.keep == "best":
             self._weights.discard(())
@@ -218,23 +221,34 @@ class Evolution:
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
         page.present(self.folder, self._tracker, self.state.population.generation)
 
+    def publish(self) -> None:
+        """Upload best/ to the hub, if that was asked for."""
+        if self._workers.main and self.settings.publish.repo_id is not None:
+            publish.upload(self.folder / "best", self.settings.publish)
+
     def close(self) -> None:
         """Flush the tracker and let go of the journal, however the run ends."""
         if "_tracker" in self.__dict__:
             self._tracker.finish()
         self.journal.close()
 
-    def report(self) -> float:
-        """Say how the run ended; its best average, in points."""
+    def report(self) -> dict[str, float]:
+        """Say how the run ended; the figures that a sweep may go by: best average, in points, and what it took."""
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
-        if self._cache.hits:
-            self._console.print(f"{self._cache.hits} evaluations were known from other runs", highlight=False)
+        if known := spared([self.state]):
+            self._console.print(known, highlight=False)
         self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
         for made in ("best", page.NAME):
             self._console.print(os.path.relpath(self.folder / made), highlight=False, soft_wrap=True)
-        return winner.average
+        spent = self.state.spent
+        return {
+            "best": winner.average,
+            "evaluations": spent.evaluations,
+            "samples": self.state.samples,
+            "hours": spent.hours,
+        }
 
     # --- one job each ------------------------------------------------------------------------------------------------
 
@@ -251,10 +265,12 @@ class Evolution:
         return {
             "recipe": recipe.as_dict(),
             "fingerprint": made.fingerprint(),
+            "cached": one.name in self._weights.known,
             "seconds": time.monotonic() - began,
         }
 
-    def _measured(self, models: Mapping[str, Checkpoint]) -> Grams:
+    def _measured(self, models: Mapping[str, Checkpoint]) -> tuple[Grams, bool]:
+        """The inner products of all deltas, and whether they were known from another run."""
         base, known = self._given["base"], self._grams
         names = (*(known.names if known else ()), *(name for name in models if not known or name not in known.names))
         key = cache.key(
@@ -263,11 +279,11 @@ class Evolution:
             len(known.names) if known else 0,
         )
         if (kept := self._cache.grams(key, names)) is not None:
-            return kept
+            return kept, True
         with progress.bar("measuring kinship", unit="byte") as bar:
             grams = measure(base, models, known=known, device=self._workers.device, progress=progress.whole(bar))
         self._cache.keep_grams(key, grams)
-        return grams
+        return grams, False
 
     def _blame(self, offspring: Sequence[str]) -> bool:
         """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
@@ -311,6 +327,7 @@ class Evolution:
             "average": evaluation.average,
             "stderr": evaluation.stderr,
             "samples": evaluation.count,
+            "metrics": dict(evaluation.metrics),
             "cached": kept is not None,
             "seconds": time.monotonic() - began,
         }
@@ -383,21 +400,6 @@ class Evolution:
         if youngest and all(model.failure for model in youngest):
             return f"every candidate of generation {youngest[0].generation} failed; the first: {youngest[0].failure}"
         return None
-
-    def _hand_on(self, name: str) -> None:
-        """Put the winner into best/: its checkpoint's very bytes, a card, and the recipe from the founders."""
-        sources = {
-            one: str(found.path) if Path(found.source).exists() else found.source for one, found in self._given.items()
-        }
-        final, beside = self.folder / "best", self.folder / ".best.partial"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        self._weights.copy_to(name, beside)
-        (beside / "README.md").write_text(card.model_card(self.state, name, self.kinship, sources))
-        if self.state.population[name].parents:
-            (beside / "recipe.yaml").write_text(card.multi_recipe(self.state, name, sources))
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
 
     def _show(self) -> None:
         population, stderr = self.state.population, self.state.stderr

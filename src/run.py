@@ -4,59 +4,75 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from contextlib import closing
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import config
 from src.config import Settings
 from src.errors import UserError
 from src.interruption import Interrupted, interruptible
+from src.sweep import plugin
 
 
-def run(settings: Settings) -> float:
-    """Evolve the founders until a stop rule holds; the best average, in points.
+def run(settings: Settings) -> dict[str, float]:
+    """Evolve the founders until a stop rule holds; the best average, in points, and what it took.
 
     Raises:
         UserError: bad input, found before any work.
     """
-    from src import benchmark, founders, plan  # reads headers, no weights; what is heavy waits until these are sound
+    from src import benchmark, founders, plan, publish  # reads headers, no weights; what is heavy waits
 
+    publish.check(settings.publish)
     found = founders.look(settings)
     founders.check(settings, found)
     if settings.dry_run:
         plan.show(settings, found)
-        return 0.0
+        return {}
     from src.evolution import Evolution
 
-    if warning := benchmark.warning(settings.evaluate.model_dump()):
-        print(f"warning: {warning}", file=sys.stderr)
     with closing(Evolution(settings, *founders.bring(settings))) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
-            return evolution.report()
-        evolution.introduce()
-        while evolution.goes_on():
-            evolution.merge()
-            evolution.measure()
-            evolution.evaluate()
-            evolution.end_generation()
-        evolution.hold_out()
-        evolution.finish()
+        else:
+            if warning := benchmark.warning(settings.evaluate.model_dump()):
+                print(f"warning: {warning}", file=sys.stderr)
+            evolution.introduce()
+            while evolution.goes_on():
+                evolution.merge()
+                evolution.measure()
+                evolution.evaluate()
+                evolution.end_generation()
+            evolution.hold_out()
+            evolution.finish()
+        evolution.publish()
         return evolution.report()
 
 
 @hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
-def _job(composed: DictConfig) -> float:
+def _job(composed: DictConfig) -> float | list[float]:
     advice = "interrupted; the same command goes on from here (a finished merge or evaluation is not repeated)"
     try:
         with interruptible(advice):
-            return run(config.read(composed))
+            settings = config.read(composed)
+            figures = run(settings)
+            wanted = settings.sweep.objectives if settings.sweep else ("best",)
+            found = [figures.get(objective, 0.0) for objective in wanted]
+            return found if len(found) > 1 else found[0]
     except UserError as error:
+        if _is_one_of_many():
+            _refuse(f"{composed.get('name')}: {error}")
+            raise  # the end of this run, not of the others
         _refuse(str(error))
         raise SystemExit(2) from None
+    except Exception:
+        if _is_one_of_many():
+            traceback.print_exc()
+        raise
     except Interrupted as interruption:
         print(f"\n{advice}", file=sys.stderr, flush=True)
         os._exit(interruption.status)  # libraries' own farewells may take longer than the two seconds that are promised
@@ -67,13 +83,24 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
     # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    plugin.register()
     try:
         _job()
+    except Interrupted as interruption:  # between two runs of a sweep
+        os._exit(interruption.status)
+    except UserError as error:
+        _refuse(str(error))
+        sys.exit(2)
     except Exception as error:
         if not config.is_config_error(error):
             raise
         _refuse(config.explain(error))
         sys.exit(2)
+
+
+def _is_one_of_many() -> bool:
+    """Whether Hydra runs this as one job of a multirun: a single run has no number."""
+    return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
 def _refuse(message: str) -> None:

@@ -21,6 +21,9 @@ class Weights:
     """Checkpoints of the base, the founders and the offspring of one run.
 
     Offspring are deterministic, so their weights are only a cache: `checkpoint` makes whatever is missing.
+
+    Attributes:
+        known: the offspring that were taken from the cache of other runs instead of made.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Weights:
         self._device = device
         self._remote_code = remote_code
         self._open: dict[str, Checkpoint] = dict(given)
+        self.known: set[str] = set()
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
@@ -82,7 +86,9 @@ class Weights:
             shutil.rmtree(left, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            if not self._cache.take_weights(key := self._key(recipe), beside):
+            if self._cache.take_weights(key := self._key(recipe), beside):
+                self.known.add(name)
+            else:
                 merge.merge(recipe, paths, beside, device=self._device, remote_code=self._remote_code)
                 self._cache.keep_weights(key, beside)
         except Exception as error:
@@ -126,9 +132,10 @@ class Weights:
                 cache.link(file, target / file.name)
 
     def _key(self, recipe: merge.Recipe) -> str:
-        """Of a merge: its recipe, and the content instead of the names of what it merges."""
-        fingerprints = {name: self.checkpoint(name).fingerprint() for name in recipe.models}
-        return cache.key(recipe.as_dict(), fingerprints, self._device)
+        """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it."""
+        content = {name: Path(self.checkpoint(name).fingerprint()) for name in recipe.models}
+        config = merge.with_paths(recipe.config, content)
+        return cache.key(config, str(content[recipe.donor]), recipe.seed, recipe.threads, self._device)
 
     def _rebuild(self, name: str) -> None:
         if name not in self._recipes:
