@@ -27,14 +27,16 @@ class Tile:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the winner has on the best founder, on the samples that steered the search."""
+    """What the winner has on the best founder, in points: on the holdout where there is one, else where it steered."""
 
+    founder: str
     points: float
     low: float
     high: float
+    held_out: bool
+    """Whether nothing was chosen on these samples."""
     paired: bool
     """Whether the interval is from the same samples; otherwise from two standard errors."""
-    n: int
 
     @property
     def beyond_chance(self) -> bool:
@@ -46,17 +48,18 @@ def gain(story: Story) -> Gain | None:
     """The winner's gain on the best founder; None where a founder won."""
     if story.winner.founder or not story.founders:
         return None
-    known = story.state.compared.get("select")
-    if known is not None and known.winner == story.winner.name:
-        return Gain(known.difference, known.low, known.high, True, known.samples)
+    for side in ("holdout", "select"):
+        known = story.state.compared.get(side)
+        if known is not None and known.winner == story.winner.name:
+            return Gain(known.founder, known.difference, known.low, known.high, side == "holdout", True)
     best = story.founders[0]
     mine, theirs = (story.samples.get(model.name) for model in (story.winner, best))
     if mine and theirs and set(mine) == set(theirs):
         found = compare_models(mine, theirs, weights=story.weights)
-        return Gain(found.difference, found.low, found.high, True, found.n)
+        return Gain(best.name, found.difference, found.low, found.high, False, True)
     points = (story.winner.average or 0.0) - (best.average or 0.0)
     half = SIGMAS * math.hypot(story.state.stderr[story.winner.name], story.state.stderr[best.name])
-    return Gain(points, points - half, points + half, False, 0)
+    return Gain(best.name, points, points - half, points + half, False, False)
 
 
 def tiles(story: Story) -> list[Tile]:
@@ -66,10 +69,11 @@ def tiles(story: Story) -> list[Tile]:
     found = gain(story)
     gained = Tile("gain on the best founder", "none", "no merge beats it")
     if found:
+        side = " there" if found.held_out else ""
         gained = Tile(
-            "gain on the best founder",
+            f"gain on the best founder{side}",
             f"{found.points:+.2f}",
-            f"95 %: {span(found.low, found.high)}, on {story.founders[0].name}",
+            f"95 %: {span(found.low, found.high)}, on {found.founder}",
         )
     explorations = sum(model.exploration for model in merges)
     spent = sum(story.state.seconds.values())
@@ -77,8 +81,8 @@ def tiles(story: Story) -> list[Tile]:
     return [
         Tile("winner", winner.name, " × ".join(winner.parents) or "a founder"),
         *([Tile("on the holdout: quote this", f"{held.average:.2f}", _within(held.low, held.high))] if held else []),
-        Tile("on what steered the search", f"{winner.average:.2f}", f"± {error:.2f} (95 %)"),
         gained,
+        Tile("on what steered the search", f"{winner.average:.2f}", f"± {error:.2f} (95 %)"),
         Tile(
             "merges",
             str(len(merges)),
@@ -92,7 +96,7 @@ def words(story: Story) -> list[str]:
     """The run in a paragraph or two."""
     strategy, merge = story.settings["strategy"]["name"], story.settings["merge"]["method"]
     base = story.state.sources.get("base", "the base")
-    ended = f"It ended because {_clause(story.state.stopped)}." if story.state.stopped else "It has not ended yet."
+    ended = f"It ended: {story.state.stopped}." if story.state.stopped else "It has not ended yet."
     return [
         f"{len(story.founders)} fine-tunes of {base} were evolved by {strategy}, merging with {merge} and going by "
         f"{story.metric.name}. {ended}",
@@ -100,28 +104,24 @@ def words(story: Story) -> list[str]:
     ]
 
 
-def _clause(reason: str) -> str:
-    """The reason as a part of a sentence."""
-    return reason[:1].lower() + reason[1:]
-
-
 def _quote(story: Story) -> list[str]:
     if not story.offspring:
         return ["No offspring has been scored yet."]
     if story.winner.founder:
         return [f"The best model is the founder {story.winner.name}: none of the merges beats it."]
-    best = f"the best of {len(story.population)} was kept, so its {story.winner.average:.2f} on what steered the search"
-    held = ending.quoted(story.state)
+    steered = (
+        f"{story.winner.average:.2f} on what steered the search was the best of {len(story.population)}, and such a "
+        "figure is too high on average"
+    )
+    held, found = ending.quoted(story.state), gain(story)
     if held is None:
-        return [
-            f"Quote another score: {best} overstates it. evaluate.holdout=0.5 keeps half of the samples for the end."
-        ]
+        return [f"Quote another score: {steered}. evaluate.holdout=0.5 keeps half of the samples for the end."]
     gained = ""
-    if held.gain is not None and held.gain_low is not None and held.gain_high is not None:
-        gained = f", {held.gain:+.2f} ({span(held.gain_low, held.gain_high)}) on {held.founder}, the best founder there"
+    if found and found.held_out:
+        gained = f", {found.points:+.2f} ({span(found.low, found.high)}) on {found.founder}, the best founder there"
     return [
         f"The number to quote is {story.winner.name}'s {held.average:.2f} on the holdout "
-        f"({_within(held.low, held.high)}){gained}; {best} overstates it."
+        f"({_within(held.low, held.high)}){gained}. {steered}."
     ]
 
 
@@ -131,15 +131,13 @@ def _within(low: float, high: float) -> str:
 
 def warnings(story: Story) -> list[str]:
     """What a reader should know before trusting the figures."""
-    found, held = gain(story), ending.quoted(story.state)
+    found = gain(story)
     said = [text] if (text := benchmark.warning(story.settings["evaluate"])) else []
     if found and not found.beyond_chance:
+        side = "on the holdout" if found.held_out else "on what steered the search"
         said.append(
-            f"The gain on the best founder is within chance: its interval ({span(found.low, found.high)}) has 0."
+            f"The gain on {found.founder} {side} is within chance: its interval ({span(found.low, found.high)}) has 0."
         )
-    if held and held.gain_low is not None and held.gain_high is not None and held.gain_low <= 0:
-        within = span(held.gain_low, held.gain_high)
-        said.append(f"The gain on the holdout is within chance: its interval ({within}) has 0.")
     if found and not found.paired:
         said.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
     failed = [model for model in story.population if model.failure is not None]

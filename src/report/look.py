@@ -159,7 +159,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, **more}
 
 
-def number(value: float, spec: str) -> str:
+def worded(value: float, spec: str) -> str:
     """The value in words, without a minus before nothing."""
     text = format(value, spec)
     return text.replace("-", "+" if spec.startswith("+") else "", 1) if not text.strip("-+0.") else text
@@ -167,7 +167,7 @@ def number(value: float, spec: str) -> str:
 
 def span(low: float, high: float) -> str:
     """An interval in words."""
-    return f"{number(low, '+.2f')} to {number(high, '+.2f')}"
+    return f"{worded(low, '+.2f')} to {worded(high, '+.2f')}"
 
 
 def chance(p: float) -> str:

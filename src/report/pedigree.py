@@ -267,7 +267,7 @@ def _bar(scale: Any, low: float, high: float, x: float, y: float) -> dict[str, A
         "orientation": "h",
         "thickness": 10,
         "lenmode": "pixels",
-        "len": 200,
+        "len": 150,
         "xpad": 0,
         "ypad": 0,
         "nticks": 5,

@@ -12,7 +12,21 @@ from src.analysis.average import Samples
 from src.kinship import shares
 from src.population import Model
 from src.report.ascent import SIGMAS
-from src.report.look import HUES, Drawing, Figure, Section, Table, axis, chance, figure, rounded, safe, span, var
+from src.report.look import (
+    HUES,
+    Drawing,
+    Figure,
+    Section,
+    Table,
+    axis,
+    chance,
+    figure,
+    rounded,
+    safe,
+    span,
+    var,
+    worded,
+)
 from src.report.story import Story
 
 SYMBOLS = ("circle", "square", "triangle-up", "cross", "triangle-down")
@@ -69,7 +83,7 @@ def _dots(story: Story, tasks: list[str], height: int) -> Figure:
         winner["error_x"] = {"type": "data", "array": spread, "thickness": 1.5, "width": 0, "color": var("orange")}
     data.append(winner)
     if (held := story.state.holdout.get(story.winner.name)) is not None:
-        model = replace(story.winner, name=f"{story.winner.name}, holdout", scores=held.scores)
+        model = replace(story.winner, name="holdout", scores=held.scores)
         data.append(_row(model, tasks, labels, var("ink"), "diamond-open", 13))
     return figure(
         data,
@@ -117,7 +131,7 @@ def _shares(story: Story, height: int) -> Figure:
         "orientation": "h",
         "y": [safe(name) for name in found],
         "x": [rounded(100 * share, 1) for share in found.values()],
-        "text": [f"{share:.0%}" for share in found.values()],
+        "text": [worded(share, ".0%") for share in found.values()],
         "textposition": "outside",
         "cliponaxis": False,
         "hoverinfo": "y+text",
