@@ -1,4 +1,4 @@
-"""How good a model is: the only place that knows lm-eval.
+"""How good a model is; with living.py, the only place that knows lm-eval.
 
 Requests are built once and serve every model; a model's weights are swapped into a living model wherever architecture
 and tokenizer allow it.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 import logging
 import math
+import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,22 +23,23 @@ from typing import Any
 import datasets
 import lm_eval.api.task
 import lm_eval.utils
-import torch
 from lm_eval import evaluate as run_tasks
+from lm_eval.api.model import LM
 from lm_eval.api.task import Task as HarnessTask
-from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from safetensors.torch import load_file
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from src.checkpoint import tensors_of
 from src.config import Evaluate, Task
 from src.errors import UserError
+from src.living import Engine, LivingModel, Piece, Tensors
 
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
 
 Progress = Callable[[int, int], None]
+Share = Callable[[int, Callable[[int], list[Any]]], Sequence[list[Any]]]
+"""Has every number below the first argument answered by the second, by whoever is free; the answers in order."""
 
 # lm-eval compiles a task's prompt template anew for every sample; that was 40 % of a small model's evaluation.
 lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(lm_eval.utils.env.from_string)
@@ -45,6 +48,11 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
 disable_progress_bar()
 datasets.disable_progress_bars()
+
+
+def alone(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
+    """Where there is nobody to share with."""
+    return [answer(number) for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -71,24 +79,26 @@ class Evaluation:
         samples = {task: {int(doc): score for doc, score in scored.items()} for task, scored in kept["samples"].items()}
         return cls(kept["scores"], kept["average"], kept["stderr"], samples)
 
-    def save(self, path: Path) -> None:
-        """Write the scores of single samples as JSON, beside its place first."""
+    def save(self, path: Path, key: str) -> None:
+        """Write it as JSON, beside its place first, under the digest of all that it depends on."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps({"scores": self.scores, "samples": self.samples}) + "\n")
+        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        beside.write_text(json.dumps({"key": key, **asdict(self)}) + "\n")
         beside.replace(path)
 
 
 class Evaluator:
     """The tasks of a run, ready to be put to any number of models."""
 
-    def __init__(self, settings: Evaluate, *, seed: int, device: str, remote_code: bool = False) -> None:
+    def __init__(
+        self, settings: Evaluate, *, seed: int, devices: Sequence[str] = ("cpu",), remote_code: bool = False
+    ) -> None:
         """Load the tasks and build their requests.
 
         Args:
             settings: tasks, metrics, weights, limit.
             seed: draws the samples that `limit` leaves, and any sampled generation.
-            device: where models are put.
+            devices: where models are put; a model is spread over several.
             remote_code: whether a model or a task may execute Python code of its own.
 
         Raises:
@@ -96,10 +106,11 @@ class Evaluator:
         """
         self._settings = settings
         self._seed = seed
-        self._device = device
+        self._devices = devices
         self._remote_code = remote_code
-        self._living: _LivingModel | None = None
+        self._living: LivingModel | None = None
         self._identity = ""
+        self._planned: tuple[str, list[Piece]] = ("", [])
         manager = _manager(settings)
         self._loaded = {task.name: _load(manager, task) for task in settings.tasks}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
@@ -113,61 +124,78 @@ class Evaluator:
             for task in settings.tasks
             for leaf, harness in self._loaded[task.name]["tasks"].items()
         }
-        self._drawn = {name: _draw(leaf, settings.limit, seed) for name, leaf in leaves.items()}
-        for name, leaf in leaves.items():
-            leaf.build_all_requests(rank=0, world_size=1, samples=self._drawn[name])
-            leaf.build_all_requests = lambda **_: None  # evaluate() would build them again for every model
-        self.requests = sum(len(leaf.instances) for leaf in leaves.values())
-        self.identity = _digest_requests(leaves, self._metrics, settings, device)
+        drawn = {name: _draw(leaf, settings.limit, seed) for name, leaf in leaves.items()}
+        self._sheets = {name: _Sheet(leaf, drawn[name]) for name, leaf in leaves.items()}
+        self._requests = _by_kind(leaves)
+        self.identity = _digest_requests(leaves, self._metrics, settings, devices[0].partition(":")[0])
 
-    def evaluate(self, checkpoint: Path, progress: Progress | None = None) -> Evaluation:
-        """Score the model in the folder `checkpoint`; `progress` is called with requests done and in all.
+    @property
+    def in_memory(self) -> bool:
+        """Whether models can be evaluated whose weights are not on disk."""
+        return self._settings.backend == "hf"
+
+    def evaluate(
+        self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
+    ) -> Evaluation:
+        """Score a model.
+
+        Args:
+            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
+            tensors: its weights by the names that they have on disk.
+            progress: called with pieces of work done and in all.
+            share: hands out the pieces; the scores do not depend on who answers which.
 
         Raises:
             RuntimeError: the model's scores are not finite.
         """
-        model = self._awaken(checkpoint)
-        while True:
-            try:
-                return self._evaluation(self._answers(model, progress))
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error) or not model.halve_batch():
-                    raise
+        model, pieces = self._awaken(folder, tensors)
 
-    def _answers(self, model: _LivingModel, progress: Progress | None) -> Mapping[str, Any]:
-        model.watch(progress, self.requests)
-        for task in self._tasks["tasks"].values():
-            for instance in task.instances:
-                instance.resps, instance.filtered_resps = [], {}
-        torch.manual_seed(self._seed)
-        drawn = self._drawn if self._settings.limit is not None else None
-        result = run_tasks(lm=model, task_dict=self._tasks, samples=drawn, bootstrap_iters=0)
+        def answer(number: int) -> list[Any]:
+            found = model.answer(pieces[number], self._requests)
+            if progress is not None:
+                progress(number + 1, len(pieces))
+            return found
+
+        try:
+            answers = share(len(pieces), answer)
+        finally:
+            if isinstance(model, Engine):
+                model.close()
+        return self._evaluation(self._results(pieces, answers))
+
+    def _awaken(self, folder: Path, tensors: Tensors | None) -> tuple[LivingModel | Engine, list[Piece]]:
+        """A model with these weights, and the requests as its tokenizer and its size have them."""
+        options: dict[str, Any] = {"seed": self._seed, "remote_code": self._remote_code}
+        if not self.in_memory:
+            engine = Engine(folder, self._settings, self._devices, **options)
+            return engine, engine.pieces(self._requests)
+        identity = surroundings(folder)
+        if self._living is None or identity != self._identity or not self._living.take(tensors or tensors_of(folder)):
+            self._living = None  # frees the memory of the model before
+            self._living = LivingModel(folder, tensors, self._settings, self._devices, **options)
+            self._identity = identity
+        if self._planned[0] != identity:
+            self._planned = identity, self._living.pieces(self._requests)
+        return self._living, self._planned[1]
+
+    def _results(self, pieces: Sequence[Piece], answers: Sequence[list[Any]]) -> Mapping[str, Any]:
+        """What lm-eval makes of the answers."""
+        found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self._requests.items()}
+        for piece, given in zip(pieces, answers, strict=True):
+            for place, one in zip(piece.places, given, strict=True):
+                found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
+        for sheet in self._sheets.values():
+            sheet.clear()
+        result = run_tasks(lm=_Answered(found), task_dict=self._tasks, bootstrap_iters=0, log_samples=False)
         assert result is not None
-        return result
+        return result["results"]
 
-    def _awaken(self, checkpoint: Path) -> _LivingModel:
-        identity = surroundings(checkpoint)
-        if self._living is not None and identity == self._identity:
-            self._living.take_weights(checkpoint)
-            return self._living
-        self._living = None  # frees the memory of the model before
-        self._living = _LivingModel(checkpoint, self._settings, self._device, self._remote_code)
-        self._identity = identity
-        return self._living
-
-    def _evaluation(self, result: Mapping[str, Any]) -> Evaluation:
-        samples = {
-            leaf: {
-                sample["doc_id"]: float(sample[metric])
-                for sample in result["samples"][leaf]
-                if sample["filter"] == chosen and isinstance(sample.get(metric), int | float)
-            }
-            for leaf, (metric, chosen) in self._metrics.items()
-        }
+    def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
+        samples = {leaf: self._sheets[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
         scores, errors = {}, {}
         for task in self._settings.tasks:
             leaves = self._loaded[task.name]["tasks"]
-            scores[task.name] = 100 * _score(result["results"], task.name, leaves, self._metrics)
+            scores[task.name] = 100 * _score(results, task.name, leaves, self._metrics)
             if not math.isfinite(scores[task.name]):
                 raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
             errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
@@ -178,74 +206,75 @@ class Evaluator:
         return Evaluation(scores, average, stderr, samples)
 
 
-class _LivingModel(HFLM):
-    """An lm-eval model that can take the weights of another, tokenises each text once, and reports its progress."""
+class _Sheet:
+    """A task's documents and requests, made once, and what became of each document of the model that was asked last."""
 
-    def __init__(self, checkpoint: Path, settings: Evaluate, device: str, remote_code: bool) -> None:
-        dtype = settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(checkpoint), dtype=dtype, trust_remote_code=remote_code, use_safetensors=True
+    def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
+        leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
+        self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
+        self._ids = drawn or range(len(self._documents))
+        self._filters = _filters(leaf)
+        self._instances = leaf.instances
+        self._judged: list[Mapping[str, Any]] = []
+        judge = leaf.process_results
+
+        def process_results(document: Any, answers: Any) -> Any:
+            self._judged.append(found := judge(document, answers))
+            return found
+
+        # evaluate() would build the requests, read the documents and describe every sample again for every model.
+        leaf.build_all_requests = lambda **_: None
+        leaf.doc_iterator = self._iterate
+        leaf.process_results = process_results
+
+    def _iterate(self, **_: Any) -> Iterator[tuple[int, Any]]:
+        return iter(self._documents)
+
+    def clear(self) -> None:
+        """Forget the answers of the model before."""
+        self._judged.clear()
+        for instance in self._instances:
+            instance.resps, instance.filtered_resps = [], {}
+
+    def scores(self, metric: str, chosen: str) -> dict[int, float]:
+        """A metric of each document under one of the task's filters, where it is a number."""
+        first = self._filters.index(chosen) * len(self._documents)
+        judged = self._judged[first : first + len(self._documents)]
+        found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
+        return {document: float(value) for document, value in found if isinstance(value, int | float)}
+
+
+class _Answered(LM):
+    """What lm-eval takes for a model: answers that were given before."""
+
+    def __init__(self, answers: Mapping[str, list[Any]]) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, and whether it is what the model would have said."""
+        return self._answers["loglikelihood"]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Log-probability of each text."""
+        return self._answers["loglikelihood_rolling"]
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """What the model said."""
+        return self._answers["generate_until"]
+
+
+def check_backend(settings: Evaluate) -> None:
+    """Refuse a backend that is not installed.
+
+    Raises:
+        UserError: with the command that installs it.
+    """
+    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
+            "and evaluate.backend=hf does without"
         )
-        loaded.to(device)
-        tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), trust_remote_code=remote_code)
-        arguments: dict[str, Any] = {"batch_size": settings.batch_size, **settings.model_args}
-        super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=device, **arguments)
-        self._encode_pair = functools.lru_cache(maxsize=None)(super()._encode_pair)
-        self._progress: Progress | None = None
-        self._done = self._total = 0
-
-    def take_weights(self, checkpoint: Path) -> None:
-        """Replace the weights by those of a checkpoint of the same shapes and dtypes."""
-        expected = {name: value.dtype for name, value in self.model.state_dict().items()}
-        weights: dict[str, torch.Tensor] = {}
-        for shard in sorted(checkpoint.glob("*.safetensors")):
-            weights |= load_file(shard)
-        weights = {name: value.to(expected[name]) for name, value in weights.items() if name in expected}
-        missing, _ = self.model.load_state_dict(weights, strict=False)
-        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        if left := set(missing) - tied:
-            raise RuntimeError(f"{checkpoint} lacks {sorted(left)[0]}, which the model needs")
-        self.model.tie_weights()
-
-    def halve_batch(self) -> bool:
-        """Use half the batch from now on; False where it is 1 already, or lm-eval finds it itself (auto)."""
-        if not isinstance(self.batch_size_per_gpu, int) or self.batch_size_per_gpu < 2:
-            return False
-        self.batch_size_per_gpu //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return True
-
-    def watch(self, progress: Progress | None, total: int) -> None:
-        """Report to `progress` from now on."""
-        self._progress, self._done, self._total = progress, 0, total
-
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """As lm-eval's, without its progress bars."""
-        return super().loglikelihood(requests, disable_tqdm=True)
-
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-        """As lm-eval's, without its progress bars."""
-        return super().loglikelihood_rolling(requests, disable_tqdm=True)
-
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """As lm-eval's, without its progress bars."""
-        return super().generate_until(requests, disable_tqdm=True)
-
-    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        logits = super()._model_call(inps, *args, **kwargs)
-        self._advance(len(inps))
-        return logits
-
-    def _model_generate(self, context: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        tokens = super()._model_generate(context, *args, **kwargs)
-        self._advance(len(context))
-        return tokens
-
-    def _advance(self, rows: int) -> None:
-        self._done = min(self._done + rows, self._total)
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def check_tasks(settings: Evaluate, known: Sequence[str] = ()) -> None:
@@ -308,13 +337,26 @@ def _load(manager: TaskManager, task: Task) -> dict[str, Any]:
 
 def _main_metric(task: Task, leaf: HarnessTask) -> tuple[str, str]:
     """Metric and filter of a task, as lm-eval names them in its results."""
-    filters = [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]
+    filters = _filters(leaf)
     known = list(leaf.aggregation())
     metric, _, chosen = (task.metric or known[0]).partition(",")
     if metric not in known or (chosen and chosen not in filters):
         names = ", ".join(f"{m},{f}" if f != "none" else m for m in known for f in filters)
         raise UserError(f"evaluate.tasks: {task.name} has no metric {task.metric!r}. Known: {names}.")
     return metric, chosen or filters[0]
+
+
+def _filters(leaf: HarnessTask) -> list[str]:
+    return [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]
+
+
+def _by_kind(leaves: Mapping[str, HarnessTask]) -> dict[str, list[Any]]:
+    """The requests of all tasks in the order in which lm-eval asks them, repeated ones as often as they are asked."""
+    found: dict[str, list[Any]] = {}
+    for leaf in leaves.values():
+        for instance in leaf.instances:
+            found.setdefault(instance.request_type, []).extend([instance] * instance.repeats)
+    return found
 
 
 def _draw(leaf: HarnessTask, limit: int | None, seed: int) -> list[int] | None:
@@ -329,7 +371,8 @@ def _digest_requests(
     leaves: Mapping[str, HarnessTask], metrics: Mapping[str, tuple[str, str]], settings: Evaluate, device: str
 ) -> str:
     """A digest of all that a score depends on but the model: every prompt and document, and how they are scored."""
-    digest = hashlib.sha256(repr((sorted(metrics.items()), settings.dtype, settings.model_args, device)).encode())
+    asked = sorted(metrics.items()), settings.backend, settings.dtype, settings.model_args, device
+    digest = hashlib.sha256(repr(asked).encode())
     digest.update(repr([(task.name, task.weight) for task in settings.tasks]).encode())
     for name, leaf in leaves.items():
         for instance in leaf.instances:
@@ -354,10 +397,6 @@ def _score(
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:
     values = [value for scored in samples for value in scored.values()]
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def surroundings(checkpoint: Path) -> str:

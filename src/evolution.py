@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any
 from rich.console import Console
 
 from src import cache, merge, track
+from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
-from src.evaluate import Evaluation, Evaluator, surroundings
-from src.journal import VERSION, Journal, Offspring, replay
+from src.journal import VERSION, Follower, Journal, State, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
-from src.population import KinshipTable
+from src.population import KinshipTable, Population
 from src.report import card, figures, progress, table
 from src.weights import Weights
 from src.workers import Workers
@@ -38,7 +39,9 @@ class Evolution:
     can be made again from it.
     """
 
-    def __init__(self, settings: Settings, base: Checkpoint, founders: Mapping[str, Checkpoint]) -> None:
+    def __init__(
+        self, settings: Settings, workers: Workers, base: Checkpoint, founders: Mapping[str, Checkpoint]
+    ) -> None:
         """Take up the run that the folder's journal tells of, or begin it.
 
         Raises:
@@ -47,27 +50,34 @@ class Evolution:
         self.settings = settings
         self.folder = settings.folder
         self._given = {"base": base, **founders}
-        self._workers = Workers(settings.workers)
-        path = self.folder / "journal.jsonl"
-        if not path.exists():
-            _ = self._evaluator  # a mistake among the tasks must not leave a folder behind
-        self.journal = Journal(path)
-        self.state = replay(self.journal.events)
+        self._workers = workers
         self._cache = cache.Cache(settings.cache.folder, weights=settings.cache.weights)
+        recipes: dict[str, dict[str, Any]] = {}
+        fingerprints: dict[str, str] = {}
         self._weights = Weights(
             self.folder,
             self._given,
-            self.state.recipes,
-            self.state.fingerprints,
+            recipes,
+            fingerprints,
             cache=self._cache,
-            device=self._workers.device,
+            device=workers.devices[0],
             remote_code=settings.trust_remote_code,
         )
+        self._breeding = Breeding(settings, self._weights, recipes, workers, self._cache)
+        path = self.folder / "journal.jsonl"
+        if workers.once(lambda: not path.exists()):
+            _ = self._breeding.evaluator  # a mistake among the tasks must not leave a folder behind
+        own = Journal(path) if workers.main else None
+        told = workers.once(lambda: own.events if own else [])
+        self.journal = own or Follower(told)
+        self.state = replay(self.journal.events, State(recipes=recipes, fingerprints=fingerprints))
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
+        self._known = 0
         self._console = Console()
         try:
             self._begin()
+            self._grams = self._stored_grams()
         except BaseException:
             self.journal.close()
             raise
@@ -78,20 +88,10 @@ class Evolution:
         return self.state.stopped is not None
 
     @cached_property
-    def _evaluator(self) -> Evaluator:
-        return Evaluator(
-            self.settings.evaluate,
-            seed=self.settings.seed,
-            device=self._workers.device,
-            remote_code=self.settings.trust_remote_code,
-        )
-
-    @cached_property
     def _tracker(self) -> track.Tracker:
         return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
 
-    @cached_property
-    def _grams(self) -> Grams | None:
+    def _stored_grams(self) -> Grams | None:
         """What was measured so far, as far as the journal knows of it: anything beyond is measured again."""
         path = self.folder / "kinship.npz"
         if not path.is_file() or not self.state.measured:
@@ -126,8 +126,8 @@ class Evolution:
             return True
         population = self.state.population
         reason = self._nothing_works() or self.settings.stop.reason(population, self.kinship, self.state.spent, self._k)
-        if self.settings.keep != "all":
-            self._weights.discard(self._kept())
+        if self.settings.keep != "all" and self._workers.main:
+            self._weights.discard(self._kept(population))
         pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
         if self.settings.stop.evaluations is not None:
             pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
@@ -143,39 +143,52 @@ class Evolution:
         self._record("selected", generation=generation, offspring=offspring)
         return True
 
-    def merge(self) -> None:
-        """Make the offspring that were selected and are not there yet."""
-        todo = [one for one in self.state.selected if one.name not in self.state.recipes and self._sound(one.name)]
-        if todo:
-            self._weights.require_space(len(todo))
-        for one, outcome in zip(todo, self._workers.map(_tried("merge", self._merged), todo), strict=True):
-            self._settle(one.name, "merged", outcome)
+    def breed(self) -> None:
+        """Merge the offspring that were selected, in memory, and score them."""
+        population = self.state.population
+        todo = [one for one in self.state.selected if population[one.name].average is None and self._sound(one.name)]
+        certain = {one.name for one in todo if self._stays(one.name)}
+        self._require_space(len(certain))
+        with self._bar(f"generation {population.generation}", len(todo)) as follow:
+            found = self._workers.map(
+                lambda one: self._breeding.breed(one, keep=one.name in certain, follow=follow), todo, divisible=True
+            )
+            self._settle([one.name for one in todo], found)
+
+    def keep(self) -> None:
+        """Write the weights that later generations may need and that are not on disk yet."""
+        kept = self._kept(self.state.population)
+        missing = self._workers.once(lambda: [n for n in self._names() if n in kept and not self._weights.there(n)])
+        self._require_space(len(missing))
+        for _ in self._workers.map(lambda name: str(self._weights.checkpoint(name).path), missing):
+            pass
 
     def measure(self) -> None:
-        """Kinship of every model that has none yet, to every other."""
-        while new := [name for name in self._names() if name not in self.state.measured and self._sound(name)]:
+        """Kinship of every model that has none yet and whose weights are there, to every other of them."""
+        kept = self._kept(self.state.population)
+        while new := [name for name in self._names() if name not in self.state.measured and name in kept]:
             began = time.monotonic()
-            kept = self._kept()
-            models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept or name in new}
+            models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept}
             try:
                 self._grams = self._measured(models)
             except UserError:
                 if not self._blame([name for name in new if self.state.population[name].parents]):
                     raise
+                kept = {name for name in kept if self._sound(name)}
                 continue
-            self._grams.save(self.folder / "kinship.npz")
+            seconds = self._workers.once(lambda began=began: time.monotonic() - began)  # type: ignore[misc]
             kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
-            self._record("measured", models=new, kinship=kinship, seconds=time.monotonic() - began)
+            self._record("measured", models=new, kinship=kinship, seconds=seconds)
 
     def evaluate(self) -> None:
-        """Score every model that has not been scored."""
+        """Score every founder that has not been scored."""
         population = self.state.population
-        todo = [name for name in self._names() if population[name].average is None and self._sound(name)]
-        label = f"generation {population.generation}" if population.generation else "founders"
-        with progress.bar(label, total=len(todo), unit="model") as bar:
-            jobs = ((name, progress.share(bar, done)) for done, name in enumerate(todo))
-            for name, outcome in zip(todo, self._workers.map(_tried("evaluation", self._evaluated), jobs), strict=True):
-                self._settle(name, "evaluated", outcome)
+        todo = [m.name for m in population if m.founder and m.average is None and self._sound(m.name)]
+        with self._bar("founders", len(todo)) as follow:
+            found = self._workers.map(
+                lambda name: self._breeding.score(name, self._given[name], follow=follow), todo, divisible=True
+            )
+            self._settle(todo, found)
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
@@ -185,9 +198,10 @@ class Evolution:
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
-        self._hand_on(winner.name)
+        if self._workers.main:
+            self._hand_on(winner.name)
         self._record("stopped", reason=self._reason, best=winner.name)
-        if self.settings.keep == "best":
+        if self.settings.keep == "best" and self._workers.main:
             self._weights.discard(())
         self._tracker.summary({"best": winner.name, "average/best": winner.average or 0.0, "stopped": self._reason})
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
@@ -211,8 +225,8 @@ class Evolution:
         gain = winner.average - (founder.average or 0.0)
         gained = "" if winner.founder else f", {gain:+.2f} on {founder.name}, the best founder"
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
-        if self._cache.hits:
-            self._console.print(f"{self._cache.hits} evaluations were known from other runs", highlight=False)
+        if self._known:
+            self._console.print(f"{self._known} evaluations were known from other runs", highlight=False)
         self._console.print(
             f"best: {winner.name} with {winner.average:.2f} ± {self.state.stderr[winner.name]:.2f}{gained}; "
             f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}",
@@ -220,23 +234,7 @@ class Evolution:
         )
         return winner.average
 
-    # --- one job each ------------------------------------------------------------------------------------------------
-
-    def _merged(self, one: Offspring) -> dict[str, Any]:
-        began = time.monotonic()
-        recipe = merge.recipe(
-            self.settings.merge,
-            one.parents,
-            seed=self.settings.seed,
-            threads=self._workers.threads,
-            align=merge.align([self._weights.checkpoint(name) for name in one.parents]),
-        )
-        made = self._weights.make(one.name, recipe)
-        return {
-            "recipe": recipe.as_dict(),
-            "fingerprint": made.fingerprint(),
-            "seconds": time.monotonic() - began,
-        }
+    # --- kinship -----------------------------------------------------------------------------------------------------
 
     def _measured(self, models: Mapping[str, Checkpoint]) -> Grams:
         base, known = self._given["base"], self._grams
@@ -246,12 +244,29 @@ class Evolution:
             [name in models for name in names],
             len(known.names) if known else 0,
         )
-        if (kept := self._cache.grams(key, names)) is not None:
-            return kept
+        path = self.folder / "kinship.npz"
+        if self._workers.once(lambda: self._remembered(key, names, path)):
+            return Grams.load(path)
         with progress.bar("measuring kinship", unit="byte") as bar:
-            grams = measure(base, models, known=known, device=self._workers.device, progress=progress.whole(bar))
-        self._cache.keep_grams(key, grams)
+            grams = measure(
+                base,
+                models,
+                known=known,
+                device=self._workers.devices[0],
+                progress=progress.whole(bar),
+                share=self._workers.map,
+            )
+        if self._workers.main:
+            self._cache.keep_grams(key, grams)
+            grams.save(path)
         return grams
+
+    def _remembered(self, key: str, names: tuple[str, ...], path: Path) -> bool:
+        """Whether the inner products were known from another run, and lie in `path` now."""
+        kept = self._cache.grams(key, names)
+        if kept is not None:
+            kept.save(path)
+        return kept is not None
 
     def _blame(self, offspring: Sequence[str]) -> bool:
         """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
@@ -271,37 +286,26 @@ class Evolution:
         planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
         return predicted_kinship(self._grams, planned.config, self.settings.kinship.metric)
 
-    def _evaluated(self, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
-        name, follow = job
-        began = time.monotonic()
-        checkpoint = self._weights.checkpoint(name)
-        key = cache.key(
-            checkpoint.fingerprint(), surroundings(checkpoint.path), self._evaluator.identity, self.settings.seed
-        )
-        kept = self._cache.evaluation(key)
-        evaluation = Evaluation.from_dict(kept) if kept else self._evaluator.evaluate(checkpoint.path, follow)
-        if not kept:
-            self._cache.keep_evaluation(key, asdict(evaluation))
-        evaluation.save(self.folder / "samples" / f"{name}.json")
-        return {
-            "scores": dict(evaluation.scores),
-            "average": evaluation.average,
-            "stderr": evaluation.stderr,
-            "samples": evaluation.count,
-            "cached": kept is not None,
-            "seconds": time.monotonic() - began,
-        }
-
-    def _settle(self, model: str, event: str, outcome: dict[str, Any] | Failure) -> None:
-        if isinstance(outcome, Failure):
-            self._record("failed", model=model, stage=outcome.stage, reason=outcome.reason)
-            self._console.print(f"{model} failed and is left out: {outcome.reason}", highlight=False)
-        else:
-            self._record(event, model=model, **outcome)
-            if event == "evaluated":
-                progress.note(f"{model}: {outcome['average']:.2f} in {outcome['seconds']:.1f} s")
-
     # --- memory ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _bar(self, label: str, total: int) -> Iterator[Follow]:
+        """A bar over so many models; what it yields is told how far the work on one of them is."""
+        with progress.bar(label, total=total, unit="model") as bar:
+            self._done = 0
+            yield lambda done, pieces: progress.share(bar, self._done)(done, pieces)
+
+    def _settle(self, models: Sequence[str], found: Iterable[Found]) -> None:
+        """Write down what was found of each model."""
+        for model, events in zip(models, found, strict=True):
+            for event, fields in events:
+                self._record(event, model=model, **fields)
+                if event == "failed":
+                    self._console.print(f"{model} failed and is left out: {fields['reason']}", highlight=False)
+                elif event == "evaluated":
+                    self._known += fields["cached"]
+                    progress.note(f"{model}: {fields['average']:.2f} in {fields['seconds']:.1f} s")
+            self._done += 1
 
     def _record(self, event: str, **fields: Any) -> None:
         self.state.apply(self.journal.append(event, **fields))
@@ -312,8 +316,15 @@ class Evolution:
     def _begin(self) -> None:
         if self.state.started is None:
             versions = {library: version(library) for library in LIBRARIES}
-            machine = {"device": self._workers.device, "threads": self._workers.threads}
-            self._record("started", version=VERSION, settings=self._wanted(), versions=versions, machine=machine)
+            machine = {"device": self._workers.devices[0].partition(":")[0], "threads": self._workers.threads}
+            self._record(
+                "started",
+                version=VERSION,
+                settings=self._wanted(),
+                versions=versions,
+                machine=machine,
+                processes=self._workers.processes,
+            )
         elif self.state.started["settings"] != self._wanted():
             refuse_other(self.state.started["settings"], self._wanted(), self.settings)
             self._record("resumed", settings=self._wanted())
@@ -332,6 +343,8 @@ class Evolution:
                     f"the weights of {name} ({checkpoint.source}) are not those that the run {self.settings.name} "
                     "began with. Bring the old ones back, or begin anew with name=…"
                 )
+        if self._workers.main:
+            self._weights.sweep()
         if self.settings.retry_failed and not self.finished:
             for model in self.state.population:
                 if model.failure is not None and model.name not in self.state.retried:
@@ -345,13 +358,24 @@ class Evolution:
     def _sound(self, name: str) -> bool:
         return self.state.population[name].failure is None
 
-    def _kept(self) -> set[str]:
-        """The models whose weights the open generation may need: founders, and what could still become a parent."""
+    def _kept(self, population: Population) -> set[str]:
+        """The models of these whose weights are kept: founders, and what could still become a parent."""
         if self.settings.keep == "all":
-            return {name for name in self._names() if self._sound(name)}
-        settled = self.state.population.until(self.state.closed)
-        founders = {model.name for model in settled if model.founder}
-        return founders | self.settings.strategy.may_parent(settled)
+            return {model.name for model in population if model.failure is None}
+        return {model.name for model in population if model.founder} | self.settings.strategy.may_parent(population)
+
+    def _stays(self, name: str) -> bool:
+        """Whether a candidate's weights will be kept, however it is scored: even if it were the worst of all."""
+        population = self.state.population
+        for model in population:
+            if model.average is None and model.failure is None:
+                population = population.update(model.name, average=-math.inf if model.name == name else math.inf)
+        return name in self._kept(population)
+
+    def _require_space(self, models: int) -> None:
+        """Refuse to go on if so many more do not fit; before anybody begins to write."""
+        if models:
+            self._workers.once(lambda: self._weights.require_space(models))
 
     def _nothing_works(self) -> str | None:
         youngest = [m for m in self.state.population if m.generation == self.state.population.generation and m.parents]
@@ -389,26 +413,3 @@ def _new_pairs(grams: Grams, metric: str, new: Iterable[str]) -> Iterator[tuple[
         for j, b in enumerate(grams.names[:i]):
             if (a in fresh or b in fresh) and matrix[i, j] == matrix[i, j]:
                 yield b, a, float(matrix[i, j])
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a candidate came to nothing: the stage that raised, and what it said."""
-
-    stage: str
-    reason: str
-
-
-def _tried(stage: str, job: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any] | Failure]:
-    """The job, with its exceptions as results: one bad candidate must not cost the others. A user's mistake may."""
-
-    def attempt(item: Any) -> dict[str, Any] | Failure:
-        try:
-            return job(item)
-        except UserError:
-            raise
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            return Failure(stage, f"{stage}: {type(error).__name__}: {text}")
-
-    return attempt

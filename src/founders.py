@@ -52,6 +52,7 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
 
     merge.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
     inside = settings.evaluate.include is not None and settings.evaluate.include.is_relative_to(settings.zoo.folder)
+    evaluate.check_backend(settings.evaluate)
     evaluate.check_tasks(settings.evaluate, known=zoo.TASKS if inside else ())
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from src import config
+from src import config, launch
 from src.config import Settings
 from src.errors import UserError
 from src.interruption import Interrupted, interruptible
+
+COURTESY = 3.0
+"""Seconds that another process lets the main one speak first."""
 
 
 def run(settings: Settings) -> float:
@@ -29,17 +34,20 @@ def run(settings: Settings) -> float:
     if settings.dry_run:
         plan.show(settings, found)
         return 0.0
+    launch.check()
     from src.evolution import Evolution
+    from src.workers import Workers
 
-    with closing(Evolution(settings, *founders.bring(settings))) as evolution:
+    given = founders.bring(settings)
+    with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
             return evolution.report()
         evolution.introduce()
         while evolution.goes_on():
-            evolution.merge()
+            evolution.breed()
+            evolution.keep()
             evolution.measure()
-            evolution.evaluate()
             evolution.end_generation()
         evolution.finish()
         return evolution.report()
@@ -55,6 +63,8 @@ def _job(composed: DictConfig) -> float:
         _refuse(str(error))
         raise SystemExit(2) from None
     except Interrupted as interruption:
+        if interruption.cause is not None:
+            print(f"error: {interruption.cause}", file=sys.__stderr__, flush=True)
         print(f"\n{advice}", file=sys.stderr, flush=True)
         os._exit(interruption.status)  # libraries' own farewells may take longer than the two seconds that are promised
 
@@ -64,8 +74,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
     # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
     try:
-        _job()
+        with _muted() if launch.rank() else nullcontext():
+            _job()
     except Exception as error:
         if not config.is_config_error(error):
             raise
@@ -75,6 +87,15 @@ def main() -> None:
 
 def _refuse(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
+    if launch.rank():
+        time.sleep(COURTESY)  # the main process finds the same mistake, and a launcher ends all with the first
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Of several processes only the first prints; tracebacks of all are shown."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ def test_another_strategy_pays_only_for_what_is_new(
     known = {event["fingerprint"] for event in first_events(tmp_path) if "fingerprint" in event}
     real, made = evaluate.Evaluator.evaluate, []
 
-    def count(self: evaluate.Evaluator, checkpoint: Path, *rest: object) -> evaluate.Evaluation:
-        made.append(checkpoint.name)
-        return real(self, checkpoint, *rest)  # type: ignore[arg-type]
+    def count(self: evaluate.Evaluator, folder: Path, *rest: object) -> evaluate.Evaluation:
+        made.append(folder.name.lstrip(".").partition(".")[0])
+        return real(self, folder, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluate.Evaluator, "evaluate", count)
     evolve("name=second", "strategy=greedy_topk", *COMMAND)
@@ -59,6 +59,7 @@ def test_merged_weights_are_remembered_only_if_asked(
     assert not (tmp_path / "outputs/cache/weights").exists()
     evolve("name=first", "cache.weights=true", *COMMAND)
     monkeypatch.setattr(merge, "run_merge", refuse)
+    monkeypatch.setattr(merge, "merge_in_memory", refuse)
     outcome = evolve("name=second", "cache.weights=true", *COMMAND)
     assert outcome.status == 0, outcome.err
     assert events(tmp_path / "outputs", "first")[1:] == events(tmp_path / "outputs", "second")[1:]
