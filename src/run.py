@@ -27,6 +27,7 @@ def run(settings: Settings) -> float:
     Raises:
         UserError: bad input, found before any work.
     """
+    launch.check()
     from src import founders, plan  # reads headers, no weights; what is heavy waits until these are sound
 
     found = founders.look(settings)
@@ -34,7 +35,6 @@ def run(settings: Settings) -> float:
     if settings.dry_run:
         plan.show(settings, found)
         return 0.0
-    launch.check()
     from src.evolution import Evolution
     from src.workers import Workers
 

@@ -93,6 +93,10 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
+    def leave_behind(self, error: Exception) -> None:
+        """End this process: the store is gone, and with it the process that kept it."""
+        self._leave(1, _gone(error), speaks=True)
+
     def stop(self, wait: bool) -> None:
         """This process has come to its end; if `wait`, so have all others, or a few seconds have passed."""
         self.rest()
@@ -121,9 +125,9 @@ class Watch:
                     self._leave(status, message, speaks=self._rank == (0 if message else teller))
                 elif why := self.lost():
                     self._leave(1, why, speaks=self._rank == min(self._living()))
-            except Exception as error:  # the store is gone, and with it the process that kept it
+            except Exception as error:
                 if not self._stop.is_set():
-                    self._leave(1, _gone(error), speaks=True)
+                    self.leave_behind(error)
 
     def _living(self) -> Sequence[int]:
         """The processes that may still speak."""

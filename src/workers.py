@@ -27,7 +27,7 @@ from src import launch
 from src.config import Workers as WorkersSettings
 from src.errors import UserError
 from src.interruption import Interrupted
-from src.watch import COURTESY, Watch
+from src.watch import BEAT, COURTESY, Watch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,12 +57,7 @@ class Workers:
         Raises:
             UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
         """
-        minutes = timedelta(minutes=settings.timeout)
-        # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
-        cpu = settings.device == "cpu" or (launch.processes() > 1 and not torch.accelerator.is_available())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a thread a process is used, which is what we ask for
-            state = PartialState(cpu=cpu, **InitProcessGroupKwargs(timeout=minutes).to_kwargs())
+        state = _meet(settings)
         self.rank, self.processes = int(state.process_index), int(state.num_processes)
         if self.processes < launch.processes():
             raise UserError(
@@ -98,12 +93,13 @@ class Workers:
             error.cause = self._watch.last_words()  # a launcher interrupts all others when one has died
         else:
             self._watch.rest()
+            if isinstance(error, torch.distributed.DistError):
+                self._watch.leave_behind(error)
             known = isinstance(error, UserError)
             message = str(error) if known else f"process {self.rank} failed: {kind.__name__ if kind else ''}: {error}"
             # The main process says it itself; of another's mistake it is told, and has a moment to repeat it.
             self._watch.tell(2 if known else 1, "" if self.main else message)
-            if not self.main:
-                time.sleep(COURTESY)
+            time.sleep(2 * BEAT if self.main else COURTESY)
 
     def pulse(self) -> None:
         """There is progress; without any for `workers.timeout` minutes, a process counts as hanging."""
@@ -253,12 +249,30 @@ class _Released(BaseException):
     """Nothing is left to help with; no `except Exception` of a job may keep it."""
 
 
+def _meet(settings: WorkersSettings) -> PartialState:
+    """Find the other processes, for as long as a hanging one is waited for."""
+    # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
+    cpu = settings.device == "cpu" or (launch.processes() > 1 and not torch.accelerator.is_available())
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=settings.timeout)).to_kwargs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a thread a process is used, which is what we ask for
+        try:
+            return PartialState(cpu=cpu, **patience)
+        except (ValueError, torch.distributed.DistError) as error:
+            if launch.processes() == 1:
+                raise
+            raise UserError(
+                f"{launch.processes()} processes were started and did not find each other "
+                f"({str(error).splitlines()[0][:120]}); start them with {launch.TOGETHER}"
+            ) from error
+
+
 def _devices(state: PartialState, each: int) -> tuple[str, ...]:
     """The device of this process, or the GPUs over which it spreads a model."""
     if state.device.type != "cuda":
         if each > 1:
             raise UserError(f"workers.gpus_per_model is {each}, and there is no GPU here; leave it at 1")
-        return (str(state.device),)
+        return (state.device.type,)
     local = max(0, int(state.local_process_index))
     there, wanted = torch.cuda.device_count(), each * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if wanted > there:
