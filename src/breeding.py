@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src import cache, merge
-from src.checkpoint import Checkpoint
+from src import cache, holdout, merge
 from src.config import Settings
 from src.errors import SpoiledError, UserError
 from src.evaluate import Evaluation, Evaluator, surroundings
@@ -81,13 +80,15 @@ class Breeding:
             found.append(_failure(stage, error))
         return found
 
-    def score(self, name: str, checkpoint: Checkpoint, *, follow: Follow) -> Found:
-        """Score a model that is on disk."""
+    def score(self, name: str, *, side: str, follow: Follow) -> Found:
+        """Score a model that is on disk, on what steers the search or on what is held out (holdout.SIDES)."""
         try:
+            checkpoint = self._weights.checkpoint(name)
             born = Born(checkpoint.path, None, checkpoint.fingerprint())
-            return [("evaluated", self._scored(name, born, follow))]
+            return [("held_out" if side == "holdout" else "evaluated", self._scored(name, born, follow, side))]
         except Exception as error:
-            return [_failure("evaluation", error)]
+            event, fields = _failure("evaluation", error)
+            return [("holdout_failed", {"reason": fields["reason"]}) if side == "holdout" else (event, fields)]
 
     def _recipe(self, one: Offspring) -> merge.Recipe:
         if one.name in self._recipes:
@@ -100,18 +101,20 @@ class Breeding:
             align=merge.align([self._weights.checkpoint(name) for name in one.parents]),
         )
 
-    def _scored(self, name: str, born: Born, follow: Follow) -> dict[str, Any]:
+    def _scored(self, name: str, born: Born, follow: Follow, side: str = "select") -> dict[str, Any]:
         began = time.monotonic()
-        key = cache.key(born.fingerprint, surroundings(born.folder), self.evaluator.identity, self._settings.seed)
-        file = self._settings.folder / "samples" / f"{name}.json"
+        evaluator = self.evaluator.holdout if side == "holdout" else self.evaluator
+        assert evaluator is not None
+        key = cache.key(born.fingerprint, surroundings(born.folder), evaluator.identity, self._settings.seed)
+        file = holdout.place(self._settings.folder, name, side)
+        kept = None
         if (evaluation := _saved(file, key)) is None:
-            kept = self._memory.evaluation(key)
-            evaluation = Evaluation.from_dict(kept) if kept else self._evaluated(born, follow)
-            if not kept:
+            if (kept := self._memory.evaluation(key)) is not None:
+                evaluation = Evaluation.from_dict(kept)
+            else:
+                evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
                 self._memory.keep_evaluation(key, asdict(evaluation))
             evaluation.save(file, key)
-        else:
-            kept = None
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
@@ -120,9 +123,6 @@ class Breeding:
             "cached": kept is not None,
             "seconds": time.monotonic() - began,
         }
-
-    def _evaluated(self, born: Born, follow: Follow) -> Evaluation:
-        return self.evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
 
 
 def _saved(file: Path, key: str) -> Evaluation | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,14 @@ from src.errors import UserError
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
-_UNION_BRANCHES = ("constrained-", "function-", "literal[", "float", "int")  # pydantic's, within the path of a key
+_UNION_BRANCHES = (
+    "constrained-",
+    "function-",
+    "literal[",
+    "float",
+    "int",
+    "tuple[",
+)  # pydantic's, within the path of a key
 OFFSPRING_NAME = re.compile(r"\d+-(\d+|exp)")
 
 
@@ -98,7 +106,10 @@ class Evaluate(_Settings):
 
     tasks: tuple[Task, ...]
     include: Path | None
+    holdout: tuple[Task, ...] | float | None
+    """What is kept from the search and scored at the end: a share of each task's samples, or other tasks."""
     limit: Annotated[int, Field(ge=1)] | None
+    """Samples a task, on either side."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
     backend: Literal["hf", "vllm"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
@@ -115,13 +126,46 @@ class Evaluate(_Settings):
             raise ValueError("is empty; name at least one lm-eval task")
         return [{"name": task} if isinstance(task, str) else task for task in tasks]
 
-    @field_validator("tasks")
+    @field_validator("holdout", mode="before")
     @classmethod
-    def _are_different(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
-        names = [task.name for task in tasks]
+    def _is_a_share_or_tasks(cls, holdout: Any) -> Any:
+        if isinstance(holdout, int | float) and not isinstance(holdout, bool) and 0 < holdout < 1:
+            return float(holdout)
+        if isinstance(holdout, list | tuple):
+            return cls._spell_out(holdout)
+        if holdout is not None:
+            raise ValueError(
+                f"is {holdout!r}; expected a share of the samples between 0 and 1 (0.5), other tasks ([TASK]) or null"
+            )
+        return None
+
+    @field_validator("tasks", "holdout")
+    @classmethod
+    def _are_different(cls, tasks: Any) -> Any:
+        names = [task.name for task in tasks] if isinstance(tasks, tuple) else []
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"has {', '.join(twice)} twice; leave one out")
         return tasks
+
+    @model_validator(mode="after")
+    def _hold_out_other_tasks(self) -> Evaluate:
+        both = sorted({task.name for task in self.tasks} & {task.name for task in self.held_out})
+        if both:
+            raise ValueError(
+                f"has {', '.join(both)} among tasks and holdout alike; what steers the search is not held out: "
+                "name other tasks, or hold out a share of the samples (evaluate.holdout=0.5)"
+            )
+        return self
+
+    @property
+    def share(self) -> float | None:
+        """The share of each task's samples that is held out; None where whole tasks are, or nothing."""
+        return self.holdout if isinstance(self.holdout, float) else None
+
+    @property
+    def held_out(self) -> tuple[Task, ...]:
+        """The tasks that are held out; none where a share of the samples is, or nothing."""
+        return self.holdout if isinstance(self.holdout, tuple) else ()
 
 
 class Track(_Settings):
@@ -208,7 +252,10 @@ def read(composed: DictConfig) -> Settings:
 
 def explain(error: Exception) -> str:
     """Hydra's and OmegaConf's complaints in one or two lines, with the nearest name that would have been right."""
-    text = _whole_text(error)
+    return _printable(_explained(_whole_text(error)))
+
+
+def _explained(text: str) -> str:
     if found := re.search(r"Could not find '([^/']+)/([^']*)'", text):
         known = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         return f"{found[1]}={found[2]}: no such option. {_known(found[2], known)}"
@@ -227,6 +274,9 @@ def explain(error: Exception) -> str:
 
 def is_config_error(error: BaseException) -> bool:
     """Whether Hydra or OmegaConf raised it: a mistake in the configuration, not in this program."""
+    if isinstance(error, ValueError):  # merge=1.5, say; Hydra has no exception of its own for a group that is a number
+        raised_by = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return raised_by[-1:] != [] and raised_by[-1].startswith(("hydra.", "omegaconf."))
     return isinstance(error, HydraException | OmegaConfBaseException)
 
 
@@ -242,8 +292,8 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
     """
     before, after = flat(then), flat(now)
     differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-    harmful = [key for key in differ if not key.startswith(HARMLESS)]
-    if not harmful and settings.resume == "force":
+    harmful = [key for key in differ if not key.startswith(HARMLESS) and not _holds_out_tasks(key, before, after)]
+    if not differ or (not harmful and settings.resume == "force"):
         return
     words = [f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in harmful or differ]
     listed = ", ".join(words[:5]) + (f", and {len(words) - 5} more" if len(words) > 5 else "")
@@ -252,6 +302,11 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
         f"the run {settings.name} exists with another configuration: {listed}.\n"
         f"{way_on}name=… gives this one a folder of its own; the first command again goes on with that one."
     )
+
+
+def _holds_out_tasks(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether this is a change of held-out tasks, not of samples: then the search has seen the same either way."""
+    return key == "evaluate.holdout" and not any(isinstance(each.get(key), float) for each in (before, after))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -269,6 +324,11 @@ def _whole_text(error: BaseException) -> str:
     return "\n".join(texts)
 
 
+def _printable(text: str) -> str:
+    """The text with whatever would break its line, or colour the terminal, spelled out."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def _known(found: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(found, known, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
@@ -281,7 +341,7 @@ def _first(error: ValidationError) -> str:
     # The discriminator repeats the strategy's name within the path; nobody typed it.
     path = [str(part) for part in detail["loc"] if part not in STRATEGIES]
     path = [part for part in path if not part.startswith(_UNION_BRANCHES)]
-    key = ".".join(path) or "configuration"
+    key = _printable(".".join(path)) or "configuration"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if detail["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:

@@ -1,4 +1,4 @@
-"""How good a model is; with living.py, the only place that knows lm-eval.
+"""How good a model is; with tasks.py and living.py, the only place that knows lm-eval.
 
 Requests are built once and serve every model; a model's weights are swapped into a living model wherever architecture
 and tokenizer allow it.
@@ -8,46 +8,28 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
-import logging
 import math
 import os
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import datasets
-import lm_eval.api.task
-import lm_eval.utils
 from lm_eval import evaluate as run_tasks
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as HarnessTask
-from lm_eval.tasks import TaskManager
-from tqdm import tqdm
-from transformers.utils.logging import disable_progress_bar
 
 from src.checkpoint import tensors_of
-from src.config import Evaluate, Task
+from src.config import Evaluate
 from src.errors import UserError
-from src.living import Engine, LivingModel, Piece, Tensors
-
-FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
+from src.living import Engine, LivingModel, Piece, Requests, Tensors
+from src.tasks import Sheet, draw, load, main_metric, manager_of
 
 Progress = Callable[[int, int], None]
 Share = Callable[[int, Callable[[int], list[Any]]], Sequence[list[Any]]]
 """Has every number below the first argument answered by the second, by whoever is free; the answers in order."""
-
-# lm-eval compiles a task's prompt template anew for every sample; that was 40 % of a small model's evaluation.
-lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(lm_eval.utils.env.from_string)
-logging.getLogger("lm_eval").setLevel(logging.ERROR)
-# A run has one bar of its own; libraries' bars would break through it.
-lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
-disable_progress_bar()
-datasets.disable_progress_bars()
 
 
 def alone(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
@@ -67,6 +49,8 @@ class Evaluation:
     """Standard error of `average`, from the spread over samples; tasks count as independent. 0 if unknown."""
     samples: Mapping[str, Mapping[int, float]]
     """Main metric of each sample, by lm-eval task and document: for comparing two models on the same samples."""
+    weights: Mapping[str, float]
+    """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
 
     @property
     def count(self) -> int:
@@ -77,7 +61,7 @@ class Evaluation:
     def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
         """What `asdict` made plain data of, after a trip through JSON."""
         samples = {task: {int(doc): score for doc, score in scored.items()} for task, scored in kept["samples"].items()}
-        return cls(kept["scores"], kept["average"], kept["stderr"], samples)
+        return cls(kept["scores"], kept["average"], kept["stderr"], samples, kept["weights"])
 
     def save(self, path: Path, key: str) -> None:
         """Write it as JSON, beside its place first, under the digest of all that it depends on."""
@@ -88,31 +72,39 @@ class Evaluation:
 
 
 class Evaluator:
-    """The tasks of a run, ready to be put to any number of models."""
+    """The tasks of a run, ready to be put to any number of models.
+
+    Attributes:
+        holdout: the evaluator of what is held out; None where nothing is. It shares the living model with this one.
+    """
 
     def __init__(
-        self, settings: Evaluate, *, seed: int, devices: Sequence[str] = ("cpu",), remote_code: bool = False
+        self,
+        settings: Evaluate,
+        *,
+        seed: int,
+        devices: Sequence[str] = ("cpu",),
+        remote_code: bool = False,
+        beside: Evaluator | None = None,
     ) -> None:
-        """Load the tasks and build their requests.
+        """Load the tasks.
 
         Args:
-            settings: tasks, metrics, weights, limit.
-            seed: draws the samples that `limit` leaves, and any sampled generation.
+            settings: tasks, metrics, weights, holdout, limit.
+            seed: draws the samples that are held out and those that `limit` leaves, and any sampled generation.
             devices: where models are put; a model is spread over several.
             remote_code: whether a model or a task may execute Python code of its own.
+            beside: the evaluator of the tasks that steer; given, this is the one of what is held out.
 
         Raises:
             UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric.
         """
         self._settings = settings
-        self._seed = seed
-        self._devices = devices
-        self._remote_code = remote_code
-        self._living: LivingModel | None = None
-        self._identity = ""
-        self._planned: tuple[str, list[Piece]] = ("", [])
-        manager = _manager(settings)
-        self._loaded = {task.name: _load(manager, task) for task in settings.tasks}
+        others = bool(beside and settings.held_out)
+        self._chosen, key = (settings.held_out, "holdout") if others else (settings.tasks, "tasks")
+        self._home: _Home = beside._home if beside else _Home(settings, devices, seed, remote_code)
+        manager = manager_of(settings)
+        self._loaded = {task.name: load(manager, task, key) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
         self._tasks = {
             "tasks": leaves,
@@ -120,14 +112,36 @@ class Evaluator:
             "group_map": {k: v for loaded in self._loaded.values() for k, v in loaded["group_map"].items()},
         }
         self._metrics = {
-            leaf: _main_metric(task, harness)
-            for task in settings.tasks
+            leaf: main_metric(task, harness, key)
+            for task in self._chosen
             for leaf, harness in self._loaded[task.name]["tasks"].items()
         }
-        drawn = {name: _draw(leaf, settings.limit, seed) for name, leaf in leaves.items()}
-        self._sheets = {name: _Sheet(leaf, drawn[name]) for name, leaf in leaves.items()}
-        self._requests = _by_kind(leaves)
-        self.identity = _digest_requests(leaves, self._metrics, settings, devices[0].partition(":")[0])
+        self._drawn = {name: draw(leaf, settings, seed, held_out=beside is not None) for name, leaf in leaves.items()}
+        if beside and others and (both := sorted(leaves.keys() & beside._metrics.keys())):
+            raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
+        self.holdout: Evaluator | None = None
+        if settings.holdout is not None and beside is None:
+            options: dict[str, Any] = {"devices": devices, "remote_code": remote_code}
+            self.holdout = Evaluator(settings, seed=seed, beside=self, **options)
+
+    @functools.cached_property
+    def _sheets(self) -> dict[str, Sheet]:
+        """Documents and requests of every task, made when they are first asked for."""
+        return {name: Sheet(leaf, self._drawn[name]) for name, leaf in self._tasks["tasks"].items()}
+
+    @functools.cached_property
+    def requests(self) -> Requests:
+        """What one model is asked."""
+        assert self._sheets
+        return _by_kind(self._tasks["tasks"])
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A digest of all that a score depends on but the model and the seed."""
+        assert self.requests
+        asked = [(task.name, task.weight, list(self._loaded[task.name]["tasks"])) for task in self._chosen]
+        how = self._settings.backend, self._settings.dtype, self._settings.model_args, self._home.kind
+        return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
 
     @property
     def in_memory(self) -> bool:
@@ -148,10 +162,10 @@ class Evaluator:
         Raises:
             RuntimeError: the model's scores are not finite.
         """
-        model, pieces = self._awaken(folder, tensors)
+        model, pieces = self._home.awaken(folder, tensors, self.requests)
 
         def answer(number: int) -> list[Any]:
-            found = model.answer(pieces[number], self._requests)
+            found = model.answer(pieces[number], self.requests)
             if progress is not None:
                 progress(number + 1, len(pieces))
             return found
@@ -163,85 +177,68 @@ class Evaluator:
                 model.close()
         return self._evaluation(self._results(pieces, answers))
 
-    def _awaken(self, folder: Path, tensors: Tensors | None) -> tuple[LivingModel | Engine, list[Piece]]:
-        """A model with these weights, and the requests as its tokenizer and its size have them."""
-        options: dict[str, Any] = {"seed": self._seed, "remote_code": self._remote_code}
-        if not self.in_memory:
-            engine = Engine(folder, self._settings, self._devices, **options)
-            return engine, engine.pieces(self._requests)
-        identity = surroundings(folder)
-        if self._living is None or identity != self._identity or not self._living.take(tensors or tensors_of(folder)):
-            self._living = None  # frees the memory of the model before
-            self._living = LivingModel(folder, tensors, self._settings, self._devices, **options)
-            self._identity = identity
-        if self._planned[0] != identity:
-            self._planned = identity, self._living.pieces(self._requests)
-        return self._living, self._planned[1]
-
     def _results(self, pieces: Sequence[Piece], answers: Sequence[list[Any]]) -> Mapping[str, Any]:
         """What lm-eval makes of the answers."""
-        found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self._requests.items()}
+        found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self.requests.items()}
         for piece, given in zip(pieces, answers, strict=True):
             for place, one in zip(piece.places, given, strict=True):
                 found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
         for sheet in self._sheets.values():
             sheet.clear()
-        result = run_tasks(lm=_Answered(found), task_dict=self._tasks, bootstrap_iters=0, log_samples=False)
-        assert result is not None
+        result: Any = run_tasks(lm=_Answered(found), task_dict=self._tasks, bootstrap_iters=0, log_samples=False)
         return result["results"]
 
     def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
         samples = {leaf: self._sheets[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
-        scores, errors = {}, {}
-        for task in self._settings.tasks:
+        scores, errors, weights = {}, {}, dict.fromkeys(self._metrics, 0.0)
+        total = sum(task.weight for task in self._chosen)
+        for task in self._chosen:
             leaves = self._loaded[task.name]["tasks"]
-            scores[task.name] = 100 * _score(results, task.name, leaves, self._metrics)
+            sizes = {leaf: len(samples[leaf]) for leaf in leaves}
+            score, shares = _score(results, task.name, sizes, self._metrics)
+            scores[task.name] = 100 * score
             if not math.isfinite(scores[task.name]):
                 raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
             errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
-        weights = {task.name: task.weight for task in self._settings.tasks}
-        total = sum(weights.values())
-        average = sum(weights[name] * score for name, score in scores.items()) / total
-        stderr = math.sqrt(sum((weights[name] * error) ** 2 for name, error in errors.items())) / total
-        return Evaluation(scores, average, stderr, samples)
+            for leaf, share in shares.items():
+                weights[leaf] += share * task.weight / total
+        average = sum(task.weight * scores[task.name] for task in self._chosen) / total
+        stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
+        return Evaluation(scores, average, stderr, samples, weights)
 
 
-class _Sheet:
-    """A task's documents and requests, made once, and what became of each document of the model that was asked last."""
+class _Home:
+    """Where the living model is kept, for all evaluators of a run."""
 
-    def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
-        leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
-        self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
-        self._ids = drawn or range(len(self._documents))
-        self._filters = _filters(leaf)
-        self._instances = leaf.instances
-        self._judged: list[Mapping[str, Any]] = []
-        judge = leaf.process_results
+    def __init__(self, settings: Evaluate, devices: Sequence[str], seed: int, remote_code: bool) -> None:
+        self.kind = devices[0].partition(":")[0]
+        self._settings = settings
+        self._devices = devices
+        self._options: dict[str, Any] = {"seed": seed, "remote_code": remote_code}
+        self._living: LivingModel | None = None
+        self._identity = ""
+        self._planned: dict[int, list[Piece]] = {}
 
-        def process_results(document: Any, answers: Any) -> Any:
-            self._judged.append(found := judge(document, answers))
-            return found
+    def awaken(
+        self, folder: Path, tensors: Tensors | None, requests: Requests
+    ) -> tuple[LivingModel | Engine, list[Piece]]:
+        """A model with these weights, another one where architecture or tokenizer differ; the requests as it has them.
 
-        # evaluate() would build the requests, read the documents and describe every sample again for every model.
-        leaf.build_all_requests = lambda **_: None
-        leaf.doc_iterator = self._iterate
-        leaf.process_results = process_results
-
-    def _iterate(self, **_: Any) -> Iterator[tuple[int, Any]]:
-        return iter(self._documents)
-
-    def clear(self) -> None:
-        """Forget the answers of the model before."""
-        self._judged.clear()
-        for instance in self._instances:
-            instance.resps, instance.filtered_resps = [], {}
-
-    def scores(self, metric: str, chosen: str) -> dict[int, float]:
-        """A metric of each document under one of the task's filters, where it is a number."""
-        first = self._filters.index(chosen) * len(self._documents)
-        judged = self._judged[first : first + len(self._documents)]
-        found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
-        return {document: float(value) for document, value in found if isinstance(value, int | float)}
+        `requests` must live as long as this does.
+        """
+        if self._settings.backend == "vllm":
+            engine = Engine(folder, self._settings, self._devices, **self._options)
+            return engine, engine.pieces(requests)
+        identity = surroundings(folder)
+        if self._living is None or identity != self._identity or not self._living.take(tensors or tensors_of(folder)):
+            self._living = None  # frees the memory of the model before
+            self._living = LivingModel(folder, tensors, self._settings, self._devices, **self._options)
+            if identity != self._identity:
+                self._planned.clear()
+            self._identity = identity
+        if id(requests) not in self._planned:
+            self._planned[id(requests)] = self._living.pieces(requests)
+        return self._living, self._planned[id(requests)]
 
 
 class _Answered(LM):
@@ -264,92 +261,6 @@ class _Answered(LM):
         return self._answers["generate_until"]
 
 
-def check_backend(settings: Evaluate) -> None:
-    """Refuse a backend that is not installed.
-
-    Raises:
-        UserError: with the command that installs it.
-    """
-    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
-            "and evaluate.backend=hf does without"
-        )
-
-
-def check_tasks(settings: Evaluate, known: Sequence[str] = ()) -> None:
-    """Refuse a task that lm-eval does not have, before anything is downloaded or trained.
-
-    `known` are tasks that need no looking up (the embedded family's, whose files may not be written yet).
-
-    Raises:
-        UserError: naming the task, and how to list those there are.
-    """
-    unknown = [task.name for task in settings.tasks if task.name not in known]
-    if not unknown:
-        return
-    if settings.include is not None and not known and not settings.include.is_dir():
-        raise UserError(
-            f"evaluate.include is {str(settings.include)!r}; no such folder; expected task YAML files there"
-        )
-    # lm-eval's own index takes ten seconds to read; a folder given by the user is asked first.
-    if settings.include is not None and settings.include.is_dir():
-        own = TaskManager(include_path=str(settings.include), include_defaults=False).all_tasks
-        unknown = [name for name in unknown if name not in own]
-    if unknown and (missing := [name for name in unknown if name not in _everything().all_tasks]):
-        here = f"Known here: {', '.join(known)}. " if known else ""
-        raise UserError(
-            f"evaluate.tasks names {missing[0]!r}, which lm-eval does not have. "
-            f"{here}`lm-eval ls tasks` lists lm-eval's own."
-        )
-
-
-@functools.cache
-def _everything() -> TaskManager:
-    return TaskManager()
-
-
-def _manager(settings: Evaluate) -> TaskManager:
-    include = None if settings.include is None else str(settings.include)
-    if include is not None:
-        own = TaskManager(include_path=include, include_defaults=False)
-        if all(task.name in own.all_tasks for task in settings.tasks):
-            return own
-    return TaskManager(include_path=include) if include else _everything()
-
-
-def _load(manager: TaskManager, task: Task) -> dict[str, Any]:
-    try:
-        loaded = manager.load([task.name])
-    except (KeyError, ConnectionError, FileNotFoundError, ValueError) as error:
-        text = str(error).strip("'\"").splitlines()[0]
-        raise UserError(
-            f"evaluate.tasks: {task.name} could not be loaded ({text}); is its data set reachable?"
-        ) from error
-    for leaf in loaded["tasks"].values():
-        if task.shots is not None:
-            leaf.set_config("num_fewshot", task.shots)
-        elif leaf.get_config("num_fewshot") is None:
-            leaf.set_config("num_fewshot", 0)
-        leaf.set_fewshot_seed(FEWSHOT_SEED)
-    return {"groups": {}, "group_map": {}, **loaded}
-
-
-def _main_metric(task: Task, leaf: HarnessTask) -> tuple[str, str]:
-    """Metric and filter of a task, as lm-eval names them in its results."""
-    filters = _filters(leaf)
-    known = list(leaf.aggregation())
-    metric, _, chosen = (task.metric or known[0]).partition(",")
-    if metric not in known or (chosen and chosen not in filters):
-        names = ", ".join(f"{m},{f}" if f != "none" else m for m in known for f in filters)
-        raise UserError(f"evaluate.tasks: {task.name} has no metric {task.metric!r}. Known: {names}.")
-    return metric, chosen or filters[0]
-
-
-def _filters(leaf: HarnessTask) -> list[str]:
-    return [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]
-
-
 def _by_kind(leaves: Mapping[str, HarnessTask]) -> dict[str, list[Any]]:
     """The requests of all tasks in the order in which lm-eval asks them, repeated ones as often as they are asked."""
     found: dict[str, list[Any]] = {}
@@ -359,21 +270,9 @@ def _by_kind(leaves: Mapping[str, HarnessTask]) -> dict[str, list[Any]]:
     return found
 
 
-def _draw(leaf: HarnessTask, limit: int | None, seed: int) -> list[int] | None:
-    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list."""
-    count = len(leaf.eval_docs)
-    if limit is None:
-        return None
-    return sorted(random.Random(f"{seed}/{leaf.task_name}").sample(range(count), min(limit, count)))
-
-
-def _digest_requests(
-    leaves: Mapping[str, HarnessTask], metrics: Mapping[str, tuple[str, str]], settings: Evaluate, device: str
-) -> str:
-    """A digest of all that a score depends on but the model: every prompt and document, and how they are scored."""
-    asked = sorted(metrics.items()), settings.backend, settings.dtype, settings.model_args, device
-    digest = hashlib.sha256(repr(asked).encode())
-    digest.update(repr([(task.name, task.weight) for task in settings.tasks]).encode())
+def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
+    """A digest of every prompt and document, and of how they are scored."""
+    digest = hashlib.sha256(repr(how).encode())
     for name, leaf in leaves.items():
         for instance in leaf.instances:
             digest.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
@@ -383,15 +282,21 @@ def _digest_requests(
 def _score(
     results: Mapping[str, Mapping[str, Any]],
     name: str,
-    leaves: Mapping[str, Any],
+    sizes: Mapping[str, int],
     metrics: Mapping[str, tuple[str, str]],
-) -> float:
-    """lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks."""
-    chosen = metrics[next(iter(leaves))]
-    key = ",".join(chosen)
+) -> tuple[float, dict[str, float]]:
+    """The score of a task of the configuration, and the share in it of each lm-eval task.
+
+    That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
+    """
+    key = ",".join(metrics[next(iter(sizes))])
     if name in results and key in results[name]:
-        return float(results[name][key])
-    return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in leaves)
+        total = sum(sizes.values())
+        return float(results[name][key]), {leaf: size / total if total else 0.0 for leaf, size in sizes.items()}
+    return (
+        fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in sizes),
+        dict.fromkeys(sizes, 1 / len(sizes)),
+    )
 
 
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:

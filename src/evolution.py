@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from src import cache, merge, track
+from src import cache, holdout, merge, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
@@ -23,7 +24,7 @@ from src.errors import UserError
 from src.journal import VERSION, Follower, Journal, State, replay
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.population import KinshipTable, Population
-from src.report import card, figures, progress, table
+from src.report import card, ending, figures, progress, table
 from src.weights import Weights
 from src.workers import Workers
 
@@ -184,16 +185,25 @@ class Evolution:
         """Score every founder that has not been scored."""
         population = self.state.population
         todo = [m.name for m in population if m.founder and m.average is None and self._sound(m.name)]
-        with self._bar("founders", len(todo)) as follow:
-            found = self._workers.map(
-                lambda name: self._breeding.score(name, self._given[name], follow=follow), todo, divisible=True
-            )
-            self._settle(todo, found)
+        self._score(todo, "select", "founders")
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
         self._record("closed", generation=self.state.population.generation)
         self._show()
+
+    def hold_out(self) -> None:
+        """Score the winner and the founders on what did not steer the search, and compare the winner with the best."""
+        if self.settings.evaluate.holdout is not None:
+            winner = self.state.population.best(1)[0]
+            known = {*self.state.holdout, *(() if self.settings.retry_failed else self.state.holdout_failures)}
+            models = [model.name for model in self.state.population.eligible() if model.founder or model is winner]
+            todo = [name for name in models if name not in known]
+            self._score(todo, "holdout", "holdout")
+        for side in holdout.SIDES:
+            compared = holdout.compare(self.folder, self.state, side)
+            if compared is not None and compared != self.state.compared.get(side):
+                self._record("compared", side=side, **asdict(compared))
 
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
@@ -203,7 +213,7 @@ class Evolution:
         self._record("stopped", reason=self._reason, best=winner.name)
         if self.settings.keep == "best" and self._workers.main:
             self._weights.discard(())
-        self._tracker.summary({"best": winner.name, "average/best": winner.average or 0.0, "stopped": self._reason})
+        self._tracker.summary(ending.summary(self.state))
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
         if not winner.founder:
             self._tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
@@ -221,17 +231,11 @@ class Evolution:
         """Say how the run ended; its best average, in points."""
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
-        founder = max((m for m in self.state.population.eligible() if m.founder), key=lambda m: m.average or 0.0)
-        gain = winner.average - (founder.average or 0.0)
-        gained = "" if winner.founder else f", {gain:+.2f} on {founder.name}, the best founder"
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
         if self._known:
             self._console.print(f"{self._known} evaluations were known from other runs", highlight=False)
-        self._console.print(
-            f"best: {winner.name} with {winner.average:.2f} ± {self.state.stderr[winner.name]:.2f}{gained}; "
-            f"{self.state.evaluations} evaluations\n{os.path.relpath(self.folder / 'best')}",
-            highlight=False,
-        )
+        self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
+        self._console.print(os.path.relpath(self.folder / "best"), highlight=False)
         return winner.average
 
     # --- kinship -----------------------------------------------------------------------------------------------------
@@ -288,6 +292,15 @@ class Evolution:
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
+    def _score(self, models: Sequence[str], side: str, label: str) -> None:
+        """Score models that are on disk."""
+        self._workers.once(lambda: [str(self._weights.checkpoint(name).path) for name in models])
+        with self._bar(label, len(models)) as follow:
+            found = self._workers.map(
+                lambda name: self._breeding.score(name, side=side, follow=follow), models, divisible=True
+            )
+            self._settle(models, found)
+
     @contextmanager
     def _bar(self, label: str, total: int) -> Iterator[Follow]:
         """A bar over so many models; what it yields is told how far the work on one of them is."""
@@ -302,9 +315,12 @@ class Evolution:
                 self._record(event, model=model, **fields)
                 if event == "failed":
                     self._console.print(f"{model} failed and is left out: {fields['reason']}", highlight=False)
-                elif event == "evaluated":
+                elif event == "holdout_failed":
+                    self._console.print(f"{model} has no holdout score: {fields['reason']}", highlight=False)
+                elif event in {"evaluated", "held_out"}:
                     self._known += fields["cached"]
-                    progress.note(f"{model}: {fields['average']:.2f} in {fields['seconds']:.1f} s")
+                    where = " on the holdout" if event == "held_out" else ""
+                    progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
             self._done += 1
 
     def _record(self, event: str, **fields: Any) -> None:
@@ -349,6 +365,8 @@ class Evolution:
             for model in self.state.population:
                 if model.failure is not None and model.name not in self.state.retried:
                     self._record("retried", model=model.name)
+        elif self.settings.retry_failed and self.state.holdout_failures:
+            self._record("resumed", settings=self._wanted())
 
     # --- models ------------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,35 @@ class Offspring:
     exploration: bool
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model is worth on what did not steer the search."""
+
+    scores: Mapping[str, float]
+    """Main metric of each task, ×100."""
+    average: float
+    """Weighted mean of `scores`."""
+    stderr: float
+    """Standard error of `average`."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How much better the winner is than the best founder of one side, on the same samples."""
+
+    winner: str
+    founder: str
+    difference: float
+    """Of the averages, in points; above 0 the winner is better."""
+    low: float
+    high: float
+    """Bounds of the 95 % interval."""
+    p: float
+    """Two-sided, of no difference."""
+    samples: int
+    """Answered by both."""
+
+
 @dataclass
 class State:
     """What a journal says happened so far."""
@@ -164,9 +193,19 @@ class State:
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Of the content of every model's checkpoint."""
     measured: set[str] = field(default_factory=set)
-    seconds: dict[str, float] = field(default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0})
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
+    )
     evaluations: int = 0
     samples: int = 0
+    """Of the evaluations that steered the search; what was held out is counted apart."""
+    holdout: dict[str, HeldOut] = field(default_factory=dict)
+    """Of the winner and the founders."""
+    holdout_failures: dict[str, str] = field(default_factory=dict)
+    """Why a model could not be scored there."""
+    holdout_samples: int = 0
+    compared: dict[str, Compared] = field(default_factory=dict)
+    """The winner and the best founder, by side: `select` and `holdout`."""
     closed: int = -1
     """The last generation that was finished; 0 once the founders are known, −1 before."""
     stopped: str | None = None
@@ -181,7 +220,8 @@ class State:
     @property
     def spent(self) -> Spent:
         """What the run has cost so far."""
-        return Spent(self.evaluations, sum(self.seconds.values()) / 3600)
+        searching = sum(self.seconds[kind] for kind in ("merged", "measured", "evaluated"))
+        return Spent(self.evaluations, searching / 3600)
 
     def apply(self, event: Event) -> None:
         """Advance by one event."""
@@ -208,9 +248,17 @@ class State:
             self.population = self.population.update(event["model"], failure=event["reason"])
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
+        elif kind == "held_out":
+            self.holdout[event["model"]] = HeldOut(event["scores"], event["average"], event["stderr"])
+            self.holdout_samples += event["samples"]
+            self.holdout_failures.pop(event["model"], None)
+        elif kind == "holdout_failed":
+            self.holdout_failures[event["model"]] = event["reason"]
+        elif kind == "compared":
+            fields = {key: value for key, value in event.items() if key not in {"event", "side"}}
+            self.compared[event["side"]] = Compared(**fields)
         elif kind == "resumed":
-            self.started = {**(self.started or {}), "settings": event["settings"]}
-            self.stopped = None
+            self._resume(event["settings"])
         elif kind == "retried":
             self.population = self.population.update(event["model"], failure=None)
             self.retried.add(event["model"])
@@ -223,6 +271,13 @@ class State:
         self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
         for one in self.selected:
             self.population = self.population.add(Model(one.name, generation, one.parents, one.exploration))
+
+    def _resume(self, settings: Mapping[str, Any]) -> None:
+        before = self.started or {}
+        if before.get("settings", {}).get("evaluate", {}).get("holdout") != settings["evaluate"].get("holdout"):
+            self.holdout, self.holdout_failures = {}, {}  # other tasks are held out from now on
+        self.compared = {}
+        self.started, self.stopped = {**before, "settings": settings}, None
 
     def _measure(self, models: Iterable[str], kinship: Mapping[str, Sequence[tuple[str, str, float]]]) -> None:
         self.measured.update(models)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from src import benchmark
 from src.config import Settings
 from src.founders import Found
 from src.population import KinshipTable, Model, Pair, Population
@@ -25,6 +26,8 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
     console.print(_disk(settings, found))
     if all(one.checkpoint is not None for one in found.values()):
         console.print(_prediction(settings, found))
+    if warning := benchmark.warning(settings.evaluate.model_dump()):
+        console.print(f"\nwarning: {warning}")
     for remark in dict.fromkeys(one.remark for one in found.values() if one.checkpoint is None):
         names = [name for name, one in found.items() if one.checkpoint is None and one.remark == remark]
         console.print(f"\nnot looked at: {', '.join(names)} ({remark})")

@@ -28,7 +28,7 @@ def run(settings: Settings) -> float:
         UserError: bad input, found before any work.
     """
     launch.check()
-    from src import founders, plan  # reads headers, no weights; what is heavy waits until these are sound
+    from src import benchmark, founders, plan  # reads headers, no weights; what is heavy waits until these are sound
 
     found = founders.look(settings)
     founders.check(settings, found)
@@ -38,6 +38,8 @@ def run(settings: Settings) -> float:
     from src.evolution import Evolution
     from src.workers import Workers
 
+    if warning := benchmark.warning(settings.evaluate.model_dump()):
+        print(f"warning: {warning}", file=sys.stderr)
     given = founders.bring(settings)
     with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
         if evolution.finished:
@@ -49,6 +51,7 @@ def run(settings: Settings) -> float:
             evolution.keep()
             evolution.measure()
             evolution.end_generation()
+        evolution.hold_out()
         evolution.finish()
         return evolution.report()
 

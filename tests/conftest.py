@@ -21,8 +21,8 @@ from hypothesis import settings
 
 from tests.family import FOUNDERS, TASKS, write_family
 
-# A slow example is not a failing one on a shared machine. The same examples every time: whether main is green must not be
-# a matter of luck; `make fuzz` looks for new ones.
+# A slow example is not a failing one on a shared machine. The same examples every time: whether main is green must not
+# be a matter of luck; `make fuzz` looks for new ones.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -60,6 +60,7 @@ def evolve(tmp_path: Path, family: Path) -> Command:
             f"founders.models={{{models}}}",
             f"evaluate.tasks=[{','.join(TASKS)}]",
             f"evaluate.include={at / 'tasks'}",
+            "evaluate.holdout=null",
             f"outputs={tmp_path / 'outputs'}",
             "name=run",
             "track=none",

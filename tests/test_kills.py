@@ -23,11 +23,12 @@ from tests.test_run import ALL_RULES_OFF, events
 class FakeEvaluator:
     """Stands in for lm-eval, whose requests would take hours here: scores that follow from a model's very weights."""
 
-    identity = "fake"
     in_memory = True
 
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
+    def __init__(self, *_: object, side: str = "select", **__: object) -> None:
+        self.identity = side
+        self._event = {"select": "evaluated", "holdout": "held_out"}[side]
+        self.holdout = FakeEvaluator(side="holdout") if side == "select" else None
 
     def evaluate(self, folder: Path, tensors: dict[str, Any] | None, *_: object) -> Evaluation:
         """Scores of a model whose journal must not know them yet, and must know no other merge of it."""
@@ -39,14 +40,13 @@ class FakeEvaluator:
             name = folder.name.lstrip(".").partition(".")[0]
             merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
             assert merged.get(name, digest) == digest, "a model was read that is not what was merged"
-            assert not any(e["event"] == "evaluated" and e["model"] == name for e in found), "scored twice"
-            with (run_folder / "scored").open("a") as file:
-                file.write(f"{name}\n")
+            assert not any(e["event"] == self._event and e["model"] == name for e in found), "scored twice"
         time.sleep(0.01)
-        draw = random.Random(digest)
+        draw = random.Random(f"{digest} {self.identity}")
         scores = {task: draw.uniform(40, 60) for task in TASKS}
         samples: Mapping[str, Mapping[int, float]] = {task: {0: score} for task, score in scores.items()}
-        return Evaluation(scores, sum(scores.values()) / len(scores), 1.0, samples)
+        weights = {task: 1 / len(scores) for task in scores}
+        return Evaluation(scores, sum(scores.values()) / len(scores), 1.0, samples, weights)
 
 
 def in_child(work: Callable[[], int]) -> int:
@@ -63,11 +63,15 @@ def in_child(work: Callable[[], int]) -> int:
         os._exit(status)
 
 
-@pytest.mark.parametrize("times", [12, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("times", "evaluator"),
+    [(12, "fake"), pytest.param(100, "fake", marks=pytest.mark.slow), (3, "real")],
+)
 def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
-    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, evaluator: str
 ) -> None:
-    monkeypatch.setattr(breeding, "Evaluator", FakeEvaluator)
+    if evaluator == "fake":
+        monkeypatch.setattr(breeding, "Evaluator", FakeEvaluator)
     models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
 
     def start(name: str) -> int:
@@ -75,7 +79,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
             *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
             *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
             *(f"outputs={tmp_path}", f"name={name}", "track=none", "cache=off", "workers.threads=1"),
-            *("stop.generations=3", "merge=dare_ties", *ALL_RULES_OFF),
+            *("stop.generations=3", "merge=dare_ties", "evaluate.holdout=0.5", *ALL_RULES_OFF),
         ).status
 
     began = time.monotonic()

@@ -18,6 +18,8 @@ MISTYPED = [
     (["strategy=kinship_topkk"], "strategy=kinship_topkk: no such option. Did you mean kinship_topk?"),
     (["merge=foo"], "merge=foo: no such option. Known: breadcrumbs"),
     (["founders=zooo"], "Did you mean zoo?"),
+    (["merge=1.5"], "Config group override must be a string or a list. Got float"),
+    (["+stop.a\x85b=1"], "could not be read as key=value"),
     (["evaluate=nothing"], "evaluate=nothing: no such option"),
     (["track=mlflow"], "Known: none, tensorboard, wandb"),
     (["strategy.kk=3"], "strategy.kk: no such key"),
@@ -52,6 +54,19 @@ MISTYPED = [
     (["evaluate.tasks=[{name: pico_words, metric: f1}]"], "pico_words has no metric 'f1'. Known: acc, acc_norm"),
     (["evaluate.include=/nowhere"], "evaluate.include is '/nowhere'; no such folder"),
     (["evaluate.limit=0"], "evaluate.limit is 0; should be greater than or equal to 1"),
+    (["evaluate.holdout=1"], "evaluate.holdout is 1; expected a share of the samples between 0 and 1 (0.5)"),
+    (["evaluate.holdout=0"], "evaluate.holdout is 0; expected a share"),
+    (["evaluate.holdout=-0.5"], "evaluate.holdout is -0.5; expected a share"),
+    (["evaluate.holdout=half"], "evaluate.holdout is 'half'; expected a share"),
+    (["evaluate.holdout=true"], "evaluate.holdout is True; expected a share"),
+    (["evaluate.holdout={share: 0.5}"], "expected a share of the samples between 0 and 1 (0.5), other tasks ([TASK])"),
+    (["evaluate.holdout=[]"], "evaluate.holdout is empty; name at least one lm-eval task"),
+    (["evaluate.holdout=[pico_words]"], "evaluate has pico_words among tasks and holdout alike"),
+    (["evaluate.tasks=[pico_words]", "evaluate.holdout=[{name: pico_vowels, weight: 0}]"], "weight is 0"),
+    (
+        ["evaluate.tasks=[pico_words]", "evaluate.holdout=[{name: pico_vowels, metric: f1}]"],
+        "evaluate.holdout: pico_vowels has no metric 'f1'. Known: acc, acc_norm",
+    ),
     (["evaluate.batch_size=0"], "evaluate.batch_size is 0"),
     (["evaluate.dtype=float8"], "evaluate.dtype is 'float8'"),
     (["stop.generations=0"], "stop.generations is 0"),
@@ -87,9 +102,9 @@ def test_a_mistyped_configuration(evolve: Command, tmp_path: Path, overrides: li
 
 
 def test_a_task_that_lm_eval_does_not_have(evolve: Command) -> None:
-    check_refused(
-        evolve("evaluate.tasks=[no_such_task]"), "evaluate.tasks names 'no_such_task', which lm-eval does not have"
-    )
+    for key in ("tasks", "holdout"):
+        outcome = evolve(f"evaluate.{key}=[no_such_task]")
+        check_refused(outcome, f"evaluate.{key} names 'no_such_task', which lm-eval does not have")
 
 
 def test_founders_that_were_not_given() -> None:

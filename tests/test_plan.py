@@ -53,6 +53,7 @@ def test_the_papers_experiment_is_planned_even_where_no_hub_can_be_reached() -> 
     assert outcome.status == 0, outcome.err
     assert "generation 1 merges metamath × instruct, metamath × openchat, instruct × openchat" in outcome.out
     assert "at most 19 merges and 22 evaluations" in outcome.out
+    assert "winogrande, gsm8k, truthfulqa_mc2 steer the search and nothing is held out" in outcome.out
     assert (
         "not looked at: base, metamath, instruct, openchat (not downloaded yet, and the hub was not reached"
         in outcome.out

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from src import evaluate, living, merge, rebuild, weights
+from src import evaluate, interruption, living, merge, rebuild, weights
 from src.journal import State, parse, replay
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -250,24 +251,30 @@ def test_a_founder_that_changed_since_is_refused(evolve: Command, family: Path, 
     assert "the weights of blue" in outcome.err
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_within_two_seconds_and_says_how_to_go_on(
-    family: Path, tmp_path: Path, signum: int, status: int
-) -> None:
+def started(family: Path, outputs: Path) -> "subprocess.Popen[str]":
+    """An endless run in a process of its own, in the middle of a generation."""
     models = ",".join(f"{name}:{family / name}" for name in ("red", "green", "blue"))
     command = [
         *(sys.executable, "-m", "src.run", "founders=local", f"founders.base={family / 'base'}"),
         *(f"founders.models={{{models}}}", "evaluate.tasks=[pico_words]", f"evaluate.include={family / 'tasks'}"),
-        *(f"outputs={tmp_path}", "name=run", "track=none", "stop.generations=null", *ALL_RULES_OFF),
+        *(f"outputs={outputs}", "name=run", "track=none", "stop.generations=null", *ALL_RULES_OFF),
     ]
     root = Path(__file__).parent.parent
     running = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    journal = tmp_path / "run/journal.jsonl"
+    journal = outputs / "run/journal.jsonl"
     deadline = time.monotonic() + 120
     while not (journal.exists() and b'"selected"' in journal.read_bytes()):
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return running
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_within_two_seconds_and_says_how_to_go_on(
+    family: Path, tmp_path: Path, signum: int, status: int
+) -> None:
+    running = started(family, tmp_path)
     running.send_signal(signum)
     began = time.monotonic()
     _, err = running.communicate(timeout=30)
@@ -275,4 +282,74 @@ def test_a_signal_ends_the_run_within_two_seconds_and_says_how_to_go_on(
     assert running.returncode == status
     assert "interrupted; the same command goes on from here" in err
     assert "Traceback" not in err
-    parse(journal)
+    parse(tmp_path / "run/journal.jsonl")
+
+
+def test_a_second_ctrl_c_leaves_at_once() -> None:
+    """While a long computation outside Python, a merge or a forward pass, keeps the first from being raised."""
+    stubborn = """
+import hashlib
+from src.interruption import interruptible
+with interruptible("advice"):
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+"""
+    root = Path(__file__).parent.parent
+    running = subprocess.Popen(
+        [sys.executable, "-c", stubborn], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert time.monotonic() - began < interruption.PATIENCE - 0.3  # sooner than by patience alone
+    assert err.splitlines() == [b"", b"advice"]
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody can write to: for root, whom permissions do not stop, a file system of its own."""
+    folder = tmp_path / "sealed"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        folder.chmod(0o500)
+        yield folder
+        folder.chmod(0o700)
+    elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("root here, and may not mount")
+    else:
+        yield folder
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_read_only_folder_is_refused_before_any_work(evolve: Command, read_only: Path) -> None:
+    outcome = evolve(f"outputs={read_only}")
+    assert outcome.status == 2
+    assert f"{read_only}/run: the run's folder cannot be written" in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
+    assert "evaluat" not in outcome.out
+
+
+def test_a_run_folder_that_has_become_read_only_is_refused_and_unharmed(evolve: Command, tmp_path: Path) -> None:
+    assert evolve("stop.generations=1").status == 0
+    run = tmp_path / "outputs/run"
+    before = (run / "journal.jsonl").read_bytes()
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a folder onto itself, read-only")
+    if subprocess.run(["mount", "--bind", run, run], capture_output=True).returncode:
+        pytest.skip("root here, and may not mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", run], check=True)
+        outcome = evolve("stop.generations=2", "resume=force")
+        assert outcome.status == 2
+        assert "cannot be written (Read-only file system)" in outcome.err
+        assert (run / "journal.jsonl").read_bytes() == before
+    finally:
+        subprocess.run(["umount", run], check=True)
+    assert evolve("stop.generations=2", "resume=force").status == 0

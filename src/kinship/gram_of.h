@@ -1,6 +1,6 @@
 /* The arithmetic of gram.c on deltas of type REAL, written once and included for float and for double.
  *
- * Expects REAL, NAME(x), SCALE, and a `load` of two vectors. A `vec` is 32 bytes: LANES elements. Products and totals are kept as
+ * Expects REAL, NAME(x), SCALE, and a `load` of one of two vectors. A `vec` is 32 bytes: LANES elements. Products and totals are kept as
  * double whatever REAL is: a float sum runs over one slice only before it is added to them.
  */
 #define LANES ((long)(32 / sizeof(REAL)))
@@ -17,34 +17,53 @@ INLINE f64x4 NAME(widened)(vec lanes) {
     return __builtin_convertvector(half[0], f64x4) + __builtin_convertvector(half[1], f64x4);
 }
 
-/* delta[0..vectors) = SCALE * (x - base), or x itself without a base. Returns the sum. */
-INLINE f64x4 NAME(widen_as)(enum dtype dtype, const unsigned char *x, const vec *base, vec *delta, long vectors) {
+/* The deltas of the `group` (1 to 3) rows from `row` on, all of one dtype: SCALE * (x - base), or x for the base itself,
+ * which `leads` the first group. Adds their sums to `totals`, and their products with themselves to `products`, `wide` to a
+ * row, while a delta is still in a register; `stride` vectors lie between rows of deltas. Small enough that no sum leaves
+ * its register: one that does sets the pace of the whole loop. */
+INLINE void NAME(enter_of)(
+    enum dtype dtype, int leads, int row, int group, const unsigned char *const *x, vec *deltas, long stride,
+    long vectors, f64x4 *totals, f64x4 *products, long wide) {
     long step = item_bytes[dtype] * LANES;
-    vec even = {0}, odd = {0};
-    for (long k = 0; k < vectors; k += 2) {
-        vec a, b;
-        NAME(load)(x + k * step, dtype, &a, &b);
-        if (base) a = (a - base[k]) * SCALE, b = (b - base[k + 1]) * SCALE;
-        delta[k] = a, delta[k + 1] = b;
-        even += a, odd += b;
+    vec sum[3] = {{0}}, product[3][3] = {{{0}}}, *into = deltas + row * stride;
+    for (long k = 0; k < vectors; k += 2)
+        for (int n = 0; n < 2; n++) {
+            vec d[3], base = deltas[k + n];
+            for (int r = 0; r < group; r++) {
+                d[r] = NAME(load)(x[r] + k * step, dtype, n);
+                if (leads && r == 0) base = d[r];
+                else d[r] = (d[r] - base) * SCALE;
+                into[r * stride + k + n] = d[r];
+                sum[r] += d[r];
+            }
+            for (int i = 0; i < group; i++)
+                for (int j = 0; j <= i; j++) product[i][j] += d[i] * d[j];
+        }
+    for (int i = 0; i < group; i++) {
+        totals[row + i] += NAME(widened)(sum[i]);
+        for (int j = 0; j <= i; j++) products[(row + i) * wide + row + j] += NAME(widened)(product[i][j]);
     }
-    return NAME(widened)(even + odd);
 }
 
-static f64x4 NAME(widen)(enum dtype dtype, const unsigned char *x, const vec *base, vec *delta, long vectors) {
-    switch (dtype) {
-        case BF16: return NAME(widen_as)(BF16, x, base, delta, vectors);
-        case F16: return NAME(widen_as)(F16, x, base, delta, vectors);
-        case F32: return NAME(widen_as)(F32, x, base, delta, vectors);
-        default: return NAME(widen_as)(F64, x, base, delta, vectors);
+static void NAME(enter)(
+    enum dtype dtype, int row, int group, const unsigned char *const *x, vec *deltas, long stride, long vectors,
+    f64x4 *totals, f64x4 *products, long wide) {
+#define ENTER(dtype, leads, group) \
+    case (dtype * 2 + leads) * 4 + group: \
+        NAME(enter_of)(dtype, leads, leads ? 0 : row, group, x, deltas, stride, vectors, totals, products, wide); break
+#define GROUPS(dtype) \
+    ENTER(dtype, 1, 1); ENTER(dtype, 1, 2); ENTER(dtype, 1, 3); ENTER(dtype, 0, 1); ENTER(dtype, 0, 2); ENTER(dtype, 0, 3)
+    switch ((dtype * 2 + (row == 0)) * 4 + group) {
+        GROUPS(BF16); GROUPS(F16); GROUPS(F32); GROUPS(F64);
     }
+#undef GROUPS
+#undef ENTER
 }
 
-/* products[i][j] += row i of a . row j of b, for ROWS x COLUMNS of them; `stride` vectors lie between rows, `wide`
- * products between theirs. Small enough to keep every sum in a register; the compiler unrolls it for each size. */
+/* products[i][j] += row i of a . row j of b, for ROWS x COLUMNS of them. */
 INLINE void NAME(tile_of)(
     int rows, int columns, const vec *a, const vec *b, long stride, long vectors, f64x4 *products, long wide) {
-    vec sum[3][5] = {{{0}}};
+    vec sum[3][3] = {{{0}}};
     for (long k = 0; k < vectors; k++)
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < columns; j++) sum[i][j] += a[i * stride + k] * b[j * stride + k];
@@ -55,66 +74,33 @@ INLINE void NAME(tile_of)(
 static void NAME(tile)(
     int rows, int columns, const vec *a, const vec *b, long stride, long vectors, f64x4 *products, long wide) {
 #define TILE(r, c) \
-    case r * 8 + c: NAME(tile_of)(r, c, a, b, stride, vectors, products, wide); break
-    switch (rows * 8 + columns) {
-        TILE(1, 1); TILE(1, 2); TILE(1, 3); TILE(1, 4); TILE(1, 5);
-        TILE(2, 1); TILE(2, 2); TILE(2, 3); TILE(2, 4); TILE(2, 5);
-        TILE(3, 3);
+    case r * 4 + c: NAME(tile_of)(r, c, a, b, stride, vectors, products, wide); break
+    switch (rows * 4 + columns) {
+        TILE(1, 1); TILE(1, 2); TILE(1, 3);
+        TILE(2, 1); TILE(2, 2); TILE(2, 3);
+        TILE(3, 1); TILE(3, 2); TILE(3, 3);
     }
 #undef TILE
 }
 
-/* Three rows with themselves: half of a tile, with twice the sums so that none waits for its own last addition. */
-static void NAME(triangle)(const vec *a, long stride, long vectors, f64x4 *products, long wide) {
-    const vec *b = a + stride, *c = b + stride;
-    vec aa[2] = {{0}}, ba[2] = {{0}}, bb[2] = {{0}}, ca[2] = {{0}}, cb[2] = {{0}}, cc[2] = {{0}};
-    for (long k = 0; k < vectors; k += 2)
-        for (int n = 0; n < 2; n++) {
-            vec x = a[k + n], y = b[k + n], z = c[k + n];
-            aa[n] += x * x, ba[n] += y * x, bb[n] += y * y, ca[n] += z * x, cb[n] += z * y, cc[n] += z * z;
-        }
-    products[0] += NAME(widened)(aa[0] + aa[1]);
-    products[wide] += NAME(widened)(ba[0] + ba[1]);
-    products[wide + 1] += NAME(widened)(bb[0] + bb[1]);
-    products[2 * wide] += NAME(widened)(ca[0] + ca[1]);
-    products[2 * wide + 1] += NAME(widened)(cb[0] + cb[1]);
-    products[2 * wide + 2] += NAME(widened)(cc[0] + cc[1]);
-}
-
-/* All products of the rows from `first` on with the rows up to themselves: three rows at a time with three, and the one
- * or two rows that are left with five, so that ten sums or so are always under way. */
-static void NAME(multiply)(int rows, int first, const vec *deltas, long stride, long vectors, f64x4 *products) {
-    int i = first;
-    for (; i + 3 <= rows; i += 3) {
-        const vec *three = deltas + i * stride;
-        int j = 0;
-        for (; j + 3 <= i; j += 3)
-            NAME(tile)(3, 3, three, deltas + j * stride, stride, vectors, products + i * rows + j, rows);
-        for (int r = 0; j < i && r < 3; r++)
-            NAME(tile)(1, i - j, three + r * stride, deltas + j * stride, stride, vectors,
-                       products + (i + r) * rows + j, rows);
-        NAME(triangle)(three, stride, vectors, products + i * rows + i, rows);
-    }
-    for (int j = 0; i < rows && j < rows; j += 5)
-        NAME(tile)(rows - i, least(5, rows - j), deltas + i * stride, deltas + j * stride, stride, vectors,
-                   products + i * rows + j, rows);
-}
-
-/* The block of `count` elements of every row that lies in `raw`, row after row with room for `block` elements each. */
+/* The block of `count` elements of every row that lies at `raw[row]`: three rows of one dtype at a time, with themselves and
+ * then with all before them. Pairs of rows below `first` may be left out. */
 static void NAME(block)(
-    int rows, int first, const int *dtype, int64_t count, int64_t block, const unsigned char *raw, void *scratch,
+    int rows, int first, const int *dtype, int64_t count, const unsigned char *const *raw, void *scratch,
     f64x4 *products, f64x4 *totals) {
     vec *deltas = scratch;
     long slice = slice_of(rows, sizeof(REAL)), stride = slice / LANES;
     for (int64_t begin = 0; begin < count; begin += slice) {
-        long here = count - begin < slice ? (count - begin + PAD - 1) / PAD * PAD : slice;
-        const unsigned char *row = raw;
-        for (int r = 0; r < rows; r++) {
-            long size = item_bytes[dtype[r]];
-            totals[r] += NAME(widen)(dtype[r], row + begin * size, r ? deltas : 0, deltas + r * stride, here / LANES);
-            row += block * size;
+        long here = count - begin < slice ? (count - begin + PAD - 1) / PAD * PAD : slice, vectors = here / LANES;
+        for (int i = 0, group; i < rows; i += group) {
+            const unsigned char *x[3];
+            for (group = 0; group < 3 && i + group < rows && dtype[i + group] == dtype[i]; group++)
+                x[group] = raw[i + group] + begin * item_bytes[dtype[i]];
+            NAME(enter)(dtype[i], i, group, x, deltas, stride, vectors, totals, products, rows);
+            for (int j = 0; j < i && i + group > first; j += 3)
+                NAME(tile)(group, least(3, i - j), deltas + i * stride, deltas + j * stride, stride, vectors,
+                           products + i * rows + j, rows);
         }
-        NAME(multiply)(rows, first, deltas, stride, here / LANES, products);
     }
 }
 

@@ -23,14 +23,15 @@ _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 # What a thread reads at a time, of all models and of each at least: enough to make a call of the kernel's worth while,
 # and little enough to be in the cache still when it is multiplied.
 _BUFFER_BYTES, _LEAST_BYTES = 2 << 20, 256 << 10
+_ROOM = 64  # bytes a row, as in gram.c
 _PAGE = 512  # elements; a block is a multiple of it, so that it begins as aligned as the tensor does
 
 
 class NativeKernel:
     """Reads stretches of tensors and multiplies them, in one call that holds no Python lock.
 
-    One instance serves one thread. `rows` counts the base; pairs of rows below `first` are left out. With `fine`, all
-    of the arithmetic is float64, else only where `is_coarse` does not say otherwise.
+    One instance serves one thread. `rows` counts the base; pairs of rows below `first` may be left out. With `fine`,
+    all of the arithmetic is float64, else only where `is_coarse` does not say otherwise.
     """
 
     def __init__(self, rows: int, first: int, fine: bool) -> None:
@@ -39,7 +40,8 @@ class NativeKernel:
         self._call = library.kinship_stretch
         self._rows, self._first, self._fine = rows, first, fine
         self._bytes = max(_BUFFER_BYTES, rows * _LEAST_BYTES)
-        self._raw = _aligned(self._bytes // 8)
+        self._raw = _aligned((self._bytes + rows * _ROOM) // 8)
+        self._raws = np.zeros(rows, dtype=np.uintp)
         self._scratch = _aligned(library.kinship_scratch(rows) // 8)
 
     def __call__(
@@ -52,7 +54,7 @@ class NativeKernel:
         offsets = np.array([s.offset + start * size for s, size in zip(specs, sizes, strict=True)], dtype=np.int64)
         dtypes = np.array([COMPARABLE.index(spec.dtype) for spec in specs], dtype=np.intc)
         gram, sums = np.zeros((self._rows, self._rows)), np.zeros(self._rows)
-        arrays = (a.ctypes.data for a in (self._raw, self._scratch, gram, sums))
+        arrays = (a.ctypes.data for a in (self._raw, self._raws, self._scratch, gram, sums))
         failed = self._call(
             *(self._rows, self._first, not self._fine and is_coarse(specs, count)),
             *(handles.ctypes.data, offsets.ctypes.data, dtypes.ctypes.data, count, block, *arrays),
@@ -91,7 +93,7 @@ def build() -> ctypes.CDLL | None:
     pointer, long = ctypes.c_void_p, ctypes.c_int64
     loaded.kinship_stretch.argtypes = [
         *(ctypes.c_int, ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, long, long),
-        *(pointer, pointer, pointer, pointer),
+        *(pointer, pointer, pointer, pointer, pointer),
     ]
     return loaded
 

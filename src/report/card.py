@@ -7,8 +7,10 @@ from typing import Any
 
 import yaml
 
-from src.journal import State
+from src import benchmark
+from src.journal import HeldOut, State
 from src.population import KinshipTable
+from src.report.ending import NORMAL
 
 
 def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
@@ -27,14 +29,7 @@ def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
 def model_card(state: State, winner: str, kinship: KinshipTable, sources: Mapping[str, str]) -> str:
     """The README of the winner's folder: scores, descent back to the founders, how to rebuild it."""
     population = state.population
-    model = population[winner]
-    line = [*population.ancestors(winner), model]
-    tasks = list(model.scores)
-    columns = [*(one for one in line if one.founder), *([model] if not model.founder else [])]
-    scores = "\n".join(
-        f"| {task} | " + " | ".join(f"{one.scores[task]:.2f}" for one in columns) + " |" for task in tasks
-    )
-    averages = " | ".join(f"**{one.average:.2f}** ± {state.stderr[one.name]:.2f}" for one in columns)
+    line = [*population.ancestors(winner), population[winner]]
     descent = "\n".join(
         f"| {one.name} | {' × '.join(one.parents) or state.sources[one.name]} | {one.average:.2f} | "
         f"{_signed(population.gain(one.name))} | {_kinship(kinship, one.parents)} |"
@@ -48,14 +43,7 @@ tags: [merge, mergekit, kinmerge]
 
 {_opening(state, winner, len(population))}
 
-## Scores
-
-| task | {" | ".join(one.name for one in columns)} |
-| --- |{" ---: |" * len(columns)}
-{scores}
-| average | {averages} |
-
-The average steered the search, and the best of {len(population)} was kept: expect a little less on fresh samples.
+{_scores(state, winner)}
 
 ## Descent
 
@@ -64,6 +52,49 @@ The average steered the search, and the best of {len(population)} was kept: expe
 {descent}
 
 {_rebuilding(state, winner, sources)}"""
+
+
+def _scores(state: State, winner: str) -> str:
+    """Main metric of each task, of the line's founders and the winner; on the holdout first, which may be quoted."""
+    line = [*state.population.ancestors(winner), state.population[winner]]
+    names = [model.name for model in line if model.founder or model.name == winner]
+    select = {
+        name: HeldOut(state.population[name].scores, state.population[name].average or 0.0, state.stderr[name])
+        for name in names
+    }
+    steered = f"{_table(select)}\n\n{_gained(state, 'select')}"
+    lucky = f"The best of {len(state.population)} models was kept for these scores, so its own are a little lucky."
+    if winner not in state.holdout:
+        warning = benchmark.warning((state.started or {})["settings"]["evaluate"])
+        advice = f" In particular, {warning}." if warning else ""
+        return f"## Scores\n\n{steered}{lucky} Nothing was held out: expect less on fresh samples.{advice}"
+    held_out = {name: state.holdout[name] for name in names if name in state.holdout}
+    return f"""## Scores to quote
+
+On what was held out: it did not steer the search.
+
+{_table(held_out)}
+
+{_gained(state, "holdout")}## Scores that steered the search
+
+{steered}{lucky}"""
+
+
+def _table(scored: Mapping[str, HeldOut]) -> str:
+    tasks = list(next(iter(scored.values())).scores)
+    rows = [f"| {task} | " + " | ".join(f"{one.scores[task]:.2f}" for one in scored.values()) + " |" for task in tasks]
+    averages = " | ".join(f"**{one.average:.2f}** ± {NORMAL * one.stderr:.2f}" for one in scored.values())
+    head = f"| task | {' | '.join(scored)} |\n| --- |{' ---: |' * len(scored)}"
+    return "\n".join([head, *rows, f"| average (95 %) | {averages} |"])
+
+
+def _gained(state: State, side: str) -> str:
+    if (found := state.compared.get(side)) is None:
+        return ""
+    return (
+        f"{found.winner} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {found.founder}, "
+        f"the best founder here, over the same {found.samples} samples.\n\n"
+    )
 
 
 def _opening(state: State, winner: str, models: int) -> str:

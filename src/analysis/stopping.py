@@ -1,0 +1,96 @@
+"""What ending an evolution earlier would have saved, and what it would have cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """An end that might have been."""
+
+    generation: int | None
+    """The last generation that would have been merged; None where the rule never held, so that nothing is saved."""
+    saved: int
+    """Merges (and as many evaluations) that would not have been made."""
+    merges: int
+    """All that were made."""
+    best: float
+    """The best average there is."""
+    best_then: float
+    """The best average that there would have been; never above `best`."""
+
+    @property
+    def cost(self) -> float:
+        """What the stop would have cost in best average, in points: 0 or more."""
+        return self.best - self.best_then
+
+    @property
+    def share(self) -> float:
+        """The share of the merges that would have been saved, 0 to 1."""
+        return self.saved / self.merges if self.merges else 0.0
+
+
+def stop_after(
+    generation: Sequence[int], average: Sequence[float], last: int | None, *, founders: Sequence[float] = ()
+) -> EarlyStop:
+    """What ending after the generation `last` would have come to; None: not at all.
+
+    Args:
+        generation: [n] of every merge.
+        average: [n] its average; NaN for one that failed, which was paid for all the same.
+        last: the generation to stop after.
+        founders: averages of the models that were there before.
+
+    Raises:
+        ValueError: generation and average differ in length, or no average is known.
+    """
+    born, averages = np.asarray(generation, dtype=float), np.asarray(average, dtype=float)
+    if born.shape != averages.shape or born.ndim != 1:
+        raise ValueError(f"generation and average should be [n] each, are {born.shape} and {averages.shape}")
+    late = np.zeros(len(born), dtype=bool) if last is None else born > last
+    everyone = [*averages[np.isfinite(averages)].tolist(), *founders]
+    early = [*averages[np.isfinite(averages) & ~late].tolist(), *founders]
+    if not early:
+        raise ValueError("no average is known before the stop; was there a model to begin with?")
+    return EarlyStop(last, int(late.sum()), len(born), max(everyone), max(early))
+
+
+def early_stop(
+    generation: Sequence[int],
+    average: Sequence[float],
+    kinship: Sequence[float],
+    *,
+    threshold: float,
+    patience: int = 2,
+    larger_is_closer: bool = True,
+    founders: Sequence[float] = (),
+) -> EarlyStop:
+    """What a stop on kinship would have come to: after `patience` generations in a row past the threshold.
+
+    Args:
+        generation: [n] of every merge.
+        average: [n] its average; NaN for one that failed.
+        kinship: [n] of its parents, or of the k best at the time; a generation counts by the mean of what is known.
+        threshold: above it (below it, for a distance) a generation is saturated.
+        patience: generations in a row, 1 or more.
+        larger_is_closer: False for a distance.
+        founders: averages of the models that were there before.
+
+    Raises:
+        ValueError: the three differ in length, or no average is known.
+    """
+    born, near = np.asarray(generation, dtype=float), np.asarray(kinship, dtype=float)
+    if born.shape != near.shape:
+        raise ValueError(f"generation and kinship should be [n] each, are {born.shape} and {near.shape}")
+    row = 0
+    for one in np.unique(born):
+        known = near[(born == one) & np.isfinite(near)]
+        past = len(known) > 0 and (known.mean() > threshold if larger_is_closer else known.mean() < threshold)
+        row = row + 1 if past else 0
+        if row == patience:
+            return stop_after(generation, average, int(one), founders=founders)
+    return stop_after(generation, average, None, founders=founders)

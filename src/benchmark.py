@@ -1,0 +1,42 @@
+"""Well-known test sets: a search that is steered by one has seen its answers, and a score there is no test score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# The benchmarks that models are held against each other by, in lm-eval's names. A task is one of them if it has this
+# name, or goes on after it with a digit, `_` or `-`: mmlu_anatomy, truthfulqa_mc2, gsm8k_cot.
+PREFIXES = (
+    *("openllm", "leaderboard", "metabench", "tinyBenchmarks"),  # whole leaderboards, as groups
+    *("arc", "hellaswag", "mmlu", "truthfulqa", "winogrande", "gsm8k"),  # Open LLM Leaderboard 1
+    *("ifeval", "bbh", "bigbench", "gpqa", "musr", "hendrycks_math", "minerva_math"),  # and 2
+    *("humaneval", "mbpp", "aime", "mgsm", "gsm_plus", "mathqa", "agieval", "longbench", "mmmu"),
+    *("boolq", "commonsense_qa", "drop", "lambada", "medqa", "nq_open", "openbookqa", "piqa", "race", "sciq"),
+    *("squadv2", "super_glue", "triviaqa", "wsc273"),
+)
+
+
+def known(tasks: Iterable[str]) -> list[str]:
+    """Those of the tasks that are a well-known benchmark's."""
+    return [task for task in tasks if any(_is_of(task, prefix) for prefix in PREFIXES)]
+
+
+def warning(evaluate: Mapping[str, Any]) -> str | None:
+    """What to say of a search that a well-known test set steers while nothing is held out; None of any other.
+
+    `evaluate` has the run's settings of that name, as the journal keeps them.
+    """
+    steering = known(task["name"] for task in evaluate["tasks"])
+    if evaluate.get("holdout") or not steering:
+        return None
+    named = ", ".join(steering[:4]) + (f" and {len(steering) - 4} more" if len(steering) > 4 else "")
+    return (
+        f"{named} steer{'s' * (len(steering) == 1)} the search and nothing is held out: what the winner scores there "
+        "is no test score. evaluate.holdout=0.5 keeps half of the samples for the end, [TASK, …] other tasks"
+    )
+
+
+def _is_of(task: str, prefix: str) -> bool:
+    rest = task.removeprefix(prefix)
+    return task.startswith(prefix) and (not rest or rest[0] in "_-" or rest[0].isdigit())

@@ -1,0 +1,101 @@
+"""The honest winner: what the best of many is worth on what did not steer the search (docs/holdout.md).
+
+place          where the scores of single samples lie, by side
+compare        the winner and the best founder, on the same samples
+winners_curse  by how much selection overstates the winner, over several runs
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from src.analysis import compare_configurations, compare_models
+from src.journal import Compared, State
+
+SIDES = ("select", "holdout")
+"""What steers the search, and what is kept from it until the end."""
+
+
+def place(folder: Path, model: str, side: str) -> Path:
+    """The file of a model's single samples within a run's folder."""
+    return folder / "samples" / ("holdout" if side == "holdout" else "") / f"{model}.json"
+
+
+def averages(state: State, side: str) -> dict[str, float]:
+    """The average of every model that was scored on a side and can be a parent, oldest first."""
+    eligible = {model.name: model.average for model in state.population.eligible() if model.average is not None}
+    if side == "select":
+        return eligible
+    return {name: state.holdout[name].average for name in eligible if name in state.holdout}
+
+
+def compare(folder: Path, state: State, side: str) -> Compared | None:
+    """The winner against the founder that is best on this side; None where it is that founder, or nothing is known.
+
+    The founder is chosen on the side itself: on the holdout that favours the founders a little, never the winner.
+    """
+    winner = state.population.best(1)[0].name
+    scored = averages(state, side)
+    founder = max((name for name in scored if state.population[name].founder), key=scored.__getitem__, default=winner)
+    if winner not in scored or winner == founder:
+        return None
+    try:
+        first, second = (json.loads(place(folder, name, side).read_text()) for name in (winner, founder))
+        found = compare_models(first["samples"], second["samples"], weights=first["weights"])
+    except (OSError, ValueError, KeyError):  # somebody deleted or cut a file, or the tasks have no scores by sample
+        return None
+    fields: dict[str, Any] = asdict(found)
+    return Compared(winner, founder, samples=fields.pop("n"), **fields)
+
+
+@dataclass(frozen=True)
+class Curse:
+    """By how much the search overstates its winner, in points."""
+
+    overstated: float
+    """Selection score minus holdout score of the winner, less the same of the other founders; mean over the runs."""
+    low: float
+    high: float
+    """Bounds of the 95 % interval, Student's over runs."""
+    p: float
+    """Two-sided, of no overstatement."""
+    runs: int
+    winner: float
+    """Selection score minus holdout score of the winner, mean over the runs."""
+    founders: float
+    """The same of the founders that did not win: how much easier the selection's samples are."""
+
+
+def winners_curse(states: Mapping[str, State]) -> Curse:
+    """The winner's curse over finished runs, named as the user likes, each of another family.
+
+    The two sides of a run differ in difficulty, by chance. The founders that did not win were not picked by either, so
+    the mean of their differences is the control.
+
+    Raises:
+        ValueError: fewer than two of the runs have holdout scores.
+    """
+    drops = {name: found for name, state in states.items() if (found := _drops(state)) is not None}
+    winners: dict[Hashable, float] = {name: drop[0] for name, drop in drops.items()}
+    founders: dict[Hashable, float] = {name: drop[1] for name, drop in drops.items()}
+    over = compare_configurations(winners, founders)
+    return Curse(
+        over.difference, over.low, over.high, over.p, over.n, fmean(winners.values()), fmean(founders.values())
+    )
+
+
+def _drops(state: State) -> tuple[float, float] | None:
+    """Selection minus holdout, of the winner and, on average, of the others among the founders; None if unknown."""
+    select, holdout = averages(state, "select"), averages(state, "holdout")
+    if not select:
+        return None
+    winner = state.population.best(1)[0]
+    founders = [name for name in holdout if state.population[name].founder and name != winner.name]
+    if winner.name not in holdout or not founders:
+        return None
+    return select[winner.name] - holdout[winner.name], fmean(select[name] - holdout[name] for name in founders)
