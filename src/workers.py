@@ -57,7 +57,7 @@ class Workers:
         Raises:
             UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
         """
-        state = _meet(settings)
+        state, store = _meet(settings)
         self.rank, self.processes = int(state.process_index), int(state.num_processes)
         if self.processes < launch.processes():
             raise UserError(
@@ -73,11 +73,9 @@ class Workers:
         self._store: Any = None
         self._watch: Watch | None = None
         if self.processes > 1:
-            default: Any = torch.distributed.distributed_c10d._get_default_store()
-            self._store = torch.distributed.PrefixStore("kinmerge", default)
-            self._watch = Watch(
-                torch.distributed.PrefixStore("kinmerge", default.clone()), self.rank, self.processes, settings.timeout
-            )
+            self._store = torch.distributed.PrefixStore("kinmerge", store)
+            signs = torch.distributed.PrefixStore("kinmerge", store.clone())  # a connection of its own
+            self._watch = Watch(signs, self.rank, self.processes, settings.timeout)
         self.threads: int = self.once(lambda: settings.threads or torch.get_num_threads())
         torch.set_num_threads(self.threads)
 
@@ -249,17 +247,24 @@ class _Released(BaseException):
     """Nothing is left to help with; no `except Exception` of a job may keep it."""
 
 
-def _meet(settings: WorkersSettings) -> PartialState:
-    """Find the other processes, for as long as a hanging one is waited for."""
+def _meet(settings: WorkersSettings) -> tuple[PartialState, Any]:
+    """This process as accelerate sees it, and the store in which all meet; None where nobody else was started."""
     # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
-    cpu = settings.device == "cpu" or (launch.processes() > 1 and not torch.accelerator.is_available())
+    several = launch.processes() > 1
+    cpu = settings.device == "cpu" or (several and not torch.accelerator.is_available())
     patience = InitProcessGroupKwargs(timeout=timedelta(minutes=settings.timeout)).to_kwargs()
+    store: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a thread a process is used, which is what we ask for
         try:
-            return PartialState(cpu=cpu, **patience)
-        except (ValueError, torch.distributed.DistError) as error:
-            if launch.processes() == 1:
+            if several and not PartialState._shared_state:
+                store, rank, size = next(torch.distributed.rendezvous("env://", **patience))
+                # A launcher that starts all anew keeps its store, and what the dead ones left in it.
+                store = torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+                patience |= {"store": store, "rank": rank, "world_size": size}
+            return PartialState(cpu=cpu, **patience), store
+        except (ValueError, RuntimeError) as error:
+            if not several:
                 raise
             raise UserError(
                 f"{launch.processes()} processes were started and did not find each other "

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+import src.evolution  # noqa: F401 (so that it is imported before anybody is forked)
+
 Work = Callable[[int], int]
 
 
@@ -29,7 +31,7 @@ def _fork(rank: int, count: int, port: int, work: Work, output: Path | None) -> 
         return pid
     status = 99
     try:
-        file = Path(os.devnull if output is None else f"{output}.{rank}").open("w", buffering=1)
+        file = Path(os.devnull if output is None else f"{output}.{rank}").open("w", buffering=1)  # noqa: SIM115
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
         sys.stdout = sys.stderr = sys.__stderr__ = file  # type: ignore[misc]
@@ -48,7 +50,7 @@ def _fork(rank: int, count: int, port: int, work: Work, output: Path | None) -> 
         os._exit(status)
 
 
-def wait(pids: Sequence[int], seconds: float = 120.0) -> list[int]:
+def wait(pids: Sequence[int], seconds: float = 900.0) -> list[int]:
     """The exit status of each (negative: the signal that ended it); whoever takes longer is killed."""
     found: dict[int, int] = {}
     deadline = time.monotonic() + seconds

@@ -29,7 +29,7 @@ def command(family: Path, outputs: Path, name: str, *overrides: str) -> list[str
         *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
         *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}", "evaluate.batch_size=16"),
         *(f"outputs={outputs}", f"name={name}", "track=none", "cache=off", "workers.threads=1"),
-        *("stop.generations=2", *ALL_RULES_OFF, *overrides),
+        *("workers.timeout=2", "stop.generations=2", *ALL_RULES_OFF, *overrides),
     ]
 
 
@@ -86,11 +86,12 @@ def test_either_process_may_be_killed_at_any_moment(
         while status != [0, 0]:
             pids = start(name, 2)
             if kills < times:
-                time.sleep(draw.uniform(0.2 * usual, usual))
+                time.sleep(draw.uniform(0.3 * usual, usual))
                 os.kill(pids[draw.randrange(2)], signal.SIGKILL)
                 kills += 1
             status = processes.wait(pids)
-            assert all(one in {0, 1, -signal.SIGKILL} for one in status), status
+            said = (tmp_path / "output.0").read_text() + (tmp_path / "output.1").read_text()
+            assert all(one in {0, 1, 2, -signal.SIGKILL} for one in status), said
         assert told(tmp_path, name) == told(tmp_path, "whole")
         assert not (tmp_path / name / "again").exists(), "what was finished was done again"
         assert not [path for path in (tmp_path / name).rglob("*") if ".partial" in path.name]
@@ -117,7 +118,7 @@ def test_a_restart_by_the_launcher_goes_on_by_itself(family: Path, tmp_path: Pat
     )
     arguments = command(family, tmp_path, "run", f"hydra.run.dir={tmp_path}")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--max-restarts=1", str(script)]
-    done = subprocess.run([*launcher, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*launcher, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "dies_once.py.died").exists()
     assert processes.wait(processes.start(1, lambda _: run(*command(family, tmp_path, "whole")).status)) == [0]
@@ -154,7 +155,7 @@ def test_pieces_are_answered_alike_whoever_answers_and_however_much_fits(family:
         found = []
         for number in range(count):
             taken["second" if number % 2 else "first"] += 1
-            found.append(living.answer(pieces[number], second._requests) if number % 2 else answer(number))
+            found.append(living.answer(pieces[number], second.requests) if number % 2 else answer(number))
         return found
 
     assert first.evaluate(family / "red", share=between_two) == whole

@@ -1,4 +1,4 @@
-"""Sharing work among processes: the same contract with one process and with several, and what happens when one is lost."""
+"""Work shared among processes: one contract for one process and for several, and what happens when one is lost."""
 
 import json
 import os
