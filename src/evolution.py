@@ -22,8 +22,9 @@ from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
 from src.journal import VERSION, Follower, Journal, State, replay
-from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
+from src.kinship import METRICS
 from src.population import KinshipTable, Population
+from src.relating import Relating
 from src.report import card, ending, figures, progress, table
 from src.weights import Weights
 from src.workers import Workers
@@ -52,7 +53,7 @@ class Evolution:
         self.folder = settings.folder
         self._given = {"base": base, **founders}
         self._workers = workers
-        self._cache = cache.Cache(settings.cache.folder, weights=settings.cache.weights)
+        memory = cache.Cache(settings.cache.folder, weights=settings.cache.weights)
         recipes: dict[str, dict[str, Any]] = {}
         fingerprints: dict[str, str] = {}
         self._weights = Weights(
@@ -60,11 +61,12 @@ class Evolution:
             self._given,
             recipes,
             fingerprints,
-            cache=self._cache,
+            cache=memory,
             device=workers.devices[0],
             remote_code=settings.trust_remote_code,
         )
-        self._breeding = Breeding(settings, self._weights, recipes, workers, self._cache)
+        self._relating = Relating(self.folder, base, workers, memory)
+        self._breeding = Breeding(settings, self._weights, recipes, workers, memory)
         path = self.folder / "journal.jsonl"
         if workers.once(lambda: not path.exists()):
             _ = self._breeding.evaluator  # a mistake among the tasks must not leave a folder behind
@@ -78,7 +80,7 @@ class Evolution:
         self._console = Console()
         try:
             self._begin()
-            self._grams = self._stored_grams()
+            self._relating.take_up(self.state.measured)
         except BaseException:
             self.journal.close()
             raise
@@ -91,14 +93,6 @@ class Evolution:
     @cached_property
     def _tracker(self) -> track.Tracker:
         return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
-
-    def _stored_grams(self) -> Grams | None:
-        """What was measured so far, as far as the journal knows of it: anything beyond is measured again."""
-        path = self.folder / "kinship.npz"
-        if not path.is_file() or not self.state.measured:
-            return None
-        stored = Grams.load(path)
-        return stored.of([name for name in stored.names if name in self.state.measured])
 
     @property
     def kinship(self) -> KinshipTable:
@@ -171,15 +165,18 @@ class Evolution:
             began = time.monotonic()
             models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept}
             try:
-                self._grams = self._measured(models)
+                self._relating.extend(models, self.state.fingerprints)
             except UserError:
-                if not self._blame([name for name in new if self.state.population[name].parents]):
+                guilty = self._relating.blame({n: models[n] for n in new if self.state.population[n].parents})
+                if not guilty:
                     raise
-                kept = {name for name in kept if self._sound(name)}
+                for name, why in guilty.items():
+                    self._record("failed", model=name, stage="measurement", reason=why)
+                    self._console.print(f"{name} failed and is left out: {why}", highlight=False)
+                kept -= set(guilty)
                 continue
             seconds = self._workers.once(lambda began=began: time.monotonic() - began)  # type: ignore[misc]
-            kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
-            self._record("measured", models=new, kinship=kinship, seconds=seconds)
+            self._record("measured", models=new, kinship=self._relating.kinship(new), seconds=seconds)
 
     def evaluate(self) -> None:
         """Score every founder that has not been scored."""
@@ -217,7 +214,7 @@ class Evolution:
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
         if not winner.founder:
             self._tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
-        names = self._grams.names if self._grams else ()
+        names = self._relating.grams.names if self._relating.grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
 
@@ -238,57 +235,9 @@ class Evolution:
         self._console.print(os.path.relpath(self.folder / "best"), highlight=False)
         return winner.average
 
-    # --- kinship -----------------------------------------------------------------------------------------------------
-
-    def _measured(self, models: Mapping[str, Checkpoint]) -> Grams:
-        base, known = self._given["base"], self._grams
-        names = (*(known.names if known else ()), *(name for name in models if not known or name not in known.names))
-        key = cache.key(
-            [self.state.fingerprints[name] for name in ("base", *names)],
-            [name in models for name in names],
-            len(known.names) if known else 0,
-        )
-        path = self.folder / "kinship.npz"
-        if self._workers.once(lambda: self._remembered(key, names, path)):
-            return Grams.load(path)
-        with progress.bar("measuring kinship", unit="byte") as bar:
-            grams = measure(
-                base,
-                models,
-                known=known,
-                device=self._workers.devices[0],
-                progress=progress.whole(bar),
-                share=self._workers.map,
-            )
-        if self._workers.main:
-            self._cache.keep_grams(key, grams)
-            grams.save(path)
-        return grams
-
-    def _remembered(self, key: str, names: tuple[str, ...], path: Path) -> bool:
-        """Whether the inner products were known from another run, and lie in `path` now."""
-        kept = self._cache.grams(key, names)
-        if kept is not None:
-            kept.save(path)
-        return kept is not None
-
-    def _blame(self, offspring: Sequence[str]) -> bool:
-        """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
-        guilty = {}
-        for name in offspring:
-            try:
-                measure(self._given["base"], {name: self._weights.checkpoint(name)})
-            except UserError as own:
-                guilty[name] = str(own)
-        for name, why in guilty.items():
-            self._record("failed", model=name, stage="measurement", reason=why)
-            self._console.print(f"{name} failed and is left out: {why}", highlight=False)
-        return bool(guilty)
-
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
-        assert self._grams is not None, "kinship is asked for before the founders were measured"
         planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
-        return predicted_kinship(self._grams, planned.config, self.settings.kinship.metric)
+        return self._relating.predicted(planned.config, self.settings.kinship.metric)
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
@@ -422,12 +371,3 @@ class Evolution:
         rows = table.rows(population, self.kinship, stderr)
         self._tracker.table("models", table.COLUMNS, rows, population.generation)
         self._console.print(table.render(population, self.kinship, stderr, self._k))
-
-
-def _new_pairs(grams: Grams, metric: str, new: Iterable[str]) -> Iterator[tuple[str, str, float]]:
-    matrix = kinship_matrix(grams, metric)
-    fresh = set(new)
-    for i, a in enumerate(grams.names):
-        for j, b in enumerate(grams.names[:i]):
-            if (a in fresh or b in fresh) and matrix[i, j] == matrix[i, j]:
-                yield b, a, float(matrix[i, j])

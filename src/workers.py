@@ -117,7 +117,10 @@ class Workers:
         """The result of `job` for every item, in order, each as soon as it is there and this process is free.
 
         An item goes to whoever is free first. A job that calls `share` is `divisible`: whoever finds no item left
-        helps with one. All processes must go through all results. An exception in a job ends the run everywhere.
+        helps with one. All processes must go through all results.
+
+        Raises:
+            UserError: a job's, in every process, in place of its result. Any other exception ends the run everywhere.
         """
         return self._results(self._next_call(), job, list(items), divisible)
 
@@ -167,19 +170,27 @@ class Workers:
             self.pulse()
             self._item = f"{call}/{number}" if divisible else None
             try:
-                result = job(items[number])
+                result: list[Any] = [job(items[number])]
+            except UserError as mistake:
+                result = [None, str(mistake)]
             finally:
                 self._item = None
             self._put(f"{call}/{number}/result", result)
             while done < len(items) and self._store.check([f"{call}/{done}/result"]):
-                yield self._take(f"{call}/{done}/result")
+                yield self._result(f"{call}/{done}/result")
                 done += 1
         helped: set[int] = set()
         for number in range(done, len(items)):
             for _ in self._naps(f"{call}/{number}/result"):
                 while divisible and self._help(call, job, items, helped):
                     pass
-            yield self._take(f"{call}/{number}/result")
+            yield self._result(f"{call}/{number}/result")
+
+    def _result(self, key: str) -> Any:
+        result, *mistake = self._take(key)
+        if mistake:
+            raise UserError(mistake[0])
+        return result
 
     def _help(self, call: str, job: Callable[[Item], Any], items: Sequence[Item], helped: set[int]) -> bool:
         """Do pieces of the item of which most are left; False where nobody needs help any more."""

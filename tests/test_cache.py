@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src import evaluate, evolution, merge
+from src import evaluate, merge, relating
 from src.journal import parse, replay
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -22,7 +22,7 @@ def test_a_second_run_evaluates_and_measures_nothing_again(
 ) -> None:
     assert evolve("name=first", *COMMAND).status == 0
     monkeypatch.setattr(evaluate, "run_tasks", refuse)
-    monkeypatch.setattr(evolution, "measure", refuse)
+    monkeypatch.setattr(relating, "measure", refuse)
     outcome = evolve("name=second", *COMMAND)
     assert outcome.status == 0, outcome.err
     first, second = events(tmp_path / "outputs", "first"), events(tmp_path / "outputs", "second")
