@@ -120,6 +120,7 @@ class Breeding:
             "average": evaluation.average,
             "stderr": evaluation.stderr,
             "samples": evaluation.count,
+            "metrics": dict(evaluation.metrics),
             "cached": kept is not None,
             "seconds": time.monotonic() - began,
         }

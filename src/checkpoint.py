@@ -35,7 +35,7 @@ _FLOATS = (*COMPARABLE, "F8_E4M3", "F8_E5M2", "F8_E8M0")
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
-_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.*", "merges.txt", "*.jinja"]
+_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.*", "merges.txt", "*.jinja", "README.md"]
 _HUB_SKIPPED = ["consolidated*", "*/*"]  # the same weights under another name; other formats in subfolders
 
 # Rows of these belong to tokens, so that a fine-tune that added tokens has more of them.
@@ -301,7 +301,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _download(name: str, revision: str | None) -> Path:
-    """The local snapshot of a hub model: safetensors, JSON and tokenizer files only."""
+    """The local snapshot of a hub model: safetensors, JSON and tokenizer files and the card only."""
     import huggingface_hub  # half a second, and only hub names need it
 
     try:

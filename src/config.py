@@ -177,6 +177,13 @@ class Track(_Settings):
     mode: Literal["auto", "online", "offline"]
 
 
+class Publish(_Settings):
+    """Whether and where the winner is uploaded."""
+
+    repo_id: str | None
+    private: bool
+
+
 class Workers(_Settings):
     """What each process uses."""
 
@@ -213,6 +220,7 @@ class Settings(_Settings):
     evaluate: Evaluate
     stop: Stop
     track: Track
+    publish: Publish
     workers: Workers
     cache: Cache
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -51,6 +51,8 @@ class Evaluation:
     """Main metric of each sample, by lm-eval task and document: for comparing two models on the same samples."""
     weights: Mapping[str, float]
     """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """lm-eval's name of each score of `scores`."""
 
     @property
     def count(self) -> int:
@@ -61,7 +63,7 @@ class Evaluation:
     def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
         """What `asdict` made plain data of, after a trip through JSON."""
         samples = {task: {int(doc): score for doc, score in scored.items()} for task, scored in kept["samples"].items()}
-        return cls(kept["scores"], kept["average"], kept["stderr"], samples, kept["weights"])
+        return cls(kept["scores"], kept["average"], kept["stderr"], samples, kept["weights"], kept["metrics"])
 
     def save(self, path: Path, key: str) -> None:
         """Write it as JSON, beside its place first, under the digest of all that it depends on."""
@@ -204,7 +206,11 @@ class Evaluator:
                 weights[leaf] += share * task.weight / total
         average = sum(task.weight * scores[task.name] for task in self._chosen) / total
         stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
-        return Evaluation(scores, average, stderr, samples, weights)
+        first = {task.name: self._metrics[next(iter(self._loaded[task.name]["tasks"]))] for task in self._chosen}
+        metrics = {
+            name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()
+        }
+        return Evaluation(scores, average, stderr, samples, weights, metrics)
 
 
 class _Home:

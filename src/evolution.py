@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from src import cache, holdout, merge, track
+from src import cache, holdout, merge, publish, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
@@ -25,12 +23,13 @@ from src.journal import VERSION, Follower, Journal, State, replay
 from src.kinship import METRICS
 from src.population import KinshipTable, Population
 from src.relating import Relating
-from src.report import card, ending, figures, progress, table
+from src.report import ending, figures, page, progress, table
 from src.weights import Weights
+from src.winner import hand_on
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING = frozenset({"dry_run", "resume", "retry_failed"})
+PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish"})
 """Settings of a single start, not of the run."""
 
 
@@ -77,6 +76,7 @@ class Evolution:
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
         self._known = 0
+        self._since = time.monotonic()
         self._console = Console()
         try:
             self._begin()
@@ -186,7 +186,9 @@ class Evolution:
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
-        self._record("closed", generation=self.state.population.generation)
+        now = time.monotonic()
+        self._record("closed", generation=self.state.population.generation, seconds=now - self._since)
+        self._since = now
         self._show()
 
     def hold_out(self) -> None:
@@ -206,7 +208,7 @@ class Evolution:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
         if self._workers.main:
-            self._hand_on(winner.name)
+            hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
         self._record("stopped", reason=self._reason, best=winner.name)
         if self.settings.keep == "best" and self._workers.main:
             self._weights.discard(())
@@ -217,6 +219,13 @@ class Evolution:
         names = self._relating.grams.names if self._relating.grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
+        if self._workers.main:
+            page.present(self.folder, self._tracker, self.state.population.generation)
+
+    def publish(self) -> None:
+        """Upload best/ to the hub, if that was asked for."""
+        if self._workers.main and self.settings.publish.repo_id is not None:
+            publish.upload(self.folder / "best", self.settings.publish)
 
     def close(self) -> None:
         """Flush the tracker and let go of the journal, however the run ends."""
@@ -232,7 +241,8 @@ class Evolution:
         if self._known:
             self._console.print(f"{self._known} evaluations were known from other runs", highlight=False)
         self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
-        self._console.print(os.path.relpath(self.folder / "best"), highlight=False)
+        for made in ("best", page.NAME):
+            self._console.print(os.path.relpath(self.folder / made), highlight=False, soft_wrap=True)
         return winner.average
 
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
@@ -349,21 +359,6 @@ class Evolution:
         if youngest and all(model.failure for model in youngest):
             return f"every candidate of generation {youngest[0].generation} failed; the first: {youngest[0].failure}"
         return None
-
-    def _hand_on(self, name: str) -> None:
-        """Put the winner into best/: its checkpoint's very bytes, a card, and the recipe from the founders."""
-        sources = {
-            one: str(found.path) if Path(found.source).exists() else found.source for one, found in self._given.items()
-        }
-        final, beside = self.folder / "best", self.folder / ".best.partial"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        self._weights.copy_to(name, beside)
-        (beside / "README.md").write_text(card.model_card(self.state, name, self.kinship, sources))
-        if self.state.population[name].parents:
-            (beside / "recipe.yaml").write_text(card.multi_recipe(self.state, name, sources))
-        shutil.rmtree(final, ignore_errors=True)
-        beside.rename(final)
 
     def _show(self) -> None:
         population, stderr = self.state.population, self.state.stderr

@@ -1,13 +1,17 @@
 """The honest winner: what the best of many is worth on what did not steer the search (docs/holdout.md).
 
-place          where the scores of single samples lie, by side
-compare        the winner and the best founder, on the same samples
-winners_curse  by how much selection overstates the winner, over several runs
+    place          where the scores of single samples lie, by side
+    compare        the winner and the best founder, on the same samples
+    winners_curse  by how much selection overstates the winner, over several runs
+
+`python -m src.holdout outputs/A outputs/B …` prints the last.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +19,8 @@ from statistics import fmean
 from typing import Any
 
 from src.analysis import compare_configurations, compare_models
-from src.journal import Compared, State
+from src.errors import UserError
+from src.journal import Compared, State, parse, replay
 
 SIDES = ("select", "holdout")
 """What steers the search, and what is kept from it until the end."""
@@ -80,16 +85,16 @@ def winners_curse(states: Mapping[str, State]) -> Curse:
     Raises:
         ValueError: fewer than two of the runs have holdout scores.
     """
-    drops = {name: found for name, state in states.items() if (found := _drops(state)) is not None}
-    winners: dict[Hashable, float] = {name: drop[0] for name, drop in drops.items()}
-    founders: dict[Hashable, float] = {name: drop[1] for name, drop in drops.items()}
+    drops = {name: found for name, state in states.items() if (found := drop(state)) is not None}
+    winners: dict[Hashable, float] = {name: winner for name, (winner, _) in drops.items()}
+    founders: dict[Hashable, float] = {name: others for name, (_, others) in drops.items()}
     over = compare_configurations(winners, founders)
     return Curse(
         over.difference, over.low, over.high, over.p, over.n, fmean(winners.values()), fmean(founders.values())
     )
 
 
-def _drops(state: State) -> tuple[float, float] | None:
+def drop(state: State) -> tuple[float, float] | None:
     """Selection minus holdout, of the winner and, on average, of the others among the founders; None if unknown."""
     select, holdout = averages(state, "select"), averages(state, "holdout")
     if not select:
@@ -99,3 +104,48 @@ def _drops(state: State) -> tuple[float, float] | None:
     if winner.name not in holdout or not founders:
         return None
     return select[winner.name] - holdout[winner.name], fmean(select[name] - holdout[name] for name in founders)
+
+
+def table(states: Mapping[str, State]) -> str:
+    """The winner's curse in Markdown: a row a run, and the mean with its interval.
+
+    Raises:
+        UserError: fewer than two of the runs have holdout scores.
+    """
+    rows = [
+        "| run | winner | selection | holdout | selection − holdout, winner | the same, founders |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, state in states.items():
+        if (found := drop(state)) is not None:
+            winner = state.population.best(1)[0]
+            scores = f"{winner.average:.2f} | {state.holdout[winner.name].average:.2f}"
+            rows.append(f"| {name} | {winner.name} | {scores} | {found[0]:+.2f} | {found[1]:+.2f} |")
+    try:
+        curse = winners_curse(states)
+    except ValueError as error:
+        raise UserError(f"the winner's curse takes finished runs with evaluate.holdout=…; {error}") from error
+    rows.append(f"| mean of {curse.runs} | | | | {curse.winner:+.2f} | {curse.founders:+.2f} |")
+    return "\n".join(rows) + (
+        f"\n\nThe selection score overstates the winner by {curse.overstated:+.2f} points "
+        f"({curse.low:+.2f} to {curse.high:+.2f}, 95 %; p = {curse.p:.3f})."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m src.holdout", description="The winner's curse over several runs.")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of different families, outputs/NAME")
+    try:
+        folders: list[Path] = parser.parse_args(arguments).runs
+        if lacking := [folder for folder in folders if not (folder / "journal.jsonl").is_file()]:
+            raise UserError(f"{lacking[0]} is no run: there is no journal.jsonl in it; expected outputs/NAME")
+        print(table({folder.name: replay(parse(folder / "journal.jsonl")[0]) for folder in folders}))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

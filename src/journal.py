@@ -186,6 +186,8 @@ class State:
     selected: tuple[Offspring, ...] = ()
     """The offspring of the generation that is open; empty between generations."""
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
+    """lm-eval's name of each task's score."""
     stderr: dict[str, float] = field(default_factory=dict)
     """Standard error of each evaluated model's average."""
     sources: dict[str, str] = field(default_factory=dict)
@@ -249,6 +251,7 @@ class State:
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
+            self.metrics.update(event.get("metrics", {}))
             self.holdout[event["model"]] = HeldOut(event["scores"], event["average"], event["stderr"])
             self.holdout_samples += event["samples"]
             self.holdout_failures.pop(event["model"], None)
@@ -286,6 +289,7 @@ class State:
 
     def _evaluate(self, event: Event) -> None:
         self.evaluations += 1
+        self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
         self.stderr[event["model"]] = event["stderr"]
         self.population = self.population.update(event["model"], scores=event["scores"], average=event["average"])

@@ -28,8 +28,9 @@ def run(settings: Settings) -> float:
         UserError: bad input, found before any work.
     """
     launch.check()
-    from src import benchmark, founders, plan  # reads headers, no weights; what is heavy waits until these are sound
+    from src import benchmark, founders, plan, publish  # reads headers, no weights; what is heavy waits
 
+    publish.check(settings.publish)
     found = founders.look(settings)
     founders.check(settings, found)
     if settings.dry_run:
@@ -38,21 +39,22 @@ def run(settings: Settings) -> float:
     from src.evolution import Evolution
     from src.workers import Workers
 
-    if warning := benchmark.warning(settings.evaluate.model_dump()):
-        print(f"warning: {warning}", file=sys.stderr)
     given = founders.bring(settings)
     with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
-            return evolution.report()
-        evolution.introduce()
-        while evolution.goes_on():
-            evolution.breed()
-            evolution.keep()
-            evolution.measure()
-            evolution.end_generation()
-        evolution.hold_out()
-        evolution.finish()
+        else:
+            if warning := benchmark.warning(settings.evaluate.model_dump()):
+                print(f"warning: {warning}", file=sys.stderr)
+            evolution.introduce()
+            while evolution.goes_on():
+                evolution.breed()
+                evolution.keep()
+                evolution.measure()
+                evolution.end_generation()
+            evolution.hold_out()
+            evolution.finish()
+        evolution.publish()
         return evolution.report()
 
 

@@ -29,6 +29,9 @@ class Tracker(Protocol):
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
         """A table, as it stands after this generation."""
 
+    def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:
+        """A figure, as Plotly's plain data and layout."""
+
     def summary(self, values: Mapping[str, float | str]) -> None:
         """How the run ended."""
 
@@ -46,6 +49,9 @@ class NoTracker:
         """Do nothing."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
+        """Do nothing."""
+
+    def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:
         """Do nothing."""
 
     def summary(self, values: Mapping[str, float | str]) -> None:
@@ -107,6 +113,12 @@ class WandB:
         table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
         self._tracker.log({name: table, "generation": generation})
 
+    def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:
+        """An interactive figure, under figures/."""
+        from plotly.graph_objects import Figure
+
+        self._tracker.log({f"figures/{name}": Figure(dict(figure)), "generation": generation})
+
     def summary(self, values: Mapping[str, float | str]) -> None:
         """How the run ended."""
         self._run.summary.update(dict(values))
@@ -148,6 +160,9 @@ class TensorBoard:
         lines = [columns, ["---"] * len(columns), *rows]
         text = "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines)
         self._tracker.log({name: text}, step=generation)
+
+    def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:
+        """Do nothing: TensorBoard has no interactive figures; the run's report.html has them."""
 
     def summary(self, values: Mapping[str, float | str]) -> None:
         """How the run ended."""

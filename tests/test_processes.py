@@ -149,9 +149,7 @@ def test_pieces_are_answered_alike_whoever_answers_and_however_much_fits(family:
     taken: Counter[str] = Counter()
 
     def between_two(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
-        second._awaken(family / "red", None)
-        living, pieces = second._living, second._planned[1]
-        assert living is not None
+        living, pieces = second._home.awaken(family / "red", None, second.requests)
         found = []
         for number in range(count):
             taken["second" if number % 2 else "first"] += 1

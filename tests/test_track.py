@@ -31,6 +31,7 @@ def test_every_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
     for generation in range(3):
         tracker.log({"average/best": 50.0 + generation, "cost/evaluations": 4}, generation)
         tracker.table("models", ["model", "average"], [["1-1", 50.0], ["1-2", None]], generation)
+    tracker.figure("pedigree", {"data": [{"type": "scatter", "x": [1], "y": [2]}], "layout": {}}, 2)
     tracker.summary({"best": "1-1", "average/best": 52.0})
     tracker.artifact(card, "card")
     tracker.finish()
@@ -81,6 +82,8 @@ def test_an_offline_run_read_back_has_every_figure_of_every_generation(evolve: C
             "seconds/evaluate",
         } <= set(row)
     assert sum("models" in key for row in rows for key in row) >= 3
+    for figure in ("best-by-generation", "pedigree", "kinship-by-average", "kinship-gain", "scores", "time"):
+        assert any(f"figures/{figure}._type" in row for row in rows), figure
     text = json.dumps(records)
     for word in ("together", "kinship_topk", "the budget of 2 generations is spent", "README.md"):
         assert word in text

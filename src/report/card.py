@@ -9,8 +9,10 @@ import yaml
 
 from src import benchmark
 from src.journal import HeldOut, State
+from src.licence import Licence, of_merge, words
 from src.population import KinshipTable
 from src.report.ending import NORMAL
+from src.report.metadata import metadata
 
 
 def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
@@ -26,8 +28,18 @@ def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
     return "---\n".join(yaml.safe_dump(document, sort_keys=False) for document in documents)
 
 
-def model_card(state: State, winner: str, kinship: KinshipTable, sources: Mapping[str, str]) -> str:
-    """The README of the winner's folder: scores, descent back to the founders, how to rebuild it."""
+def model_card(
+    state: State,
+    winner: str,
+    kinship: KinshipTable,
+    sources: Mapping[str, str],
+    licences: Mapping[str, Licence | None],
+) -> str:
+    """The README of the winner's folder: what the hub reads, scores, descent, licence, how to rebuild it.
+
+    `sources` has a hub name or an absolute folder for the base and every founder, `licences` those of the founders that
+    the winner descends from, None where one is not known.
+    """
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
     descent = "\n".join(
@@ -36,8 +48,7 @@ def model_card(state: State, winner: str, kinship: KinshipTable, sources: Mappin
         for one in line
     )
     return f"""---
-library_name: transformers
-tags: [merge, mergekit, kinmerge]
+{metadata(state, winner, sources, of_merge(licences))}
 ---
 # {winner}
 
@@ -50,6 +61,10 @@ tags: [merge, mergekit, kinmerge]
 | model | parents | average | gain | kinship of the parents ({kinship.metric}) |
 | --- | --- | ---: | ---: | ---: |
 {descent}
+
+## Licence
+
+{words(licences)}
 
 {_rebuilding(state, winner, sources)}"""
 

@@ -1,0 +1,179 @@
+"""How a run ended, in words: what was evolved, the winner, its gain, the number to quote, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from src import benchmark
+from src.analysis import compare_models
+from src.report import ending
+from src.report.ascent import SIGMAS
+from src.report.costs import lasting
+from src.report.look import Table, many, span
+from src.report.story import Story
+from src.report.table import rows
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure worth a glance."""
+
+    title: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the winner has on the best founder, on the samples that steered the search."""
+
+    points: float
+    low: float
+    high: float
+    paired: bool
+    """Whether the interval is from the same samples; otherwise from two standard errors."""
+    n: int
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval leaves no gain out."""
+        return self.low > 0
+
+
+def gain(story: Story) -> Gain | None:
+    """The winner's gain on the best founder; None where a founder won."""
+    if story.winner.founder or not story.founders:
+        return None
+    known = story.state.compared.get("select")
+    if known is not None and known.winner == story.winner.name:
+        return Gain(known.difference, known.low, known.high, True, known.samples)
+    best = story.founders[0]
+    mine, theirs = (story.samples.get(model.name) for model in (story.winner, best))
+    if mine and theirs and set(mine) == set(theirs):
+        found = compare_models(mine, theirs, weights=story.weights)
+        return Gain(found.difference, found.low, found.high, True, found.n)
+    points = (story.winner.average or 0.0) - (best.average or 0.0)
+    half = SIGMAS * math.hypot(story.state.stderr[story.winner.name], story.state.stderr[best.name])
+    return Gain(points, points - half, points + half, False, 0)
+
+
+def tiles(story: Story) -> list[Tile]:
+    """A glance at the run."""
+    winner, merges = story.winner, [model for model in story.population if model.parents]
+    error = SIGMAS * story.state.stderr[winner.name]
+    found = gain(story)
+    gained = Tile("gain on the best founder", "none", "no merge beats it")
+    if found:
+        gained = Tile(
+            "gain on the best founder",
+            f"{found.points:+.2f}",
+            f"95 %: {span(found.low, found.high)}, on {story.founders[0].name}",
+        )
+    explorations = sum(model.exploration for model in merges)
+    spent = sum(story.state.seconds.values())
+    held = ending.quoted(story.state)
+    return [
+        Tile("winner", winner.name, " × ".join(winner.parents) or "a founder"),
+        *([Tile("on the holdout: quote this", f"{held.average:.2f}", _within(held.low, held.high))] if held else []),
+        Tile("on what steered the search", f"{winner.average:.2f}", f"± {error:.2f} (95 %)"),
+        gained,
+        Tile(
+            "merges",
+            str(len(merges)),
+            f"{explorations} of them explorations, in {many(story.population.generation, 'generation')}",
+        ),
+        Tile("evaluations", str(story.state.evaluations), f"{lasting(spent)} of work in all"),
+    ]
+
+
+def words(story: Story) -> list[str]:
+    """The run in a paragraph or two."""
+    strategy, merge = story.settings["strategy"]["name"], story.settings["merge"]["method"]
+    base = story.state.sources.get("base", "the base")
+    ended = f"It ended because {_clause(story.state.stopped)}." if story.state.stopped else "It has not ended yet."
+    return [
+        f"{len(story.founders)} fine-tunes of {base} were evolved by {strategy}, merging with {merge} and going by "
+        f"{story.metric.name}. {ended}",
+        *_quote(story),
+    ]
+
+
+def _clause(reason: str) -> str:
+    """The reason as a part of a sentence."""
+    return reason[:1].lower() + reason[1:]
+
+
+def _quote(story: Story) -> list[str]:
+    if not story.offspring:
+        return ["No offspring has been scored yet."]
+    if story.winner.founder:
+        return [f"The best model is the founder {story.winner.name}: none of the merges beats it."]
+    best = f"the best of {len(story.population)} was kept, so its {story.winner.average:.2f} on what steered the search"
+    held = ending.quoted(story.state)
+    if held is None:
+        return [
+            f"Quote another score: {best} overstates it. evaluate.holdout=0.5 keeps half of the samples for the end."
+        ]
+    gained = ""
+    if held.gain is not None and held.gain_low is not None and held.gain_high is not None:
+        gained = f", {held.gain:+.2f} ({span(held.gain_low, held.gain_high)}) on {held.founder}, the best founder there"
+    return [
+        f"The number to quote is {story.winner.name}'s {held.average:.2f} on the holdout "
+        f"({_within(held.low, held.high)}){gained}; {best} overstates it."
+    ]
+
+
+def _within(low: float, high: float) -> str:
+    return f"95 %: {low:.2f} to {high:.2f}"
+
+
+def warnings(story: Story) -> list[str]:
+    """What a reader should know before trusting the figures."""
+    found, held = gain(story), ending.quoted(story.state)
+    said = [text] if (text := benchmark.warning(story.settings["evaluate"])) else []
+    if found and not found.beyond_chance:
+        said.append(
+            f"The gain on the best founder is within chance: its interval ({span(found.low, found.high)}) has 0."
+        )
+    if held and held.gain_low is not None and held.gain_high is not None and held.gain_low <= 0:
+        within = span(held.gain_low, held.gain_high)
+        said.append(f"The gain on the holdout is within chance: its interval ({within}) has 0.")
+    if found and not found.paired:
+        said.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
+    failed = [model for model in story.population if model.failure is not None]
+    if failed:
+        named = ", ".join(model.name for model in failed[:5]) + (" and more" if len(failed) > 5 else "")
+        said.append(f"{many(len(failed), 'model')} failed and left out: {named}. The first: {failed[0].failure}")
+    if story.grams is None:
+        said.append("kinship.npz is not beside the journal: what needs single layers or shares is left out.")
+    return [*said, *story.troubles]
+
+
+def models(story: Story) -> Table:
+    """Everybody, oldest first."""
+    columns = ("model", "parents", "average", "± (se)", "gain", f"{story.metric.name} of the parents")
+    found = rows(story.population, story.kinship, story.state.stderr)
+    lines = [
+        (
+            name,
+            parents,
+            _number(average, ".2f") or "failed",
+            _number(error, ".2f"),
+            _number(grown, "+.2f"),
+            _number(related, ".3f"),
+        )
+        for name, parents, average, error, grown, related in found
+    ]
+    champions = {model.name for model in story.line}
+    return Table(columns, lines, frozenset(i for i, line in enumerate(lines) if line[0] in champions))
+
+
+def recipe(story: Story) -> Sequence[str]:
+    """How the winner descends from the founders, a line a merge."""
+    return [f"{model.name} = {' × '.join(model.parents)}" for model in story.line if model.parents]
+
+
+def _number(value: float | None, spec: str) -> str:
+    return "" if value is None else format(value, spec)

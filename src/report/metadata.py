@@ -1,0 +1,64 @@
+"""What the hub reads of the winner's card: where it comes from, its licence, and what it scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from src.journal import State
+
+TAGS = ("merge", "mergekit", "kinmerge")
+
+
+def metadata(state: State, winner: str, sources: Mapping[str, str], licence: Mapping[str, str]) -> str:
+    """The YAML at the head of the card.
+
+    `sources` has a hub name or a folder for the base and every founder; `licence` the hub's fields of that name.
+    Folders are not published: the hub would refuse them as base_model.
+    """
+    population = state.population
+    line = [*population.ancestors(winner), population[winner]]
+    bases = [sources[model.name] for model in line if model.founder and is_hub_name(sources[model.name])]
+    more: dict[str, Any] = dict(licence)
+    if bases and not population[winner].founder:
+        more["base_model_relation"] = "merge"
+    return ModelCardData(
+        base_model=bases or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=list(TAGS) if not population[winner].founder else ["kinmerge"],
+        model_name=winner,
+        eval_results=list(_results(state, winner)),
+        **more,
+    ).to_yaml()
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a founder's source is owner/name on the hub rather than a folder here."""
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return source.count("/") == 1
+
+
+def _results(state: State, winner: str) -> Iterable[EvalResult]:
+    """One a task and side, in points; the side is the split, since the hub takes results of one split together."""
+    sides = {"selection": state.population[winner].scores}
+    if winner in state.holdout:
+        sides = {"holdout": state.holdout[winner].scores, **sides}
+    for side, scores in sides.items():
+        for task, score in scores.items():
+            metric = state.metrics.get(task, "score")
+            yield EvalResult(
+                task_type="text-generation",
+                dataset_type=task,
+                dataset_name=f"{task} ({'held out' if side == 'holdout' else 'steered the search'})",
+                dataset_split=side,
+                metric_type=metric.partition(",")[0],
+                metric_name=f"{metric} ×100",
+                metric_value=round(score, 2),
+            )

@@ -1,0 +1,186 @@
+"""A run as its folder tells of it: the journal, and what lies beside it as far as it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from src.analysis.average import Samples
+from src.errors import UserError
+from src.journal import Event, State, parse, replay
+from src.kinship import METRICS, Grams, Metric
+from src.population import KinshipTable, Model, Population
+
+HOLDOUT = -1
+"""Stands for a generation where time is told: the scoring of what was held out."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where the time of one generation went, in seconds; several processes' work is added up."""
+
+    merged: float = 0.0
+    measured: float = 0.0
+    evaluated: float = 0.0
+    whole: float | None = None
+    """From the generation's begin to its end by the clock; None where the journal does not say."""
+
+    @property
+    def waiting(self) -> float | None:
+        """What is neither merging nor measuring nor evaluating; None where it is not known."""
+        if self.whole is None:
+            return None
+        return max(0.0, self.whole - self.merged - self.measured - self.evaluated)
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """All that a page is made from. Nothing here computes what the journal says already."""
+
+    name: str
+    events: Sequence[Event]
+    state: State
+    grams: Grams | None = None
+    """Inner products of the deltas; None where kinship.npz is gone."""
+    samples: Mapping[str, Samples] = ()  # type: ignore[assignment]
+    """Scores of single samples that steered the search, of every model whose file is there."""
+    weights: Mapping[str, float] | None = None
+    """Of the samples' tasks in the average; None where no file says so: then all weigh the same."""
+    troubles: tuple[str, ...] = ()
+    """What was found beside the journal but could not be read."""
+
+    @property
+    def population(self) -> Population:
+        """Everyone, founders included."""
+        return self.state.population
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was asked to do."""
+        return (self.state.started or {}).get("settings", {})
+
+    @property
+    def metric(self) -> Metric:
+        """The kinship that the run went by."""
+        return METRICS[self.settings["kinship"]["metric"]]
+
+    @cached_property
+    def kinship(self) -> KinshipTable:
+        """Kinship of every measured pair, under the run's metric."""
+        return self.state.table(self.metric.name, self.metric.larger_is_closer)
+
+    @property
+    def k(self) -> int | None:
+        """How many are best enough to be parents; None for a strategy that does not count."""
+        return self.settings["strategy"].get("k")
+
+    @cached_property
+    def winner(self) -> Model:
+        """The best of all."""
+        return self.population.best(1)[0]
+
+    @cached_property
+    def founders(self) -> list[Model]:
+        """The founders that were scored, best first."""
+        everyone = self.population.best(len(self.population))
+        return [model for model in everyone if model.founder]
+
+    @cached_property
+    def offspring(self) -> list[Model]:
+        """The offspring that were scored, oldest first."""
+        return [model for model in self.population.eligible() if not model.founder]
+
+    @cached_property
+    def line(self) -> list[Model]:
+        """The winner and all it descends from, oldest first."""
+        return [*self.population.ancestors(self.winner.name), self.winner]
+
+    @cached_property
+    def top_kinship(self) -> dict[int, float]:
+        """Mean kinship within S_k when each generation closed; NaN where a pair of it was never measured."""
+        k = self.k or 0
+        return {
+            generation: self.kinship.mean([model.name for model in self.population.until(generation).best(k)])
+            for generation in range(self.state.closed + 1 if k else 0)
+        }
+
+    @cached_property
+    def costs(self) -> dict[int, Cost]:
+        """By generation; 0 is the founders', and HOLDOUT what was scored at the end."""
+        spent: dict[int, dict[str, float]] = {0: {}}
+        now = 0
+        for event in self.events:
+            kind = event["event"]
+            if kind == "selected":
+                now = event["generation"]
+                spent[now] = {}
+            elif kind in ("merged", "measured", "evaluated"):
+                spent[now][kind] = spent[now].get(kind, 0.0) + event["seconds"]
+            elif kind == "held_out":
+                held = spent.setdefault(HOLDOUT, {})
+                held["evaluated"] = held.get("evaluated", 0.0) + event["seconds"]
+            elif kind == "closed" and "seconds" in event:
+                spent[now]["whole"] = event["seconds"] * (self.state.started or {}).get("machine", {}).get(
+                    "processes", 1
+                )
+        return {generation: Cost(**parts) for generation, parts in spent.items()}
+
+    @cached_property
+    def evaluations(self) -> list[Event]:
+        """The events of evaluations, in order."""
+        return [event for event in self.events if event["event"] == "evaluated"]
+
+
+def read(folder: Path) -> Story:
+    """The story in a run's folder.
+
+    Raises:
+        UserError: no run there, a damaged journal, or nothing evaluated yet.
+    """
+    journal = folder / "journal.jsonl"
+    if not journal.is_file():
+        raise UserError(f"{folder} is no run: there is no journal.jsonl in it; expected outputs/NAME")
+    events, _ = parse(journal)
+    state = replay(events)
+    if not state.population.eligible():
+        raise UserError(f"{folder}: nothing has been evaluated yet; there is nothing to show")
+    troubles: list[str] = []
+    grams = _grams(folder / "kinship.npz", state.measured, troubles)
+    samples, weights = _samples(folder / "samples", (model.name for model in state.population), troubles)
+    return Story(folder.resolve().name, events, state, grams, samples, weights, tuple(troubles))
+
+
+def _grams(path: Path, measured: Iterable[str], troubles: list[str]) -> Grams | None:
+    try:
+        stored = Grams.load(path)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        troubles.append(str(error))
+        return None
+    known = set(measured)
+    return stored.of([name for name in stored.names if name in known])
+
+
+def _samples(
+    folder: Path, names: Iterable[str], troubles: list[str]
+) -> tuple[dict[str, Samples], Mapping[str, float] | None]:
+    found: dict[str, Samples] = {}
+    weights: Mapping[str, float] | None = None
+    for name in names:
+        path = folder / f"{name}.json"
+        try:
+            kept = json.loads(path.read_text())
+            weights = kept.get("weights", weights)
+            found[name] = {
+                task: {int(doc): float(score) for doc, score in one.items()} for task, one in kept["samples"].items()
+            }
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            troubles.append(f"{path.name} cannot be read ({type(error).__name__}: {error})")
+    return found, weights
