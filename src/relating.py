@@ -1,4 +1,4 @@
-"""The inner products of a run's models: stored beside the journal, extended by what is born, measured by all processes."""
+"""The inner products of a run's models: stored beside the journal, extended by what is born, by all processes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Watch:
         self._rank = rank
         self._others = [other for other in range(processes) if other != rank]
         self._patience = 60 * minutes
-        self._progress = time.monotonic()
+        self._began = self._progress = time.monotonic()
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._stop = threading.Event()
         self._me = [socket.gethostname(), os.getpid(), psutil.Process().create_time()]
@@ -64,7 +64,11 @@ class Watch:
     def lost(self) -> str | None:
         """Which of the others is dead, hangs or is silent, in words; None while all is well."""
         for other in self._others:
-            if not self._store.check([f"beat/{other}"]) or self._store.check([f"done/{other}"]):
+            if self._store.check([f"done/{other}"]):
+                continue
+            if not self._store.check([f"beat/{other}"]):
+                if time.monotonic() - self._began > SILENCE:
+                    return f"process {other} has never given a sign of life; {ADVICE}"
                 continue
             beat = self._store.get(f"beat/{other}")
             before, since = self._seen.get(other, (b"", 0.0))
@@ -133,6 +137,8 @@ class Watch:
         """The processes that may still speak."""
         found = [self._rank]
         for other in self._others:
+            if not self._store.check([f"beat/{other}"]):
+                continue
             host, pid, born, _ = json.loads(self._store.get(f"beat/{other}"))
             if host != self._me[0] or _alive(pid, born):
                 found.append(other)

@@ -208,7 +208,7 @@ class Weights:
     def _key(self, recipe: merge.Recipe) -> str:
         """Of a merge: its recipe, and the content instead of the names of what it merges."""
         fingerprints = {name: self.checkpoint(name).fingerprint() for name in recipe.models}
-        return cache.key(recipe.as_dict(), fingerprints, self._device)
+        return cache.key(recipe.as_dict(), fingerprints, self._device.partition(":")[0])
 
     def _rebuild(self, name: str) -> None:
         if name not in self._recipes:
