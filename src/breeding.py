@@ -73,7 +73,7 @@ class Breeding:
             with self._weights.born(one.name, recipe, keep=keep, disk=not self.evaluator.in_memory) as born:
                 merged = {"recipe": recipe.as_dict(), "fingerprint": born.fingerprint}
                 if one.name not in self._recipes:
-                    found.append(("merged", {**merged, "seconds": time.monotonic() - began}))
+                    found.append(("merged", {**merged, "cached": born.cached, "seconds": time.monotonic() - began}))
                 stage = "evaluation"
                 found.append(("evaluated", self._scored(one.name, born, follow)))
         except Exception as error:

@@ -6,6 +6,7 @@ are written beside their place and renamed: any number of runs may share a folde
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -85,8 +86,12 @@ class Cache:
 
 def key(*parts: Any) -> str:
     """A digest of JSON-like parts and of the versions of the libraries that decide what comes out."""
-    versions = {library: version(library) for library in ("torch", "transformers", "mergekit", "lm-eval")}
-    return hashlib.sha256(json.dumps([*parts, versions], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*parts, _versions()], sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache  # looked up in files, a hundredth of a second each
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in ("torch", "transformers", "mergekit", "lm-eval")}
 
 
 def link(source: str | Path, target: str | Path) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from src.errors import UserError
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
+from src.sweep.settings import Sweep
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
 _UNION_BRANCHES = (
@@ -223,12 +224,13 @@ class Settings(_Settings):
     publish: Publish
     workers: Workers
     cache: Cache
+    sweep: Sweep | None = None
 
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
-        if not SAFE_NAME.fullmatch(name):
-            raise ValueError("is not a folder name; use letters, digits and ._+=,- only")
+        if not all(SAFE_NAME.fullmatch(part) for part in name.split("/")):
+            raise ValueError("is not a folder name; use letters, digits and ._+=,- only, and / for a folder of runs")
         return name
 
     @property

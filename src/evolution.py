@@ -19,17 +19,18 @@ from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
-from src.journal import VERSION, Follower, Journal, State, replay
+from src.journal import VERSION, Follower, Journal, State, replay, spared
 from src.kinship import METRICS
 from src.population import KinshipTable, Population
 from src.relating import Relating
 from src.report import ending, figures, page, progress, table
+from src.sweep import rivals
 from src.weights import Weights
 from src.winner import hand_on
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish"})
+PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish", "sweep"})
 """Settings of a single start, not of the run."""
 
 
@@ -75,8 +76,8 @@ class Evolution:
         self.state = replay(self.journal.events, State(recipes=recipes, fingerprints=fingerprints))
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
-        self._known = 0
         self._since = time.monotonic()
+        self._rivals = rivals.of(settings.sweep)
         self._console = Console()
         try:
             self._begin()
@@ -126,6 +127,8 @@ class Evolution:
         pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
         if self.settings.stop.evaluations is not None:
             pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
+        if pairs and (reason := self._workers.once(self._hopeless)):
+            pairs = []
         if not pairs:
             self._reason = reason or "nothing is left to merge"
             return False
@@ -165,7 +168,7 @@ class Evolution:
             began = time.monotonic()
             models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept}
             try:
-                self._relating.extend(models, self.state.fingerprints)
+                cached = self._relating.extend(models, self.state.fingerprints)
             except UserError:
                 guilty = self._relating.blame({n: models[n] for n in new if self.state.population[n].parents})
                 if not guilty:
@@ -176,7 +179,8 @@ class Evolution:
                 kept -= set(guilty)
                 continue
             seconds = self._workers.once(lambda began=began: time.monotonic() - began)  # type: ignore[misc]
-            self._record("measured", models=new, kinship=self._relating.kinship(new), seconds=seconds)
+            kinship = self._relating.kinship(new)
+            self._record("measured", models=new, kinship=kinship, cached=cached, seconds=seconds)
 
     def evaluate(self) -> None:
         """Score every founder that has not been scored."""
@@ -233,17 +237,23 @@ class Evolution:
             self._tracker.finish()
         self.journal.close()
 
-    def report(self) -> float:
-        """Say how the run ended; its best average, in points."""
+    def report(self) -> dict[str, float]:
+        """Say how the run ended; the figures that a sweep may go by: best average, in points, and what it took."""
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
-        if self._known:
-            self._console.print(f"{self._known} evaluations were known from other runs", highlight=False)
+        if known := spared([self.state]):
+            self._console.print(known, highlight=False)
         self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
         for made in ("best", page.NAME):
             self._console.print(os.path.relpath(self.folder / made), highlight=False, soft_wrap=True)
-        return winner.average
+        spent = self.state.spent
+        return {
+            "best": winner.average,
+            "evaluations": spent.evaluations,
+            "samples": self.state.samples,
+            "hours": spent.hours,
+        }
 
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
         planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
@@ -277,7 +287,6 @@ class Evolution:
                 elif event == "holdout_failed":
                     self._console.print(f"{model} has no holdout score: {fields['reason']}", highlight=False)
                 elif event in {"evaluated", "held_out"}:
-                    self._known += fields["cached"]
                     where = " on the holdout" if event == "held_out" else ""
                     progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
             self._done += 1
@@ -353,6 +362,11 @@ class Evolution:
         """Refuse to go on if so many more do not fit; before anybody begins to write."""
         if models:
             self._workers.once(lambda: self._weights.require_space(models))
+
+    def _hopeless(self) -> str | None:
+        """Why this run has no chance beside the others of its study; None to go on."""
+        best = self.state.population.best(1)[0]
+        return self._rivals.reason(best.average or 0.0, self.state.population.generation)
 
     def _nothing_works(self) -> str | None:
         youngest = [m for m in self.state.population if m.generation == self.state.population.generation and m.parents]

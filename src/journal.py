@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,6 +202,10 @@ class State:
     evaluations: int = 0
     samples: int = 0
     """Of the evaluations that steered the search; what was held out is counted apart."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """How many results were wanted, of each kind: merged, measured, evaluated, held_out."""
+    known: Counter[str] = field(default_factory=Counter)
+    """How many of them were known from other runs."""
     holdout: dict[str, HeldOut] = field(default_factory=dict)
     """Of the winner and the founders."""
     holdout_failures: dict[str, str] = field(default_factory=dict)
@@ -230,6 +235,8 @@ class State:
         kind = event["event"]
         if kind in self.seconds:
             self.seconds[kind] += event["seconds"]
+            self.asked[kind] += 1
+            self.known[kind] += event.get("cached", False)
         if kind == "started":
             self.started = event
         elif kind == "founder":
@@ -311,3 +318,41 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
                 "go on with the version that wrote it, or begin anew with name=…"
             ) from error
     return state
+
+
+def run_state(folder: Path) -> State | None:
+    """The state of the run in a folder, running or not; None where there is no run.
+
+    Raises:
+        UserError: its journal is damaged, or newer than this version.
+    """
+    path = folder / "journal.jsonl"
+    return replay(parse(path)[0]) if path.is_file() else None
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process holds the lock of this file; False where there is no file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def spared(states: Iterable[State]) -> str:
+    """What the cache spared these runs, in words; empty where it spared nothing."""
+    asked, known = Counter[str](), Counter[str]()
+    for state in states:
+        asked += state.asked
+        known += state.known
+    words = (
+        ("evaluated", "evaluations"),
+        ("held_out", "evaluations on the holdout"),
+        ("merged", "merges"),
+        ("measured", "kinship passes"),
+    )
+    parts = [f"{known[k]} of {asked[k]} {name} ({known[k] / asked[k]:.0%})" for k, name in words if known[k]]
+    return f"known from other runs: {', '.join(parts)}" if parts else ""

@@ -38,8 +38,10 @@ class Relating:
             stored = Grams.load(self._path)
             self.grams = stored.of([name for name in stored.names if name in measured])
 
-    def extend(self, models: Mapping[str, Checkpoint], fingerprints: Mapping[str, str]) -> None:
+    def extend(self, models: Mapping[str, Checkpoint], fingerprints: Mapping[str, str]) -> bool:
         """Measure whoever is new among these, to all of them. All processes do it together, each some of the tensors.
+
+        Whether it was known from another run.
 
         Raises:
             UserError: as `measure`, in every process.
@@ -52,7 +54,7 @@ class Relating:
         )
         if self._workers.once(lambda: self._remembered(key, names)):
             self.grams = Grams.load(self._path)
-            return
+            return True
         with progress.bar("measuring kinship", unit="byte") as bar:
             self.grams = measure(
                 self._base,
@@ -65,6 +67,7 @@ class Relating:
         if self._workers.main:
             self._memory.keep_grams(key, self.grams)
             self.grams.save(self._path)
+        return False
 
     def _remembered(self, key: str, names: tuple[str, ...]) -> bool:
         """Whether the inner products were known from another run, and lie in this one's folder now."""

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src import config, launch
 from src.config import Settings
 from src.errors import UserError
 from src.interruption import Interrupted, interruptible
+from src.sweep import plugin
 
 COURTESY = 3.0
 """Seconds that another process lets the main one speak first."""
 
 
-def run(settings: Settings) -> float:
-    """Evolve the founders until a stop rule holds; the best average, in points.
+def run(settings: Settings) -> dict[str, float]:
+    """Evolve the founders until a stop rule holds; the best average, in points, and what it took.
 
     Raises:
         UserError: bad input, found before any work.
@@ -35,7 +38,7 @@ def run(settings: Settings) -> float:
     founders.check(settings, found)
     if settings.dry_run:
         plan.show(settings, found)
-        return 0.0
+        return {}
     from src.evolution import Evolution
     from src.workers import Workers
 
@@ -59,14 +62,25 @@ def run(settings: Settings) -> float:
 
 
 @hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
-def _job(composed: DictConfig) -> float:
+def _job(composed: DictConfig) -> float | list[float]:
     advice = "interrupted; the same command goes on from here (a finished merge or evaluation is not repeated)"
     try:
         with interruptible(advice):
-            return run(config.read(composed))
+            settings = config.read(composed)
+            figures = run(settings)
+            wanted = settings.sweep.objectives if settings.sweep else ("best",)
+            found = [figures.get(objective, 0.0) for objective in wanted]
+            return found if len(found) > 1 else found[0]
     except UserError as error:
+        if _is_one_of_many():
+            _refuse(f"{composed.get('name')}: {error}")
+            raise  # the end of this run, not of the others
         _refuse(str(error))
         raise SystemExit(2) from None
+    except Exception:
+        if _is_one_of_many():
+            traceback.print_exc()
+        raise
     except Interrupted as interruption:
         if interruption.cause is not None:
             print(f"error: {interruption.cause}", file=sys.__stderr__, flush=True)
@@ -80,14 +94,25 @@ def main() -> None:
     # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
+    plugin.register()
     try:
         with _muted() if launch.rank() else nullcontext():
             _job()
+    except Interrupted as interruption:  # between two runs of a sweep
+        os._exit(interruption.status)
+    except UserError as error:
+        _refuse(str(error))
+        sys.exit(2)
     except Exception as error:
         if not config.is_config_error(error):
             raise
         _refuse(config.explain(error))
         sys.exit(2)
+
+
+def _is_one_of_many() -> bool:
+    """Whether Hydra runs this as one job of a multirun: a single run has no number."""
+    return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
 def _refuse(message: str) -> None:

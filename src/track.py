@@ -74,24 +74,25 @@ class WandB:
 
         self._wandb = wandb
         self._folder = folder
-        mode = _mode(settings.mode)
+        mode, name = _mode(settings.mode), str(config.get("name", folder.name))
         try:
-            self._tracker = self._started(WandBTracker, settings, mode)
+            self._tracker = self._started(WandBTracker, settings, mode, name)
         except wandb.errors.Error as error:
             if mode == "offline":
                 raise
             _warn(f"W&B could not be reached ({_first_line(error)}); later: wandb sync {folder}/wandb/offline-run-*")
             wandb.teardown()  # its service would still hold the run's id
-            self._tracker = self._started(WandBTracker, settings, "offline")
-        self._tracker.store_init_configuration(dict(config))
+            self._tracker = self._started(WandBTracker, settings, "offline", name)
+        # Flat: W&B's panels offer every key of one level by its name.
+        self._tracker.store_init_configuration(flat(config))
         self._run = self._tracker.tracker
         self._run.define_metric("generation", hidden=True)
         self._run.define_metric("*", step_metric="generation")
 
-    def _started(self, kind: Any, settings: Track, mode: str) -> Any:
+    def _started(self, kind: Any, settings: Track, mode: str, name: str) -> Any:
         tracker = kind(
             settings.project,
-            name=self._folder.name,
+            name=name,
             # The same folder is the same run on the server, however often it was interrupted.
             id=hashlib.sha256(str(self._folder).encode()).hexdigest()[:16],
             resume="allow",
@@ -203,7 +204,7 @@ def start(settings: Track, folder: Path, config: Mapping[str, Any], *, main: boo
 
     Args:
         settings: which tracker, and its project and group.
-        folder: the run's folder; its name is the run's.
+        folder: the run's folder; its name is the run's, where the configuration has none.
         config: the run's settings, as plain nested data.
         main: whether this is the main process.
     """

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Born:
     tensors: Mapping[str, torch.Tensor] | None
     fingerprint: str
     """Of its content, wherever that is."""
+    cached: bool = False
+    """Whether it was taken from the cache of other runs instead of made."""
 
 
 class Weights:
@@ -106,12 +108,13 @@ class Weights:
             UserError: the disk is full.
         """
         with self._beside(name) as beside:
-            tensors = self._merged(recipe, beside, write=keep or disk)
+            tensors, cached = self._merged(recipe, beside, write=keep or disk)
             _check_finite(name, tensors)
-            born = Born(beside, tensors, fingerprint(tensors, json.loads((beside / "config.json").read_text())))
+            digest = fingerprint(tensors, json.loads((beside / "config.json").read_text()))
+            born = Born(beside, tensors, digest, cached)
             if keep:
                 self._settle(name, beside)
-                born = Born(self.place(name), tensors, born.fingerprint)
+                born = replace(born, folder=self.place(name))
             yield born
 
     def make(self, name: str, recipe: merge.Recipe) -> Checkpoint:
@@ -127,11 +130,11 @@ class Weights:
             self._settle(name, beside)
         return self._open[name]
 
-    def _merged(self, recipe: merge.Recipe, beside: Path, *, write: bool) -> dict[str, torch.Tensor]:
-        """The tensors, and in the folder `beside` all other files; the weights too if `write`, or if they must be."""
+    def _merged(self, recipe: merge.Recipe, beside: Path, *, write: bool) -> tuple[dict[str, torch.Tensor], bool]:
+        """The tensors, and whether they were known; other files go to the folder `beside`, the weights if `write`."""
         key = self._key(recipe)
         if self._cache.take_weights(key, beside):
-            return tensors_of(beside)
+            return tensors_of(beside), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
         beside.mkdir()
         tensors = merge.merge_in_memory(recipe, self._paths(recipe), beside, **options)
@@ -142,7 +145,7 @@ class Weights:
         elif write or self._cache.weights:
             merge.write(tensors, beside)
         self._cache.keep_weights(key, beside)
-        return tensors
+        return tensors, False
 
     def _paths(self, recipe: merge.Recipe) -> dict[str, Path]:
         return {model: self.checkpoint(model).path for model in recipe.models}
@@ -206,9 +209,12 @@ class Weights:
                 cache.link(file, target / file.name)
 
     def _key(self, recipe: merge.Recipe) -> str:
-        """Of a merge: its recipe, and the content instead of the names of what it merges."""
-        fingerprints = {name: self.checkpoint(name).fingerprint() for name in recipe.models}
-        return cache.key(recipe.as_dict(), fingerprints, self._device.partition(":")[0])
+        """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it."""
+        content = {name: Path(self.checkpoint(name).fingerprint()) for name in recipe.models}
+        config = merge.with_paths(recipe.config, content)
+        return cache.key(
+            config, str(content[recipe.donor]), recipe.seed, recipe.threads, self._device.partition(":")[0]
+        )
 
     def _rebuild(self, name: str) -> None:
         if name not in self._recipes:

@@ -8,6 +8,8 @@ everywhere, in order, through the store that torch.distributed keeps anyway; no 
 from __future__ import annotations
 
 import base64
+import functools
+import itertools
 import json
 import os
 import time
@@ -33,6 +35,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PAYLOAD = 4 << 20  # bytes; the store takes a little less than eight at a time
+_RUNS = itertools.count()
+"""A process may go through several runs, of a sweep; all others go through the same."""
 _NAPS = (0.001, 0.05)  # seconds between two looks at the store, the first and the longest
 
 
@@ -73,8 +77,9 @@ class Workers:
         self._store: Any = None
         self._watch: Watch | None = None
         if self.processes > 1:
-            self._store = torch.distributed.PrefixStore("kinmerge", store)
-            signs = torch.distributed.PrefixStore("kinmerge", store.clone())  # a connection of its own
+            room = f"kinmerge/{next(_RUNS)}"
+            self._store = torch.distributed.PrefixStore(room, store)
+            signs = torch.distributed.PrefixStore(room, store.clone())  # a connection of its own
             self._watch = Watch(signs, self.rank, self.processes, settings.timeout)
         self.threads: int = self.once(lambda: settings.threads or torch.get_num_threads())
         torch.set_num_threads(self.threads)
@@ -268,10 +273,8 @@ def _meet(settings: WorkersSettings) -> tuple[PartialState, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a thread a process is used, which is what we ask for
         try:
-            if several and not PartialState._shared_state:
-                store, rank, size = next(torch.distributed.rendezvous("env://", **patience))
-                # A launcher that starts all anew keeps its store, and what the dead ones left in it.
-                store = torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+            if several and (not PartialState._shared_state or torch.distributed.is_initialized()):
+                store, rank, size = _rendezvous(settings.timeout)
                 patience |= {"store": store, "rank": rank, "world_size": size}
             return PartialState(cpu=cpu, **patience), store
         except (ValueError, RuntimeError) as error:
@@ -281,6 +284,14 @@ def _meet(settings: WorkersSettings) -> tuple[PartialState, Any]:
                 f"{launch.processes()} processes were started and did not find each other "
                 f"({str(error).splitlines()[0][:120]}); start them with {launch.TOGETHER}"
             ) from error
+
+
+@functools.cache
+def _rendezvous(minutes: float) -> tuple[Any, int, int]:
+    """The store in which all processes meet, the number of this one, and how many there are."""
+    store, rank, size = next(torch.distributed.rendezvous("env://", timeout=timedelta(minutes=minutes)))
+    # A launcher that starts all anew keeps its store, and what the dead ones left in it.
+    return torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store), rank, size
 
 
 def _devices(state: PartialState, each: int) -> tuple[str, ...]:

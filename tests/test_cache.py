@@ -27,7 +27,8 @@ def test_a_second_run_evaluates_and_measures_nothing_again(
     assert outcome.status == 0, outcome.err
     first, second = events(tmp_path / "outputs", "first"), events(tmp_path / "outputs", "second")
     assert first[1:] == second[1:]
-    assert f"{len(replay(first_events(tmp_path)).population)} evaluations were known from other runs" in outcome.out
+    models = len(replay(first_events(tmp_path)).population)
+    assert f"known from other runs: {models} of {models} evaluations (100%)" in outcome.out
 
 
 def first_events(tmp_path: Path) -> list[dict[str, object]]:

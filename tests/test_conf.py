@@ -14,6 +14,7 @@ CONF = Path(__file__).parent.parent / "conf"
 GROUPS = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()
 }
+COMMENTED_WITHIN = ("name", "strategy", "defaults", "explore", "sweep", "stop", "track", "cache", "hydra", "ray")
 NEEDED = {"founders=local": ["founders.base=b", "founders.models=[x,y]"]}
 
 
@@ -24,7 +25,8 @@ def settings(*overrides: str) -> Settings:
 
 @pytest.mark.parametrize("option", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
 def test_every_option_of_every_group_composes_to_valid_settings(option: str) -> None:
-    assert settings(option, *NEEDED.get(option, [])).name == "run"
+    added = "+" if option.startswith(("sweep=", "experiment=")) else ""
+    assert settings(added + option, *NEEDED.get(option, [])).name == "run"
 
 
 def test_every_pair_of_strategy_and_merge_composes() -> None:
@@ -39,10 +41,11 @@ def test_every_key_is_commented() -> None:
     for file in CONF.rglob("*.yaml"):
         text = file.read_text()
         assert text.startswith("#"), f"{file} does not say what it is"
-        if "explains every key" in text or file.parent.name in {"track", "founders"} or file.name == "config.yaml":
+        told = file.parent.name in {"track", "founders", "experiment", "sampler"} or file.name == "config.yaml"
+        if "explains every key" in text or told:
             continue
         for line in text.splitlines():
-            if re.match(r"[a-z_]+:", line) and not line.startswith(("name:", "strategy:", "defaults:", "explore:")):
+            if re.match(r"[a-z_]+:", line) and line.split(":")[0] not in COMMENTED_WITHIN:
                 assert "#" in line, f"{file}: {line}"
 
 
@@ -69,3 +72,26 @@ def test_the_paper_s_tasks_have_the_leaderboard_s_shots() -> None:
     tasks = {task.name: task for task in settings("evaluate=paper").evaluate.tasks}
     assert {name: task.shots for name, task in tasks.items()} == {"winogrande": 5, "gsm8k": 5, "truthfulqa_mc2": 0}
     assert tasks["gsm8k"].metric == "exact_match,strict-match"
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "slurm", "ray_machine"])
+@pytest.mark.parametrize("option", [*(f"sweep={name}" for name in GROUPS["sweep"]), "experiment=seeds"])
+def test_every_sweep_composes_with_every_launcher(option: str, launcher: str) -> None:
+    with initialize_config_dir(str(CONF)):
+        composed = compose("config", [f"+{option}", f"hydra/launcher={launcher}"], return_hydra_config=True)
+    target = composed.hydra.launcher._target_.rsplit(".", 1)[-1]
+    assert target.lower().removesuffix("launcher") in launcher.replace("_", "") or launcher == "submitit_local"
+    sweeper = "StudySweeper" if option.startswith("sweep") else "BasicSweeper"
+    assert composed.hydra.sweeper._target_.endswith(sweeper)
+
+
+def test_strategies_are_compared_at_one_budget_by_which_alone_they_end() -> None:
+    found = settings("+experiment=strategies").stop
+    assert found.evaluations is not None
+    assert (found.generations, found.hours, found.unchanged, found.kinship, found.gain) == (
+        None,
+        None,
+        False,
+        None,
+        None,
+    )

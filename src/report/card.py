@@ -70,9 +70,13 @@ def model_card(
 
 
 def _scores(state: State, winner: str) -> str:
-    """Main metric of each task, of the line's founders and the winner; on the holdout first, which may be quoted."""
-    line = [*state.population.ancestors(winner), state.population[winner]]
-    names = [model.name for model in line if model.founder or model.name == winner]
+    """Main metric of each task; on the holdout first, which may be quoted.
+
+    Of the winner, the founders that it descends from, and those that it is compared with.
+    """
+    population = state.population
+    shown = {*(model.name for model in population.ancestors(winner)), *(one.founder for one in state.compared.values())}
+    names = [*(model.name for model in population if model.founder and model.name in shown - {winner}), winner]
     select = {
         name: HeldOut(state.population[name].scores, state.population[name].average or 0.0, state.stderr[name])
         for name in names

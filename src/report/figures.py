@@ -12,7 +12,8 @@ from src.population import KinshipTable
 def of_generation(state: State, kinship: KinshipTable, k: int | None) -> dict[str, float]:
     """What is known once a generation has closed; what does not exist (the founders' gain) is left out.
 
-    Averages and gains are in points (×100), kinship in the metric's own unit, costs and seconds since the run began.
+    Averages and gains are in points (×100), kinship in the metric's own unit, costs and seconds since the run began;
+    under cache/, the share (0 to 1) that was known from other runs.
     """
     population = state.population
     top = population.best(k or len(population))
@@ -27,6 +28,8 @@ def of_generation(state: State, kinship: KinshipTable, k: int | None) -> dict[st
         "kinship/top_k": kinship.mean([model.name for model in top]),
         "cost/evaluations": state.evaluations,
         "cost/samples": state.samples,
+        "cache/evaluations": state.known["evaluated"] / max(state.asked["evaluated"], 1),
+        "cache/merges": state.known["merged"] / max(state.asked["merged"], 1),
         "seconds/merge": state.seconds["merged"],
         "seconds/measure": state.seconds["measured"],
         "seconds/evaluate": state.seconds["evaluated"],

@@ -1,0 +1,312 @@
+"""A search of many runs through its front door, on the pico family: counted, killed, continued, shared."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from src.compare.__main__ import main as compare
+from src.journal import run_state
+from tests.conftest import Outcome, run
+from tests.family import FOUNDERS, TASKS
+from tests.test_kills import in_child
+from tests.test_track import inspect
+
+Sweep = Callable[..., Outcome]
+
+
+@pytest.fixture
+def sweep(family: Path, tmp_path: Path) -> Sweep:
+    """`python -m src.run -m +sweep=strategy` on the pico family: sweep("hydra.sweeper.n_trials=3", …)."""
+
+    def command(*overrides: str, kind: str = "strategy") -> Outcome:
+        models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
+        return run(
+            *("-m", f"+sweep={kind}", "sweep.study=study", "stop.generations=2", "stop.evaluations=9"),
+            *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+            *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
+            *("evaluate.holdout=null", f"outputs={tmp_path / 'outputs'}", "track=none", "workers.threads=1"),
+            *overrides,
+        )
+
+    return command
+
+
+def study(tmp_path: Path) -> optuna.Study:
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/outputs/sweeps/study/study.db")
+
+
+def states(tmp_path: Path) -> list[str]:
+    return [trial.state.name for trial in study(tmp_path).trials]
+
+
+def folders(tmp_path: Path) -> list[int]:
+    return sorted(int(path.name) for path in (tmp_path / "outputs/sweeps/study").iterdir() if path.name.isdigit())
+
+
+def test_n_trials_is_the_total_however_often_the_sweep_is_continued(
+    sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=3")
+    assert outcome.status == 0, outcome.err
+    assert "the study study has 3 trials: 3 came to their end, 0 cut short, 0 failed" in outcome.out
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
+    assert sweep("hydra.sweeper.n_trials=3").status == 0
+    assert sweep("hydra.sweeper.n_trials=4").status == 0
+    assert len(states(tmp_path)) == 4
+    assert folders(tmp_path) == [0, 1, 2, 3]
+    assert all(path.read_bytes() == before for path, before in kept.items())
+    runs = compare_json(capsys, tmp_path / "outputs/sweeps/study")
+    assert runs == compare_json(capsys, f"sqlite:///{tmp_path}/outputs/sweeps/study/study.db")
+    assert sorted(run["run"] for run in runs) == ["0", "1", "2", "3"]
+
+
+def compare_json(capsys: pytest.CaptureFixture[str], where: Path | str) -> list[dict[str, object]]:
+    capsys.readouterr()
+    assert compare([str(where), "--json"]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["runs"]
+    return found
+
+
+def test_a_continued_sweep_tries_what_an_uninterrupted_one_tries(sweep: Sweep, tmp_path: Path) -> None:
+    for total in (2, 5):
+        sweep(f"hydra.sweeper.n_trials={total}", "hydra.sweeper.sampler.n_startup_trials=3")
+    in_parts = [(trial.params, trial.value) for trial in study(tmp_path).trials]
+    sweep("hydra.sweeper.n_trials=5", "hydra.sweeper.sampler.n_startup_trials=3", f"outputs={tmp_path / 'whole'}")
+    whole = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/whole/sweeps/study/study.db")
+    assert in_parts == [(trial.params, trial.value) for trial in whole.trials]
+    assert len({str(params) for params, _ in in_parts}) > 2
+
+
+def test_the_first_trial_is_the_configuration_as_it_stands(sweep: Sweep, tmp_path: Path) -> None:
+    sweep("hydra.sweeper.n_trials=1", "merge=ties")
+    (first,) = study(tmp_path).trials
+    assert (first.params["strategy"], first.params["strategy.k"], first.params["stop.kinship"]) == (
+        "kinship_topk",
+        3,
+        "auto",
+    )
+    assert first.params["merge.each.density"] == 0.5
+    assert "merge" not in first.params  # the command line has fixed it
+    state = run_state(tmp_path / "outputs/sweeps/study/0")
+    assert state is not None
+    assert state.population.best(1)[0].average == first.value
+    assert state.started is not None
+    assert state.started["settings"]["merge"]["method"] == "ties"
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_sweep_killed_at_random_moments_ends_with_every_trial_once(sweep: Sweep, tmp_path: Path, seed: int) -> None:
+    wanted, draw, kills = 4, random.Random(seed), 0
+    while True:
+        pid = in_child(lambda: sweep(f"hydra.sweeper.n_trials={wanted}", f"seed={seed}").status)
+        ended, status = wait(pid, draw.uniform(0.5, 4.0) if kills < 4 else 120)
+        if ended:
+            break
+        kills += 1
+    assert status == 0
+    assert set(states(tmp_path)) <= {"COMPLETE", "PRUNED"}
+    assert len(states(tmp_path)) == wanted
+    assert folders(tmp_path) == list(range(wanted))
+    for number in range(wanted):
+        state = run_state(tmp_path / f"outputs/sweeps/study/{number}")
+        assert state is not None
+        assert state.stopped is not None
+    assert not list((tmp_path / "outputs/sweeps/study").glob(".sweeper-*"))
+
+
+def wait(pid: int, seconds: float) -> tuple[bool, int]:
+    """Whether the child has ended within that time, and how; it is killed if it has not."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return True, os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False, -signal.SIGKILL
+
+
+def test_a_failed_trial_is_a_failed_trial_and_not_the_end(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=4", "strategy=greedy_topk", "strategy.k=choice(1,3)")
+    assert outcome.status == 0, outcome.err
+    trials = study(tmp_path).trials
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert len(trials) == 4
+    assert 0 < len(failed) < 4
+    assert all(str(trial.params["strategy.k"]) == "1" for trial in failed)
+    assert f"error: sweeps/study/{failed[0].number}: strategy.k is 1" in outcome.err
+    assert "strategy.k is 1" in failed[0].user_attrs["failure"]
+    assert "Traceback" not in outcome.err
+
+
+def test_a_sweep_without_one_good_trial_says_so(sweep: Sweep) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=2", "strategy=greedy_topk", "strategy.k=choice(0,1)", "stop.evaluations=8")
+    assert outcome.status == 2
+    assert "no trial came to its end" in outcome.err
+
+
+def test_hopeless_trials_are_cut_short_and_counted_as_such(sweep: Sweep, tmp_path: Path) -> None:
+    sweep("hydra.sweeper.n_trials=1")
+    better = optuna.trial.create_trial(value=99.0, intermediate_values={0: 99.0, 1: 99.0})
+    for _ in range(3):
+        study(tmp_path).add_trial(better)
+    outcome = sweep("hydra.sweeper.n_trials=6")
+    assert outcome.status == 0, outcome.err
+    cut = [trial for trial in study(tmp_path).trials if trial.state == TrialState.PRUNED]
+    assert cut
+    for trial in cut:
+        state = run_state(tmp_path / f"outputs/sweeps/study/{trial.number}")
+        assert state is not None
+        assert (state.stopped or "").startswith("hopeless: after generation 1 its best average was")
+        assert state.population.generation == 1
+        assert state.population.best(1)[0].average == trial.value
+
+
+def test_two_figures_make_a_front(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=3", kind="pareto")
+    assert outcome.status == 0, outcome.err
+    for trial in study(tmp_path).trials:
+        state = run_state(tmp_path / f"outputs/sweeps/study/{trial.number}")
+        assert state is not None
+        assert trial.values == [state.population.best(1)[0].average, state.evaluations]
+    assert "evaluations" in outcome.out.split("the study study has")[1]
+
+
+MISTAKES = [
+    (["evaluate.limit=0"], "evaluate.limit is 0"),
+    (["founders.base=/no/such/model"], "/no/such/model"),
+    (["sweep.prune.keep=0"], "sweep.prune.keep is 0"),
+    (["sweep.objectives=[best,evaluations]"], "trials are cut short by that alone"),
+    (["sweep.space=[{key: seed}]"], "(seed) needs either choices, or low and high"),
+    (["sweep.study=../up"], "sweep.study"),
+    (["merge=nope"], "merge=nope: no such option"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), MISTAKES)
+def test_a_mistake_costs_a_line_before_any_trial(
+    sweep: Sweep, tmp_path: Path, overrides: list[str], words: str
+) -> None:
+    outcome = sweep(*overrides)
+    assert outcome.status == 2
+    assert words in outcome.err
+    assert len(outcome.err.strip().splitlines()) <= 2
+    assert not (tmp_path / "outputs/sweeps").exists()
+
+
+def test_trials_of_other_settings_are_not_thrown_together(sweep: Sweep, tmp_path: Path) -> None:
+    sweep("hydra.sweeper.n_trials=1", "stop.generations=1")
+    outcome = sweep("hydra.sweeper.n_trials=2", "stop.generations=1", "evaluate.limit=5")
+    assert outcome.status == 2
+    assert "was begun with other settings" in outcome.err
+    assert "evaluate.limit was None, is 5" in outcome.err
+    (tmp_path / "outputs/sweeps/study/study.db").unlink()
+    outcome = sweep("hydra.sweeper.n_trials=2", "stop.generations=1")
+    assert outcome.status == 2
+    assert "has runs of a study that is not in" in outcome.err
+
+
+def test_a_merge_and_an_evaluation_are_paid_for_once_a_sweep(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=4")
+    assert outcome.status == 0, outcome.err
+    found = [run_state(tmp_path / f"outputs/sweeps/study/{number}") for number in range(4)]
+    known = sum(state.known["evaluated"] for state in found if state)
+    asked = sum(state.asked["evaluated"] for state in found if state)
+    models = {state.fingerprints[model.name] for state in found if state for model in state.population}
+    assert asked - known == len(models)  # each content was evaluated once
+    merges = sum(state.asked["merged"] - state.known["merged"] for state in found if state)
+    assert merges == len(models) - len(FOUNDERS)
+    assert f"known from other runs: {known} of {asked} evaluations" in outcome.out.split("the study study has")[1]
+
+
+def test_ctrl_c_ends_a_sweep_with_the_way_to_go_on(sweep: Sweep, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+
+    def start() -> int:
+        os.dup2(os.open(said, os.O_CREAT | os.O_WRONLY), 2)
+        return sweep("hydra.sweeper.n_trials=50").status
+
+    pid = in_child(start)
+    journal = tmp_path / "outputs/sweeps/study/0/journal.jsonl"
+    deadline = time.monotonic() + 60
+    while not journal.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGINT)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert states(tmp_path) == ["RUNNING"]
+    assert sweep("hydra.sweeper.n_trials=1").status == 0
+    assert states(tmp_path) == ["COMPLETE"]
+
+
+def test_the_runs_of_a_sweep_are_a_group_on_wandb_with_their_flat_configuration_and_summary(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=2", "track=wandb", "stop.generations=1")
+    assert outcome.status == 0, outcome.err
+    for trial in study(tmp_path).trials:
+        records = inspect(tmp_path / f"outputs/sweeps/study/{trial.number}")
+        (begun,) = [record["run"] for record in records if record["type"] == "run"]
+        assert (begun["run_group"], begun["display_name"]) == ("study", f"sweeps/study/{trial.number}")
+        config, summary = merged(records, "config"), merged(records, "summary")
+        assert config["strategy.name"] == trial.params["strategy"]
+        assert config["merge.method"]
+        assert {"seed", "stop.evaluations", "kinship.metric"} <= set(config)
+        assert summary["average/best"] == pytest.approx(trial.value)
+        assert summary["stopped"]
+        assert summary["cost/evaluations"] <= 9
+
+
+def merged(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """What all updates of one kind leave in the end."""
+    found: dict[str, Any] = {}
+    for record in records:
+        if record["type"] == kind:
+            found |= record[kind]["update"]
+    return found
+
+
+def test_workers_side_by_side_share_study_and_cache(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep(
+        *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2", "hydra.sweeper.n_trials=4"),
+    )
+    assert outcome.status == 0, outcome.err
+    assert len(states(tmp_path)) == 4
+    assert folders(tmp_path) == [0, 1, 2, 3]
+    assert set(states(tmp_path)) <= {"COMPLETE", "PRUNED"}
+    found = [run_state(tmp_path / f"outputs/sweeps/study/{number}") for number in range(4)]
+    assert sum(state.known["evaluated"] for state in found[2:] if state) >= 2 * len(FOUNDERS)
+
+
+def test_seeds_repeat_one_configuration_each_in_a_folder_of_its_own(
+    family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
+    command = (
+        *("-m", "+experiment=seeds", "seed=range(0,2)", "evaluate.limit=8", "stop.generations=1", "strategy.k=2"),
+        *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+        *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
+        *("evaluate.holdout=null", f"outputs={tmp_path}", "track=none", "workers.threads=1"),
+    )
+    assert run(*command).status == 0
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")}
+    assert sorted(path.parent.name for path in kept) == ["kinship_topk-slerp-0", "kinship_topk-slerp-1"]
+    settings = [state.started["settings"] for path in kept if (state := run_state(path.parent)) and state.started]
+    assert sorted((one["seed"], one["zoo"]["seed"]) for one in settings) == [(0, 0), (1, 1)]
+    again = run(*command)
+    assert again.status == 0
+    assert again.out.count("has finished already") == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("journal.jsonl")} == kept
+    assert compare([str(tmp_path / "seeds"), "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["configurations"]
+    assert list(one["averages"]) == ["0", "1"]
