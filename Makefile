@@ -29,10 +29,12 @@ check: $(READY)  ## Lint, format and types only
 
 bench: $(READY)  ## Measure speed against today's ways and against the limits
 	$(BIN)/python -m benchmarks.kinship
+	$(BIN)/python -m benchmarks.evolution
 
-lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Python and platform
+lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Python and platform (vLLM brings its own torch)
 	$(PYTHON) -m pip install --quiet uv
-	$(PYTHON) -m uv pip compile --universal --python-version 3.10 --all-extras --no-annotate \
+	$(PYTHON) -m uv pip compile --universal --python-version 3.10 --no-annotate \
+	    $(foreach extra,dev slurm ray dashboard,--extra $(extra)) \
 	    --prerelease if-necessary-or-explicit --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment and caches (outputs/ stays)

@@ -23,12 +23,16 @@ from src.kinship import Grams
 
 
 class Cache:
-    """A folder of things that need not be computed again; without a folder, it never knows anything."""
+    """A folder of things that need not be computed again; without a folder, it never knows anything.
+
+    Attributes:
+        weights: whether merged weights are remembered too.
+    """
 
     def __init__(self, folder: Path | None, *, weights: bool = False) -> None:
         """Use `folder` (made on first use), for merged weights too if `weights`."""
         self._folder = folder
-        self._weights = weights
+        self.weights = weights and folder is not None
 
     def evaluation(self, key: str) -> dict[str, Any] | None:
         """The evaluation kept under a key; None where there is none, or one that cannot be read."""
@@ -61,7 +65,7 @@ class Cache:
 
     def take_weights(self, key: str, target: Path) -> bool:
         """Put the merged checkpoint kept under a key into the folder `target`; False where there is none."""
-        kept = self._folder / "weights" / key if self._folder is not None and self._weights else None
+        kept = self._folder / "weights" / key if self._folder is not None and self.weights else None
         if kept is None or not kept.is_dir():
             return False
         shutil.copytree(kept, target, copy_function=link)
@@ -69,7 +73,7 @@ class Cache:
 
     def keep_weights(self, key: str, source: Path) -> None:
         """Remember a merged checkpoint, if weights are to be remembered."""
-        if self._folder is None or not self._weights:
+        if self._folder is None or not self.weights:
             return
         kept = self._folder / "weights" / key
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,11 @@ from src.errors import UserError
 from src.header import TensorSpec, read_header, words
 
 COMPARABLE = ("BF16", "F16", "F32", "F64")
+_DTYPES = {  # torch's word for it, and safetensors'
+    **{"torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"},
+    **{"torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8", "torch.uint8": "U8"},
+    **{"torch.bool": "BOOL", "torch.float8_e4m3fn": "F8_E4M3", "torch.float8_e5m2": "F8_E5M2"},
+}
 _FLOATS = (*COMPARABLE, "F8_E4M3", "F8_E5M2", "F8_E8M0")
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -135,6 +140,29 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None) -> Check
     if not any(spec.dtype in _FLOATS for spec in tensors.values()):
         raise UserError(f"{text}: no float tensor in its safetensors; expected the weights of a language model")
     return Checkpoint(source=text, path=path, tensors=dict(sorted(tensors.items())), config=config)
+
+
+def fingerprint(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What `Checkpoint.fingerprint` would be if these torch tensors and this configuration lay on disk."""
+    import torch
+    import xxhash
+
+    whole = xxhash.xxh3_128(_described(config))
+    for name, tensor in sorted(tensors.items()):
+        whole.update(json.dumps([name, _DTYPES[str(tensor.dtype)], list(tensor.shape)]).encode())
+        raw = tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.numel() else b""
+        whole.update(xxhash.xxh3_128_digest(raw))
+    return whole.hexdigest()
+
+
+def tensors_of(path: Path) -> dict[str, Any]:
+    """The torch tensors of a checkpoint on disk, by name."""
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Any] = {}
+    for shard in sorted(path.glob("*.safetensors")):
+        tensors |= load_file(shard)
+    return tensors
 
 
 def check_family(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[str]:
@@ -331,16 +359,19 @@ def _digest(checkpoint: Checkpoint, most: int | None = None) -> str:
     """The digest of a checkpoint's content, or of at most `most` bytes from the middle of each tensor."""
     import xxhash
 
-    # A saved configuration may remember the folder that it was loaded from.
-    config = {key: value for key, value in checkpoint.config.items() if key != "_name_or_path"}
     specs = list(checkpoint.tensors.values())
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = pool.map(lambda spec: _digest_tensor(spec, most), specs)
-        whole = xxhash.xxh3_128(json.dumps(config, sort_keys=True).encode())
+        whole = xxhash.xxh3_128(_described(checkpoint.config))
         for spec, digest in zip(specs, digests, strict=True):
             whole.update(json.dumps([spec.name, spec.dtype, spec.shape]).encode())
             whole.update(digest)
     return whole.hexdigest()
+
+
+def _described(config: Mapping[str, Any]) -> bytes:
+    # A saved configuration may remember the folder that it was loaded from.
+    return json.dumps({key: value for key, value in config.items() if key != "_name_or_path"}, sort_keys=True).encode()
 
 
 def _digest_tensor(spec: TensorSpec, most: int | None) -> bytes:

@@ -112,6 +112,7 @@ class Evaluate(_Settings):
     limit: Annotated[int, Field(ge=1)] | None
     """Samples a task, on either side."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
+    backend: Literal["hf", "vllm"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
     model_args: dict[str, Any]
 
@@ -189,6 +190,9 @@ class Workers(_Settings):
 
     device: Literal["auto", "cpu"]
     threads: Annotated[int, Field(ge=1)] | None
+    gpus_per_model: Annotated[int, Field(ge=1)]
+    timeout: Annotated[float, Field(gt=0)]
+    """Minutes without any progress after which a process counts as hanging."""
 
 
 class Cache(_Settings):

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exceptions that carry a message in plain words: the user can mend this, or this candidate is no good."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one or two lines: what was found, what was expected, what to do. Every command prints it without a
     traceback and ends with exit status 2.
     """
+
+
+class SpoiledError(Exception):
+    """A candidate that can never be a parent, whatever is tried; the run goes on without it."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
 from src import cache, holdout, merge, publish, track
+from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
-from src.evaluate import Evaluation, Evaluator, surroundings
-from src.journal import VERSION, Journal, Offspring, replay, spared
-from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
-from src.population import KinshipTable
+from src.journal import VERSION, Follower, Journal, State, replay, spared
+from src.kinship import METRICS
+from src.population import KinshipTable, Population
+from src.relating import Relating
 from src.report import ending, figures, page, progress, table
 from src.sweep import rivals
 from src.weights import Weights
@@ -38,7 +41,9 @@ class Evolution:
     can be made again from it.
     """
 
-    def __init__(self, settings: Settings, base: Checkpoint, founders: Mapping[str, Checkpoint]) -> None:
+    def __init__(
+        self, settings: Settings, workers: Workers, base: Checkpoint, founders: Mapping[str, Checkpoint]
+    ) -> None:
         """Take up the run that the folder's journal tells of, or begin it.
 
         Raises:
@@ -47,22 +52,28 @@ class Evolution:
         self.settings = settings
         self.folder = settings.folder
         self._given = {"base": base, **founders}
-        self._workers = Workers(settings.workers)
-        path = self.folder / "journal.jsonl"
-        if not path.exists():
-            _ = self._evaluator  # a mistake among the tasks must not leave a folder behind
-        self.journal = Journal(path)
-        self.state = replay(self.journal.events)
-        self._cache = cache.Cache(settings.cache.folder, weights=settings.cache.weights)
+        self._workers = workers
+        memory = cache.Cache(settings.cache.folder, weights=settings.cache.weights)
+        recipes: dict[str, dict[str, Any]] = {}
+        fingerprints: dict[str, str] = {}
         self._weights = Weights(
             self.folder,
             self._given,
-            self.state.recipes,
-            self.state.fingerprints,
-            cache=self._cache,
-            device=self._workers.device,
+            recipes,
+            fingerprints,
+            cache=memory,
+            device=workers.devices[0],
             remote_code=settings.trust_remote_code,
         )
+        self._relating = Relating(self.folder, base, workers, memory)
+        self._breeding = Breeding(settings, self._weights, recipes, workers, memory)
+        path = self.folder / "journal.jsonl"
+        if workers.once(lambda: not path.exists()):
+            _ = self._breeding.evaluator  # a mistake among the tasks must not leave a folder behind
+        own = Journal(path) if workers.main else None
+        told = workers.once(lambda: own.events if own else [])
+        self.journal = own or Follower(told)
+        self.state = replay(self.journal.events, State(recipes=recipes, fingerprints=fingerprints))
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._reason = ""
         self._since = time.monotonic()
@@ -70,6 +81,7 @@ class Evolution:
         self._console = Console()
         try:
             self._begin()
+            self._relating.take_up(self.state.measured)
         except BaseException:
             self.journal.close()
             raise
@@ -80,26 +92,8 @@ class Evolution:
         return self.state.stopped is not None
 
     @cached_property
-    def _evaluator(self) -> Evaluator:
-        return Evaluator(
-            self.settings.evaluate,
-            seed=self.settings.seed,
-            device=self._workers.device,
-            remote_code=self.settings.trust_remote_code,
-        )
-
-    @cached_property
     def _tracker(self) -> track.Tracker:
         return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
-
-    @cached_property
-    def _grams(self) -> Grams | None:
-        """What was measured so far, as far as the journal knows of it: anything beyond is measured again."""
-        path = self.folder / "kinship.npz"
-        if not path.is_file() or not self.state.measured:
-            return None
-        stored = Grams.load(path)
-        return stored.of([name for name in stored.names if name in self.state.measured])
 
     @property
     def kinship(self) -> KinshipTable:
@@ -128,12 +122,12 @@ class Evolution:
             return True
         population = self.state.population
         reason = self._nothing_works() or self.settings.stop.reason(population, self.kinship, self.state.spent, self._k)
-        if self.settings.keep != "all":
-            self._weights.discard(self._kept())
+        if self.settings.keep != "all" and self._workers.main:
+            self._weights.discard(self._kept(population))
         pairs = [] if reason else self.settings.strategy.pairs(population, self.kinship)
         if self.settings.stop.evaluations is not None:
             pairs = pairs[: self.settings.stop.evaluations - self.state.evaluations]
-        if pairs and (reason := self._rivals.reason(population.best(1)[0].average or 0.0, population.generation)):
+        if pairs and (reason := self._workers.once(self._hopeless)):
             pairs = []
         if not pairs:
             self._reason = reason or "nothing is left to merge"
@@ -147,37 +141,52 @@ class Evolution:
         self._record("selected", generation=generation, offspring=offspring)
         return True
 
-    def merge(self) -> None:
-        """Make the offspring that were selected and are not there yet."""
-        todo = [one for one in self.state.selected if one.name not in self.state.recipes and self._sound(one.name)]
-        if todo:
-            self._weights.require_space(len(todo))
-        for one, outcome in zip(todo, self._workers.map(_tried("merge", self._merged), todo), strict=True):
-            self._settle(one.name, "merged", outcome)
+    def breed(self) -> None:
+        """Merge the offspring that were selected, in memory, and score them."""
+        population = self.state.population
+        todo = [one for one in self.state.selected if population[one.name].average is None and self._sound(one.name)]
+        certain = {one.name for one in todo if self._stays(one.name)}
+        self._require_space(len(certain))
+        with self._bar(f"generation {population.generation}", len(todo)) as follow:
+            found = self._workers.map(
+                lambda one: self._breeding.breed(one, keep=one.name in certain, follow=follow), todo, divisible=True
+            )
+            self._settle([one.name for one in todo], found)
+
+    def keep(self) -> None:
+        """Write the weights that later generations may need and that are not on disk yet."""
+        kept = self._kept(self.state.population)
+        missing = self._workers.once(lambda: [n for n in self._names() if n in kept and not self._weights.there(n)])
+        self._require_space(len(missing))
+        for _ in self._workers.map(lambda name: str(self._weights.checkpoint(name).path), missing):
+            pass
 
     def measure(self) -> None:
-        """Kinship of every model that has none yet, to every other."""
-        while new := [name for name in self._names() if name not in self.state.measured and self._sound(name)]:
+        """Kinship of every model that has none yet and whose weights are there, to every other of them."""
+        kept = self._kept(self.state.population)
+        while new := [name for name in self._names() if name not in self.state.measured and name in kept]:
             began = time.monotonic()
-            kept = self._kept()
-            models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept or name in new}
+            models = {name: self._weights.checkpoint(name) for name in self._names() if name in kept}
             try:
-                self._grams, cached = self._measured(models)
+                cached = self._relating.extend(models, self.state.fingerprints)
             except UserError:
-                if not self._blame([name for name in new if self.state.population[name].parents]):
+                guilty = self._relating.blame({n: models[n] for n in new if self.state.population[n].parents})
+                if not guilty:
                     raise
+                for name, why in guilty.items():
+                    self._record("failed", model=name, stage="measurement", reason=why)
+                    self._console.print(f"{name} failed and is left out: {why}", highlight=False)
+                kept -= set(guilty)
                 continue
-            self._grams.save(self.folder / "kinship.npz")
-            kinship = {metric: list(_new_pairs(self._grams, metric, new)) for metric in METRICS}
-            self._record("measured", models=new, kinship=kinship, cached=cached, seconds=time.monotonic() - began)
+            seconds = self._workers.once(lambda began=began: time.monotonic() - began)  # type: ignore[misc]
+            kinship = self._relating.kinship(new)
+            self._record("measured", models=new, kinship=kinship, cached=cached, seconds=seconds)
 
     def evaluate(self) -> None:
-        """Score every model that has not been scored."""
+        """Score every founder that has not been scored."""
         population = self.state.population
-        todo = [name for name in self._names() if population[name].average is None and self._sound(name)]
-        label = f"generation {population.generation}" if population.generation else "founders"
-        for name, outcome in self._scored("select", todo, label):
-            self._settle(name, "evaluated", outcome)
+        todo = [m.name for m in population if m.founder and m.average is None and self._sound(m.name)]
+        self._score(todo, "select", "founders")
 
     def end_generation(self) -> None:
         """End the generation: tell the tracker, show the table."""
@@ -193,13 +202,7 @@ class Evolution:
             known = {*self.state.holdout, *(() if self.settings.retry_failed else self.state.holdout_failures)}
             models = [model.name for model in self.state.population.eligible() if model.founder or model is winner]
             todo = [name for name in models if name not in known]
-            for name, outcome in self._scored("holdout", todo, "holdout"):
-                if isinstance(outcome, Failure):
-                    self._record("holdout_failed", model=name, reason=outcome.reason)
-                    self._console.print(f"{name} has no holdout score: {outcome.reason}", highlight=False)
-                else:
-                    self._record("held_out", model=name, **outcome)
-                    progress.note(f"{name}: {outcome['average']:.2f} on the holdout in {outcome['seconds']:.1f} s")
+            self._score(todo, "holdout", "holdout")
         for side in holdout.SIDES:
             compared = holdout.compare(self.folder, self.state, side)
             if compared is not None and compared != self.state.compared.get(side):
@@ -208,18 +211,20 @@ class Evolution:
     def finish(self) -> None:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
-        hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
+        if self._workers.main:
+            hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
         self._record("stopped", reason=self._reason, best=winner.name)
-        if self.settings.keep == "best":
+        if self.settings.keep == "best" and self._workers.main:
             self._weights.discard(())
         self._tracker.summary(ending.summary(self.state))
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
         if not winner.founder:
             self._tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
-        names = self._grams.names if self._grams else ()
+        names = self._relating.grams.names if self._relating.grams else ()
         rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
         self._tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
-        page.present(self.folder, self._tracker, self.state.population.generation)
+        if self._workers.main:
+            page.present(self.folder, self._tracker, self.state.population.generation)
 
     def publish(self) -> None:
         """Upload best/ to the hub, if that was asked for."""
@@ -250,98 +255,41 @@ class Evolution:
             "hours": spent.hours,
         }
 
-    # --- one job each ------------------------------------------------------------------------------------------------
-
-    def _merged(self, one: Offspring) -> dict[str, Any]:
-        began = time.monotonic()
-        recipe = merge.recipe(
-            self.settings.merge,
-            one.parents,
-            seed=self.settings.seed,
-            threads=self._workers.threads,
-            align=merge.align([self._weights.checkpoint(name) for name in one.parents]),
-        )
-        made = self._weights.make(one.name, recipe)
-        return {
-            "recipe": recipe.as_dict(),
-            "fingerprint": made.fingerprint(),
-            "cached": one.name in self._weights.known,
-            "seconds": time.monotonic() - began,
-        }
-
-    def _measured(self, models: Mapping[str, Checkpoint]) -> tuple[Grams, bool]:
-        """The inner products of all deltas, and whether they were known from another run."""
-        base, known = self._given["base"], self._grams
-        names = (*(known.names if known else ()), *(name for name in models if not known or name not in known.names))
-        key = cache.key(
-            [self.state.fingerprints[name] for name in ("base", *names)],
-            [name in models for name in names],
-            len(known.names) if known else 0,
-        )
-        if (kept := self._cache.grams(key, names)) is not None:
-            return kept, True
-        with progress.bar("measuring kinship", unit="byte") as bar:
-            grams = measure(base, models, known=known, device=self._workers.device, progress=progress.whole(bar))
-        self._cache.keep_grams(key, grams)
-        return grams, False
-
-    def _blame(self, offspring: Sequence[str]) -> bool:
-        """Record the offspring that cannot be measured (NaN weights, say) as failed; False where there is none."""
-        guilty = {}
-        for name in offspring:
-            try:
-                measure(self._given["base"], {name: self._weights.checkpoint(name)})
-            except UserError as own:
-                guilty[name] = str(own)
-        for name, why in guilty.items():
-            self._record("failed", model=name, stage="measurement", reason=why)
-            self._console.print(f"{name} failed and is left out: {why}", highlight=False)
-        return bool(guilty)
-
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
-        assert self._grams is not None, "kinship is asked for before the founders were measured"
         planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
-        return predicted_kinship(self._grams, planned.config, self.settings.kinship.metric)
-
-    def _scored(self, side: str, models: Sequence[str], label: str) -> Iterator[tuple[str, dict[str, Any] | Failure]]:
-        """What each model came to on a side, in order, as soon as it is known."""
-        job = _tried("evaluation", partial(self._evaluated, side))
-        with progress.bar(label, total=len(models), unit="model") as bar:
-            jobs = ((name, progress.share(bar, done)) for done, name in enumerate(models))
-            yield from zip(models, self._workers.map(job, jobs), strict=True)
-
-    def _evaluated(self, side: str, job: tuple[str, Callable[[int, int], None]]) -> dict[str, Any]:
-        name, follow = job
-        began = time.monotonic()
-        evaluator = self._evaluator.holdout if side == "holdout" else self._evaluator
-        assert evaluator is not None
-        checkpoint = self._weights.checkpoint(name)
-        key = cache.key(checkpoint.fingerprint(), surroundings(checkpoint.path), evaluator.identity, self.settings.seed)
-        kept = self._cache.evaluation(key)
-        evaluation = Evaluation.from_dict(kept) if kept else evaluator.evaluate(checkpoint.path, follow)
-        if not kept:
-            self._cache.keep_evaluation(key, asdict(evaluation))
-        evaluation.save(holdout.place(self.folder, name, side))
-        return {
-            "scores": dict(evaluation.scores),
-            "average": evaluation.average,
-            "stderr": evaluation.stderr,
-            "samples": evaluation.count,
-            "metrics": dict(evaluation.metrics),
-            "cached": kept is not None,
-            "seconds": time.monotonic() - began,
-        }
-
-    def _settle(self, model: str, event: str, outcome: dict[str, Any] | Failure) -> None:
-        if isinstance(outcome, Failure):
-            self._record("failed", model=model, stage=outcome.stage, reason=outcome.reason)
-            self._console.print(f"{model} failed and is left out: {outcome.reason}", highlight=False)
-        else:
-            self._record(event, model=model, **outcome)
-            if event == "evaluated":
-                progress.note(f"{model}: {outcome['average']:.2f} in {outcome['seconds']:.1f} s")
+        return self._relating.predicted(planned.config, self.settings.kinship.metric)
 
     # --- memory ------------------------------------------------------------------------------------------------------
+
+    def _score(self, models: Sequence[str], side: str, label: str) -> None:
+        """Score models that are on disk."""
+        self._workers.once(lambda: [str(self._weights.checkpoint(name).path) for name in models])
+        with self._bar(label, len(models)) as follow:
+            found = self._workers.map(
+                lambda name: self._breeding.score(name, side=side, follow=follow), models, divisible=True
+            )
+            self._settle(models, found)
+
+    @contextmanager
+    def _bar(self, label: str, total: int) -> Iterator[Follow]:
+        """A bar over so many models; what it yields is told how far the work on one of them is."""
+        with progress.bar(label, total=total, unit="model") as bar:
+            self._done = 0
+            yield lambda done, pieces: progress.share(bar, self._done)(done, pieces)
+
+    def _settle(self, models: Sequence[str], found: Iterable[Found]) -> None:
+        """Write down what was found of each model."""
+        for model, events in zip(models, found, strict=True):
+            for event, fields in events:
+                self._record(event, model=model, **fields)
+                if event == "failed":
+                    self._console.print(f"{model} failed and is left out: {fields['reason']}", highlight=False)
+                elif event == "holdout_failed":
+                    self._console.print(f"{model} has no holdout score: {fields['reason']}", highlight=False)
+                elif event in {"evaluated", "held_out"}:
+                    where = " on the holdout" if event == "held_out" else ""
+                    progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
+            self._done += 1
 
     def _record(self, event: str, **fields: Any) -> None:
         self.state.apply(self.journal.append(event, **fields))
@@ -352,8 +300,15 @@ class Evolution:
     def _begin(self) -> None:
         if self.state.started is None:
             versions = {library: version(library) for library in LIBRARIES}
-            machine = {"device": self._workers.device, "threads": self._workers.threads}
-            self._record("started", version=VERSION, settings=self._wanted(), versions=versions, machine=machine)
+            machine = {"device": self._workers.devices[0].partition(":")[0], "threads": self._workers.threads}
+            self._record(
+                "started",
+                version=VERSION,
+                settings=self._wanted(),
+                versions=versions,
+                machine=machine,
+                processes=self._workers.processes,
+            )
         elif self.state.started["settings"] != self._wanted():
             refuse_other(self.state.started["settings"], self._wanted(), self.settings)
             self._record("resumed", settings=self._wanted())
@@ -372,6 +327,8 @@ class Evolution:
                     f"the weights of {name} ({checkpoint.source}) are not those that the run {self.settings.name} "
                     "began with. Bring the old ones back, or begin anew with name=…"
                 )
+        if self._workers.main:
+            self._weights.sweep()
         if self.settings.retry_failed and not self.finished:
             for model in self.state.population:
                 if model.failure is not None and model.name not in self.state.retried:
@@ -387,13 +344,29 @@ class Evolution:
     def _sound(self, name: str) -> bool:
         return self.state.population[name].failure is None
 
-    def _kept(self) -> set[str]:
-        """The models whose weights the open generation may need: founders, and what could still become a parent."""
+    def _kept(self, population: Population) -> set[str]:
+        """The models of these whose weights are kept: founders, and what could still become a parent."""
         if self.settings.keep == "all":
-            return {name for name in self._names() if self._sound(name)}
-        settled = self.state.population.until(self.state.closed)
-        founders = {model.name for model in settled if model.founder}
-        return founders | self.settings.strategy.may_parent(settled)
+            return {model.name for model in population if model.failure is None}
+        return {model.name for model in population if model.founder} | self.settings.strategy.may_parent(population)
+
+    def _stays(self, name: str) -> bool:
+        """Whether a candidate's weights will be kept, however it is scored: even if it were the worst of all."""
+        population = self.state.population
+        for model in population:
+            if model.average is None and model.failure is None:
+                population = population.update(model.name, average=-math.inf if model.name == name else math.inf)
+        return name in self._kept(population)
+
+    def _require_space(self, models: int) -> None:
+        """Refuse to go on if so many more do not fit; before anybody begins to write."""
+        if models:
+            self._workers.once(lambda: self._weights.require_space(models))
+
+    def _hopeless(self) -> str | None:
+        """Why this run has no chance beside the others of its study; None to go on."""
+        best = self.state.population.best(1)[0]
+        return self._rivals.reason(best.average or 0.0, self.state.population.generation)
 
     def _nothing_works(self) -> str | None:
         youngest = [m for m in self.state.population if m.generation == self.state.population.generation and m.parents]
@@ -407,35 +380,3 @@ class Evolution:
         rows = table.rows(population, self.kinship, stderr)
         self._tracker.table("models", table.COLUMNS, rows, population.generation)
         self._console.print(table.render(population, self.kinship, stderr, self._k))
-
-
-def _new_pairs(grams: Grams, metric: str, new: Iterable[str]) -> Iterator[tuple[str, str, float]]:
-    matrix = kinship_matrix(grams, metric)
-    fresh = set(new)
-    for i, a in enumerate(grams.names):
-        for j, b in enumerate(grams.names[:i]):
-            if (a in fresh or b in fresh) and matrix[i, j] == matrix[i, j]:
-                yield b, a, float(matrix[i, j])
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a candidate came to nothing: the stage that raised, and what it said."""
-
-    stage: str
-    reason: str
-
-
-def _tried(stage: str, job: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any] | Failure]:
-    """The job, with its exceptions as results: one bad candidate must not cost the others. A user's mistake may."""
-
-    def attempt(item: Any) -> dict[str, Any] | Failure:
-        try:
-            return job(item)
-        except UserError:
-            raise
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            return Failure(stage, f"{stage}: {type(error).__name__}: {text}")
-
-    return attempt

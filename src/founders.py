@@ -48,11 +48,12 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
     here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     if (base := here.pop("base", None)) is not None:
         check_family(base, here)
-    from src import evaluate, merge  # seconds of imports, once everything that needs none is known to be sound
+    from src import merge, tasks  # seconds of imports, once everything that needs none is known to be sound
 
     merge.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
     inside = settings.evaluate.include is not None and settings.evaluate.include.is_relative_to(settings.zoo.folder)
-    evaluate.check_tasks(settings.evaluate, known=zoo.TASKS if inside else ())
+    tasks.check_backend(settings.evaluate)
+    tasks.check_tasks(settings.evaluate, known=zoo.TASKS if inside else ())
 
 
 def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:

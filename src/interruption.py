@@ -23,6 +23,8 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.status = 128 + signum
+        self.cause: str | None = None
+        """Why the run cannot go on, where this is known to be the end of another process."""
 
 
 @contextmanager

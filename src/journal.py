@@ -18,7 +18,7 @@ from src.population import KinshipTable, Model, Population, Predictor
 from src.strategy import Spent
 
 VERSION = 1
-VOLATILE = frozenset({"seconds", "cached"})
+VOLATILE = frozenset({"seconds", "cached", "processes"})
 """Fields that may differ between two runs of the same command; all others are the same, bit for bit."""
 
 Event = dict[str, Any]
@@ -71,6 +71,23 @@ class Journal:
     def close(self) -> None:
         """Release the file and its lock."""
         self._file.close()
+
+
+class Follower:
+    """The journal as the other processes of a run have it: they are told of what was written, and write nothing."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        """Know of these events."""
+        self.events = list(events)
+
+    def append(self, event: str, **fields: Any) -> Event:
+        """Know of one more event."""
+        entry = {"event": event, **fields}
+        self.events.append(entry)
+        return entry
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def parse(path: Path) -> tuple[list[Event], int]:
@@ -285,13 +302,13 @@ class State:
         self.population = self.population.update(event["model"], scores=event["scores"], average=event["average"])
 
 
-def replay(events: Iterable[Event]) -> State:
-    """The state that these events lead to.
+def replay(events: Iterable[Event], state: State | None = None) -> State:
+    """The state that these events lead to, from `state` on or from the very beginning.
 
     Raises:
         UserError: an event that no kinmerge of this version writes, with its line's number.
     """
-    state = State()
+    state = state or State()
     for number, event in enumerate(events, 1):
         try:
             state.apply(event)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from mergekit.architecture import get_architecture_info
+from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration, ParameterSetting, evaluate_setting
+from mergekit.graph import Executor
 from mergekit.io.tasks import LoaderCache
-from mergekit.merge import run_merge
+from mergekit.io.tensor_writer import TensorWriter
+from mergekit.merge import _copy_tagalong_files, _model_out_config, run_merge
 from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec, ParameterSpec
 from mergekit.options import MergeOptions
+from mergekit.plan import MergePlanner
 from pydantic import TypeAdapter
 
 from src.checkpoint import Checkpoint
@@ -148,24 +155,68 @@ def merge(
         device: what mergekit computes on.
         remote_code: whether a checkpoint may execute Python code of its own.
     """
+    with _ready(recipe, device, remote_code) as options:
+        run_merge(MergeConfiguration.model_validate(with_paths(recipe.config, models)), str(out), options)
+    _take_from_donor(models[recipe.donor], out, tokenizer="tokenizer_source" not in recipe.config)
+
+
+def merge_in_memory(
+    recipe: Recipe, models: Mapping[str, Path], shell: Path, *, device: str = "cpu", remote_code: bool = False
+) -> dict[str, torch.Tensor] | None:
+    """The offspring's tensors, the same to the bit as `merge` writes them; its other files go to the folder `shell`.
+
+    None where mergekit has to align vocabularies, or fills gaps once the files are there: then only `merge` will do.
+    mergekit's own way of merging in memory (`plan_in_memory`) raises, so its planner's tasks are executed here.
+    """
+    config = MergeConfiguration.model_validate(with_paths(recipe.config, models))
+    with _ready(recipe, device, remote_code) as options:
+        architecture = get_architecture_info(config, options)
+        if "tokenizer_source" in recipe.config or getattr(architecture, "post_fill_parameters", False):
+            return None
+        transformers.set_seed(recipe.seed)  # as run_merge does
+        LoaderCache().setup(options=options)
+        described = _model_out_config(config, architecture, trust_remote_code=remote_code)
+        planner = MergePlanner(config, architecture, options=options, out_model_config=described)
+        planner._plan()
+        weights = {task: weight for weight, task in planner._tensors}
+        tensors = {}
+        for task, tensor in Executor([*weights], math_device=torch.device(device)).run(quiet=True):
+            if tensor is not None:
+                dtype = weights[task].force_dtype or config.out_dtype
+                tensors[weights[task].name] = tensor.to(dtype_from_name(dtype)) if dtype else tensor
+        described.save_pretrained(str(shell))
+        _copy_tagalong_files(config, str(shell), files=architecture.tagalong_files or [], options=options)
+    _take_from_donor(models[recipe.donor], shell, tokenizer=True)
+    return tensors
+
+
+def write(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write tensors as mergekit would have."""
+    writer = TensorWriter(str(folder), max_shard_size=MergeOptions().out_shard_size)
+    for name, tensor in tensors.items():
+        writer.save_tensor(name, tensor)
+    writer.finalize()
+
+
+@contextmanager
+def _ready(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeOptions]:
+    """Within it, mergekit computes as the recipe wants it; everything is put back afterwards."""
     # mergekit keeps open files by path for the life of the process; a path may hold another model by now.
     LoaderCache().loaders.clear()
-    options = MergeOptions(
-        device=device,
-        copy_tokenizer=False,
-        write_model_card=False,
-        quiet=True,
-        random_seed=recipe.seed,
-        trust_remote_code=remote_code,
-    )
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
-        run_merge(MergeConfiguration.model_validate(with_paths(recipe.config, models)), str(out), options)
+        yield MergeOptions(
+            device=device,
+            copy_tokenizer=False,
+            write_model_card=False,
+            quiet=True,
+            random_seed=recipe.seed,
+            trust_remote_code=remote_code,
+        )
     finally:
         torch.set_num_threads(threads)
         LoaderCache().loaders.clear()
-    _take_from_donor(models[recipe.donor], out, tokenizer="tokenizer_source" not in recipe.config)
 
 
 def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import config
+from src import config, launch
 from src.config import Settings
 from src.errors import UserError
 from src.interruption import Interrupted, interruptible
 from src.sweep import plugin
+
+COURTESY = 3.0
+"""Seconds that another process lets the main one speak first."""
 
 
 def run(settings: Settings) -> dict[str, float]:
@@ -25,6 +30,7 @@ def run(settings: Settings) -> dict[str, float]:
     Raises:
         UserError: bad input, found before any work.
     """
+    launch.check()
     from src import benchmark, founders, plan, publish  # reads headers, no weights; what is heavy waits
 
     publish.check(settings.publish)
@@ -34,8 +40,10 @@ def run(settings: Settings) -> dict[str, float]:
         plan.show(settings, found)
         return {}
     from src.evolution import Evolution
+    from src.workers import Workers
 
-    with closing(Evolution(settings, *founders.bring(settings))) as evolution:
+    given = founders.bring(settings)
+    with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
         else:
@@ -43,9 +51,9 @@ def run(settings: Settings) -> dict[str, float]:
                 print(f"warning: {warning}", file=sys.stderr)
             evolution.introduce()
             while evolution.goes_on():
-                evolution.merge()
+                evolution.breed()
+                evolution.keep()
                 evolution.measure()
-                evolution.evaluate()
                 evolution.end_generation()
             evolution.hold_out()
             evolution.finish()
@@ -74,6 +82,8 @@ def _job(composed: DictConfig) -> float | list[float]:
             traceback.print_exc()
         raise
     except Interrupted as interruption:
+        if interruption.cause is not None:
+            print(f"error: {interruption.cause}", file=sys.__stderr__, flush=True)
         print(f"\n{advice}", file=sys.stderr, flush=True)
         os._exit(interruption.status)  # libraries' own farewells may take longer than the two seconds that are promised
 
@@ -83,9 +93,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
     # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
     plugin.register()
     try:
-        _job()
+        with _muted() if launch.rank() else nullcontext():
+            _job()
     except Interrupted as interruption:  # between two runs of a sweep
         os._exit(interruption.status)
     except UserError as error:
@@ -105,6 +117,15 @@ def _is_one_of_many() -> bool:
 
 def _refuse(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
+    if launch.rank():
+        time.sleep(COURTESY)  # the main process finds the same mistake, and a launcher ends all with the first
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Of several processes only the first prints; tracebacks of all are shown."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 if __name__ == "__main__":

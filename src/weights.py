@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from src import cache, merge
 from src.cache import Cache
-from src.checkpoint import Checkpoint, open_checkpoint
-from src.errors import UserError
+from src.checkpoint import Checkpoint, fingerprint, open_checkpoint, tensors_of
+from src.errors import SpoiledError, UserError
 from src.interruption import uninterrupted
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+
+
+@dataclass(frozen=True, eq=False)
+class Born:
+    """A model that can be evaluated."""
+
+    folder: Path
+    """Its configuration and tokenizer, and its weights unless `tensors` has them."""
+    tensors: Mapping[str, torch.Tensor] | None
+    fingerprint: str
+    """Of its content, wherever that is."""
+    cached: bool = False
+    """Whether it was taken from the cache of other runs instead of made."""
 
 
 class Weights:
     """Checkpoints of the base, the founders and the offspring of one run.
 
     Offspring are deterministic, so their weights are only a cache: `checkpoint` makes whatever is missing.
-
-    Attributes:
-        known: the offspring that were taken from the cache of other runs instead of made.
     """
 
     def __init__(
@@ -56,7 +72,6 @@ class Weights:
         self._device = device
         self._remote_code = remote_code
         self._open: dict[str, Checkpoint] = dict(given)
-        self.known: set[str] = set()
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
@@ -74,31 +89,93 @@ class Weights:
         """The folder of an offspring."""
         return self._folder / name
 
+    def there(self, name: str) -> bool:
+        """Whether the model's weights are on disk."""
+        return name in self._given or self.place(name).is_dir()
+
+    @contextmanager
+    def born(self, name: str, recipe: merge.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Born]:
+        """Merge in memory, for as long as the context lasts.
+
+        Args:
+            name: of the offspring.
+            recipe: how it is made.
+            keep: whether its weights are written to its place, too, and stay there.
+            disk: whether they have to be on disk in any case, though only while the context lasts.
+
+        Raises:
+            SpoiledError: weights that are not finite.
+            UserError: the disk is full.
+        """
+        with self._beside(name) as beside:
+            tensors, cached = self._merged(recipe, beside, write=keep or disk)
+            _check_finite(name, tensors)
+            digest = fingerprint(tensors, json.loads((beside / "config.json").read_text()))
+            born = Born(beside, tensors, digest, cached)
+            if keep:
+                self._settle(name, beside)
+                born = replace(born, folder=self.place(name))
+            yield born
+
     def make(self, name: str, recipe: merge.Recipe) -> Checkpoint:
-        """Merge, beside the model's place first; whatever lay there is replaced.
+        """Merge to the model's place, by way of one beside it.
 
         Raises:
             UserError: the disk is full.
         """
-        final, beside = self.place(name), self._folder / f".{name}.partial"
-        paths = {model: self.checkpoint(model).path for model in recipe.models}
-        for left in (beside, final):
-            shutil.rmtree(left, ignore_errors=True)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            if self._cache.take_weights(key := self._key(recipe), beside):
-                self.known.add(name)
-            else:
-                merge.merge(recipe, paths, beside, device=self._device, remote_code=self._remote_code)
+        with self._beside(name) as beside:
+            if not self._cache.take_weights(key := self._key(recipe), beside):
+                merge.merge(recipe, self._paths(recipe), beside, device=self._device, remote_code=self._remote_code)
                 self._cache.keep_weights(key, beside)
+            self._settle(name, beside)
+        return self._open[name]
+
+    def _merged(self, recipe: merge.Recipe, beside: Path, *, write: bool) -> tuple[dict[str, torch.Tensor], bool]:
+        """The tensors, and whether they were known; other files go to the folder `beside`, the weights if `write`."""
+        key = self._key(recipe)
+        if self._cache.take_weights(key, beside):
+            return tensors_of(beside), True
+        options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
+        beside.mkdir()
+        tensors = merge.merge_in_memory(recipe, self._paths(recipe), beside, **options)
+        if tensors is None:
+            shutil.rmtree(beside)
+            merge.merge(recipe, self._paths(recipe), beside, **options)
+            tensors = tensors_of(beside)
+        elif write or self._cache.weights:
+            merge.write(tensors, beside)
+        self._cache.keep_weights(key, beside)
+        return tensors, False
+
+    def _paths(self, recipe: merge.Recipe) -> dict[str, Path]:
+        return {model: self.checkpoint(model).path for model in recipe.models}
+
+    @contextmanager
+    def _beside(self, name: str) -> Iterator[Path]:
+        """A place for something that becomes this model, of this process alone, and gone afterwards."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        beside = self._folder / f".{name}.{os.getpid()}.partial"
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            yield beside
         except Exception as error:
-            shutil.rmtree(beside, ignore_errors=True)
             _refuse_full_disk(error, self._folder)
             raise
-        with uninterrupted():
-            beside.rename(final)
-        self._open[name] = open_checkpoint(final)
-        return self._open[name]
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _settle(self, name: str, beside: Path) -> None:
+        """Make what lies beside its place the model, unless another process was faster: it made the same."""
+        with uninterrupted(), suppress(FileExistsError, NotADirectoryError):
+            if not self.place(name).is_dir():
+                beside.rename(self.place(name))
+        self._open[name] = open_checkpoint(self.place(name))
+
+    def sweep(self) -> None:
+        """Remove what an interrupted start left behind and the journal does not know; nobody else may be at work."""
+        for left in self._folder.iterdir() if self._folder.is_dir() else ():
+            if left.name not in self._recipes:
+                shutil.rmtree(left, ignore_errors=True)
 
     def discard(self, keep: Iterable[str]) -> None:
         """Delete the weights of all offspring but these, and what an interrupted merge left behind."""
@@ -135,7 +212,9 @@ class Weights:
         """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it."""
         content = {name: Path(self.checkpoint(name).fingerprint()) for name in recipe.models}
         config = merge.with_paths(recipe.config, content)
-        return cache.key(config, str(content[recipe.donor]), recipe.seed, recipe.threads, self._device)
+        return cache.key(
+            config, str(content[recipe.donor]), recipe.seed, recipe.threads, self._device.partition(":")[0]
+        )
 
     def _rebuild(self, name: str) -> None:
         if name not in self._recipes:
@@ -146,6 +225,16 @@ class Weights:
                 f"{name} was merged again and came out different: the libraries or the machine are not those of the "
                 "run's journal (its first line names them). Restore them, or begin anew with name=…"
             )
+
+
+def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """mergekit lets NaN pass, and lm-eval scores it as if it were a model."""
+    floats = {key: tensor for key, tensor in sorted(tensors.items()) if tensor.is_floating_point()}
+    wrong = [key for key, tensor in floats.items() if not torch.isfinite(tensor.sum(dtype=torch.float64))]
+    if wrong:
+        raise SpoiledError(
+            f"{name} has NaN or infinite weights, first in {wrong[0]} ({len(wrong)} of {len(floats)} tensors)"
+        )
 
 
 def _refuse_full_disk(error: Exception, folder: Path) -> None:

@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as the front door has it
 os.environ.pop("WANDB_API_KEY", None)
 
 import contextlib

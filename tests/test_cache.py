@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src import evaluate, evolution, merge
+from src import evaluate, merge, relating
 from src.journal import parse, replay
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -22,7 +22,7 @@ def test_a_second_run_evaluates_and_measures_nothing_again(
 ) -> None:
     assert evolve("name=first", *COMMAND).status == 0
     monkeypatch.setattr(evaluate, "run_tasks", refuse)
-    monkeypatch.setattr(evolution, "measure", refuse)
+    monkeypatch.setattr(relating, "measure", refuse)
     outcome = evolve("name=second", *COMMAND)
     assert outcome.status == 0, outcome.err
     first, second = events(tmp_path / "outputs", "first"), events(tmp_path / "outputs", "second")
@@ -42,9 +42,9 @@ def test_another_strategy_pays_only_for_what_is_new(
     known = {event["fingerprint"] for event in first_events(tmp_path) if "fingerprint" in event}
     real, made = evaluate.Evaluator.evaluate, []
 
-    def count(self: evaluate.Evaluator, checkpoint: Path, *rest: object) -> evaluate.Evaluation:
-        made.append(checkpoint.name)
-        return real(self, checkpoint, *rest)  # type: ignore[arg-type]
+    def count(self: evaluate.Evaluator, folder: Path, *rest: object) -> evaluate.Evaluation:
+        made.append(folder.name.lstrip(".").partition(".")[0])
+        return real(self, folder, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(evaluate.Evaluator, "evaluate", count)
     evolve("name=second", "strategy=greedy_topk", *COMMAND)
@@ -60,6 +60,7 @@ def test_merged_weights_are_remembered_only_if_asked(
     assert not (tmp_path / "outputs/cache/weights").exists()
     evolve("name=first", "cache.weights=true", *COMMAND)
     monkeypatch.setattr(merge, "run_merge", refuse)
+    monkeypatch.setattr(merge, "merge_in_memory", refuse)
     outcome = evolve("name=second", "cache.weights=true", *COMMAND)
     assert outcome.status == 0, outcome.err
     assert events(tmp_path / "outputs", "first")[1:] == events(tmp_path / "outputs", "second")[1:]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import evaluate, holdout
+from src import evaluate, holdout, tasks
 from src.journal import HeldOut, Journal, State, parse, replay
 from src.population import Model, Population
 from tests.conftest import Command
@@ -213,11 +213,11 @@ def test_no_side_is_ever_empty(share: float) -> None:
             self.eval_docs = range(count)
 
     for count in range(2, 40):
-        sides = [evaluate._draw(Leaf(count), settings, 3, held_out=held_out) for held_out in (False, True)]  # type: ignore[arg-type]
+        sides = [tasks.draw(Leaf(count), settings, 3, held_out=held_out) for held_out in (False, True)]  # type: ignore[arg-type]
         assert all(side and side == sorted(set(side)) for side in sides)
         assert sorted((sides[0] or []) + (sides[1] or [])) == list(range(count))
     with pytest.raises(evaluate.UserError, match="any has 1 sample; leave that task out"):
-        evaluate._draw(Leaf(1), settings, 3, held_out=True)  # type: ignore[arg-type]
+        tasks.draw(Leaf(1), settings, 3, held_out=True)  # type: ignore[arg-type]
 
 
 def test_the_winner_s_curse_is_measured_against_founders_nobody_picked() -> None:

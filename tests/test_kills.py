@@ -1,16 +1,18 @@
 """SIGKILL at any moment: the journal ends as if nothing had happened, and nothing finished is done twice."""
 
+import json
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from src import evolution
-from src.checkpoint import open_checkpoint
+from src import breeding
+from src.checkpoint import fingerprint, tensors_of
 from src.evaluate import Evaluation
 from src.journal import parse
 from tests.conftest import run
@@ -19,24 +21,28 @@ from tests.test_run import ALL_RULES_OFF, events
 
 
 class FakeEvaluator:
-    """Stands in for lm-eval, whose requests would take hours here: scores that follow from a model's very bytes."""
+    """Stands in for lm-eval, whose requests would take hours here: scores that follow from a model's very weights."""
+
+    in_memory = True
 
     def __init__(self, *_: object, side: str = "select", **__: object) -> None:
         self.identity = side
         self._event = {"select": "evaluated", "holdout": "held_out"}[side]
         self.holdout = FakeEvaluator(side="holdout") if side == "select" else None
 
-    def evaluate(self, checkpoint: Path, progress: Callable[[int, int], None] | None = None) -> Evaluation:
-        """Scores of a model whose journal must know it, whole, and must not know its scores yet."""
-        run_folder = next((p for p in checkpoint.parents if (p / "journal.jsonl").exists()), None)
-        fingerprint = open_checkpoint(checkpoint).fingerprint()
+    def evaluate(self, folder: Path, tensors: dict[str, Any] | None, *_: object) -> Evaluation:
+        """Scores of a model whose journal must not know them yet, and must know no other merge of it."""
+        run_folder = next((p for p in folder.parents if (p / "journal.jsonl").exists()), None)
+        content = tensors_of(folder) if tensors is None else tensors
+        digest = fingerprint(content, json.loads((folder / "config.json").read_text()))
         if run_folder is not None:
             found, _ = parse(run_folder / "journal.jsonl")
+            name = folder.name.lstrip(".").partition(".")[0]
             merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
-            assert merged[checkpoint.name] == fingerprint, "a model was read that is not what was merged"
-            assert not any(e["event"] == self._event and e["model"] == checkpoint.name for e in found), "scored twice"
+            assert merged.get(name, digest) == digest, "a model was read that is not what was merged"
+            assert not any(e["event"] == self._event and e["model"] == name for e in found), "scored twice"
         time.sleep(0.01)
-        draw = random.Random(f"{fingerprint} {self.identity}")
+        draw = random.Random(f"{digest} {self.identity}")
         scores = {task: draw.uniform(40, 60) for task in TASKS}
         samples: Mapping[str, Mapping[int, float]] = {task: {0: score} for task, score in scores.items()}
         weights = {task: 1 / len(scores) for task in scores}
@@ -65,7 +71,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
     family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, evaluator: str
 ) -> None:
     if evaluator == "fake":
-        monkeypatch.setattr(evolution, "Evaluator", FakeEvaluator)
+        monkeypatch.setattr(breeding, "Evaluator", FakeEvaluator)
     models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
 
     def start(name: str) -> int:

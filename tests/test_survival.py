@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from src import evaluate, interruption, merge, rebuild, weights
+from src import evaluate, interruption, living, merge, rebuild, weights
 from src.journal import State, parse, replay
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -28,18 +29,15 @@ def state(outputs: Path, name: str = "run") -> State:
 def test_an_offspring_with_nan_weights_is_left_out_and_the_run_goes_on(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = merge.run_merge
+    real = merge.merge_in_memory
 
-    def sometimes_nan(config: object, out: str, options: object) -> None:
-        real(config, out, options)
-        if "1-2" in out:
-            from safetensors.torch import load_file, save_file
-
-            tensors = load_file(f"{out}/model.safetensors")
+    def sometimes_nan(recipe: merge.Recipe, models: dict[str, Path], shell: Path, **options: Any) -> Any:
+        tensors = real(recipe, models, shell, **options)
+        if "1-2" in shell.name:
             tensors["model.norm.weight"][0] = float("nan")
-            save_file(tensors, f"{out}/model.safetensors")
+        return tensors
 
-    monkeypatch.setattr(merge, "run_merge", sometimes_nan)
+    monkeypatch.setattr(merge, "merge_in_memory", sometimes_nan)
     outcome = evolve("stop.generations=2", *ALL_RULES_OFF)
     assert outcome.status == 0, outcome.err
     found = state(tmp_path / "outputs")
@@ -49,7 +47,7 @@ def test_an_offspring_with_nan_weights_is_left_out_and_the_run_goes_on(
     assert not any("1-2" in model.parents for model in found.population)
 
 
-@pytest.mark.parametrize(("room", "function"), [(merge, "run_merge"), (evaluate, "run_tasks")])
+@pytest.mark.parametrize(("room", "function"), [(merge, "merge_in_memory"), (evaluate, "run_tasks")])
 def test_a_candidate_that_raises_is_recorded_left_out_and_retried_only_when_asked(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: object, function: str
 ) -> None:
@@ -57,7 +55,7 @@ def test_a_candidate_that_raises_is_recorded_left_out_and_retried_only_when_aske
 
     def third_fails(*arguments: object, **named: object) -> object:
         calls.append(None)
-        if len(calls) == (2 if function == "run_merge" else 6):
+        if len(calls) == (2 if function == "merge_in_memory" else 6):
             raise RuntimeError("the dog ate it")
         return real(*arguments, **named)
 
@@ -65,7 +63,7 @@ def test_a_candidate_that_raises_is_recorded_left_out_and_retried_only_when_aske
         patch.setattr(room, function, third_fails)
         outcome = evolve("stop.generations=1", *ALL_RULES_OFF)
     assert outcome.status == 0, outcome.err
-    stage = "merge" if function == "run_merge" else "evaluation"
+    stage = "merge" if function == "merge_in_memory" else "evaluation"
     assert state(tmp_path / "outputs").population["1-2"].failure == f"{stage}: RuntimeError: the dog ate it"
     again = evolve("stop.generations=2", "resume=force", "retry_failed=true", *ALL_RULES_OFF)
     assert again.status == 0, again.err
@@ -103,16 +101,16 @@ def test_on_out_of_memory_the_batch_is_halved_until_it_fits(
 ) -> None:
     import torch
 
-    real, batches = evaluate._LivingModel._model_call, []
+    real, batches = living.LivingModel._model_call, []
 
-    def too_large(self: evaluate._LivingModel, inps: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+    def too_large(self: living.LivingModel, inps: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
         batches.append(len(inps))
         if len(inps) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, inps, *rest, **named)
 
     whole = evolve("name=whole", "stop.generations=1", "evaluate.batch_size=4")
-    monkeypatch.setattr(evaluate._LivingModel, "_model_call", too_large)
+    monkeypatch.setattr(living.LivingModel, "_model_call", too_large)
     outcome = evolve("stop.generations=1", "evaluate.batch_size=16")
     assert whole.status == outcome.status == 0, outcome.err
     assert max(batches) == 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import deque
@@ -23,7 +24,9 @@ from src.kinship.kinds import kind_of, layer_of
 
 _STRETCH = 1 << 21  # elements handed to a thread at a time
 _NEAR = 0.02  # squared distance, of the squares of both lengths, below which a pair is measured again in float64
+_PORTION = 1 << 28  # bytes of tensors that are shared out together; what is less is not worth sharing
 Progress = Callable[[int, int], None]
+Share = Callable[[Callable[[range], list[np.ndarray]], Sequence[range]], Iterable[list[np.ndarray]]]
 
 
 class Kernel(Protocol):
@@ -50,6 +53,7 @@ def measure(
     known: Grams | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    share: Share = map,
 ) -> Grams:
     """Read every weight of the base and of the models once, and return their Gram matrices.
 
@@ -66,6 +70,7 @@ def measure(
             same (a new model has a smaller vocabulary), everything is measured again and these become all NaN.
         device: "cpu", or a torch device like "cuda".
         progress: called with (bytes read, bytes to read), now and then and at the end.
+        share: like `map`; may have other processes measure some of the tensors. The result is the same bit for bit.
 
     Raises:
         UserError: tensors that do not match (see `compared`), a model without any change, weights that are not
@@ -86,7 +91,7 @@ def measure(
     order = [*(name for name in earlier if name in models), *(name for name in models if name not in earlier)]
     first = 0 if known is None else 1 + len(order) - len(new)  # rows before it are known, the base's among them
     checkpoints = [base, *(models[name] for name in order)]
-    gram, sums = _pass(checkpoints, tensors, first, device, progress)
+    gram, sums = _shared_pass(checkpoints, tensors, first, device, progress, share)
     _check_finite(sums, order, tensors)
     _check_changed(gram, order, first)
     if known is not None:
@@ -94,7 +99,7 @@ def measure(
     names = (*earlier, *(name for name in order if name not in earlier))
     measured = _joined(names, described, known, order, gram, sums, first)
     if _near_copies(measured.of(order), new) and _was_coarse(checkpoints, tensors, device):
-        gram, sums = _pass(checkpoints, tensors, 0, device, progress, fine=True)
+        gram, sums = _shared_pass(checkpoints, tensors, 0, device, progress, share, fine=True)
         return _joined(names, described, known, order, gram, sums, 0)
     return measured
 
@@ -142,6 +147,43 @@ def _was_coarse(checkpoints: Sequence[Checkpoint], tensors: Sequence[Compared], 
         and native.build() is not None
         and any(native.is_coarse([c.tensors[tensor.name] for c in checkpoints], tensor.count) for tensor in tensors)
     )
+
+
+def _shared_pass(
+    checkpoints: Sequence[Checkpoint],
+    tensors: Sequence[Compared],
+    first: int,
+    device: str,
+    progress: Progress | None,
+    share: Share,
+    fine: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_pass`, with the tensors shared out in portions: each is summed by itself, so that nothing else changes."""
+    sizes = [sum(checkpoint.tensors[tensor.name].nbytes for checkpoint in checkpoints) for tensor in tensors]
+    whole, before = sum(sizes), [0, *itertools.accumulate(sizes)]
+
+    def measured(portion: range) -> list[np.ndarray]:
+        def follow(done: int, _: int) -> None:
+            if progress is not None:
+                progress(before[portion.start] + done, whole)
+
+        part = tensors[portion.start : portion.stop]
+        return list(_pass(checkpoints, part, first, device, follow, fine))
+
+    parts = list(share(measured, list(_portions(sizes))))
+    gram, sums = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return gram, sums
+
+
+def _portions(sizes: Sequence[int]) -> Iterator[range]:
+    """Neighbouring tensors, up to _PORTION bytes at a time."""
+    start, total = 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > _PORTION:
+            yield range(start, index)
+            start, total = index, 0
+        total += size
+    yield range(start, len(sizes))
 
 
 def _pass(

@@ -1,0 +1,1 @@
+"""Measurements against today's ways and against the limits of the machine."""

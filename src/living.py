@@ -1,0 +1,282 @@
+"""Models that answer lm-eval's requests, piece by piece; with evaluate.py, the only place that knows lm-eval.
+
+A `LivingModel` takes the weights of one model after another. What does not depend on the weights is done once for all
+of them: requests are tokenised, put in order and padded into batches, and where each answer is read off is noted. Any
+process can answer any piece, and the answer is the same: pieces never depend on who is there to share them.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from src.config import Evaluate
+
+MOST_ROWS = 64
+"""Rows of a batch where batch_size is auto, as lm-eval has it; less where that takes too much memory."""
+
+Tensors = Mapping[str, torch.Tensor]
+Requests = Mapping[str, Sequence[Any]]
+"""lm-eval's requests, by the method of its models that answers them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Texts that go through the model together, and where the continuations of the requests stand in them."""
+
+    tokens: torch.Tensor
+    """int64 [rows, width], padded on the right."""
+    rows: torch.Tensor
+    """int64 [n], the row of each of the n tokens that are foretold."""
+    columns: torch.Tensor
+    """int64 [n], the column whose logits foretell it."""
+    targets: torch.Tensor
+    """int64 [n], the token itself."""
+    lengths: list[int]
+    """Tokens of each request's continuation, in order; they add up to n."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is put to a model at a time."""
+
+    kind: str
+    """The method of lm-eval's models that answers it."""
+    places: tuple[int, ...]
+    """Which of the requests of this kind they are."""
+    batch: Batch | None = None
+    """For loglikelihood only; the others' batches are lm-eval's own."""
+
+
+class LivingModel(HFLM):
+    """An lm-eval model that can take the weights of another."""
+
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Tensors | None,
+        settings: Evaluate,
+        devices: Sequence[str],
+        *,
+        seed: int,
+        remote_code: bool,
+    ) -> None:
+        """Load the model of the folder.
+
+        Args:
+            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
+            tensors: its weights, by the names that they have on disk.
+            settings: dtype, batch size, and whatever else lm-eval's HFLM takes.
+            devices: where it lives; several share its layers.
+            seed: of sampled generations.
+            remote_code: whether the model may bring Python code of its own.
+        """
+        ours = {"attn_implementation"} & set(settings.model_args)
+        loaded = _load(
+            folder,
+            tensors,
+            devices,
+            dtype=settings.dtype if settings.dtype == "auto" else getattr(torch, settings.dtype),
+            trust_remote_code=remote_code,
+            **{key: settings.model_args[key] for key in ours},
+        )
+        loaded.config.use_cache = False  # one pass foretells everything; generation asks for its cache by itself
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote_code)
+        arguments = {key: value for key, value in settings.model_args.items() if key not in ours}
+        size = settings.batch_size
+        arguments["batch_size"] = arguments.get("max_batch_size", MOST_ROWS) if size == "auto" else size
+        super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=str(loaded.device), **arguments)
+        self._seed = seed
+        self._area = sys.maxsize  # tokens of a batch that were too many for the memory
+        self._collected: list[Any] | None = None
+
+    def take(self, tensors: Tensors) -> bool:
+        """Replace the weights by those of a model of the same shapes; False where the names are not this model's."""
+        own = self.model.state_dict()
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        if any(name not in tensors for name in own if name not in tied):
+            return False
+        weights = {name: tensors[name].to(own[name].dtype) for name in own if name in tensors}
+        self.model.load_state_dict(weights, strict=False)
+        self.model.tie_weights()
+        return True
+
+    def pieces(self, requests: Requests) -> list[Piece]:
+        """Everything that is to be answered, in pieces of one batch each; the longest texts first."""
+        found: list[Piece] = []
+        for kind, asked in requests.items():
+            if kind == "loglikelihood" and self.backend == "causal":
+                found += self._batches(self._encoded(asked))
+            else:
+                order = sorted(range(len(asked)), key=lambda i: (repr(asked[i].args[1:]), -len(asked[i].args[0]), i))
+                found += [Piece(kind, tuple(places)) for places in _cut(order, int(self.batch_size))]
+        return found
+
+    def answer(self, piece: Piece, requests: Requests) -> list[Any]:
+        """The model's answers to a piece, as lm-eval's methods give them, but plain enough for JSON."""
+        while True:
+            try:
+                if piece.batch is not None:
+                    return self._foretell(piece.batch)
+                torch.manual_seed(self._seed + piece.places[0])
+                asked = [requests[piece.kind][place] for place in piece.places]
+                answers: list[Any] = getattr(super(), piece.kind)(asked, disable_tqdm=True)
+                return answers
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self._shrink(piece):
+                    raise
+
+    def _foretell(self, batch: Batch) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation, and whether the model would have said just that."""
+        rows = max(1, min(len(batch.tokens), self._area // batch.tokens.shape[1]))
+        chosen = []
+        for first in range(0, len(batch.tokens), rows):
+            logits = self._model_call(batch.tokens[first : first + rows].to(self.device))
+            here = (batch.rows >= first) & (batch.rows < first + rows) if rows < len(batch.tokens) else slice(None)
+            at = (batch.rows[here] - first).to(self.device), batch.columns[here].to(self.device)
+            said = torch.log_softmax(logits[at], dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
+            targets = batch.targets[here].to(self.device)
+            chosen.append((said.gather(1, targets[:, None])[:, 0].cpu(), (said.argmax(-1) == targets).cpu()))
+        probabilities, right = (torch.cat(parts) for parts in zip(*chosen, strict=True))
+        sums = torch.stack([part.sum() for part in probabilities.split(batch.lengths)])
+        starts = [0, *itertools.accumulate(batch.lengths)][:-1]
+        greedy = np.logical_and.reduceat(right.numpy(), starts)
+        return list(zip(sums.tolist(), greedy.tolist(), strict=True))
+
+    def _shrink(self, piece: Piece) -> bool:
+        """Use half the batch from now on; False where it is a single row already."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if piece.batch is None:
+            smaller = int(self.batch_size) // 2
+            self.batch_size_per_gpu = max(1, smaller)
+            return smaller > 0
+        rows, width = piece.batch.tokens.shape
+        fitting = min(rows, self._area // width) // 2
+        self._area = max(1, fitting) * width
+        return fitting > 0
+
+    def _encoded(self, requests: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
+        """Context and continuation of every request, as lm-eval splits them into tokens."""
+        self._collected = []
+        super().loglikelihood(list(requests), disable_tqdm=True)
+        collected, self._collected = self._collected, None
+        return [(context, continuation) for _, context, continuation in collected]
+
+    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        if self._collected is None:
+            kwargs["disable_tqdm"] = True
+            return super()._loglikelihood_tokens(requests, *args, **kwargs)
+        self._collected.extend(requests)
+        return [(0.0, False)] * len(requests)
+
+    def _batches(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[Piece]:
+        """One row for all requests that differ in their last token only, longest rows first."""
+        same: dict[tuple[int, ...], list[int]] = {}
+        for place, (context, continuation) in enumerate(encoded):
+            if not 0 < len(continuation) <= self.max_length:
+                raise ValueError(
+                    f"a continuation has {len(continuation)} tokens; the model takes 1 to {self.max_length}"
+                )
+            shared = tuple([*context, *continuation][:-1][-self.max_length :])
+            same.setdefault(shared, []).append(place)
+        rows = sorted(same, key=lambda row: (-len(row), row))
+        return [self._batch(part, same, encoded) for part in _cut(rows, int(self.batch_size))]
+
+    def _batch(
+        self,
+        texts: Sequence[tuple[int, ...]],
+        same: Mapping[tuple[int, ...], list[int]],
+        encoded: Sequence[tuple[list[int], list[int]]],
+    ) -> Piece:
+        tokens = torch.zeros((len(texts), len(texts[0])), dtype=torch.long)
+        rows: list[int] = []
+        columns: list[int] = []
+        targets: list[int] = []
+        lengths, places = [], []
+        for row, text in enumerate(texts):
+            tokens[row, : len(text)] = torch.tensor(text)
+            for place in same[text]:
+                continuation = encoded[place][1]
+                rows += [row] * len(continuation)
+                columns += range(len(text) - len(continuation), len(text))
+                targets += continuation
+                lengths.append(len(continuation))
+                places.append(place)
+        read = (torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
+        return Piece("loglikelihood", tuple(places), Batch(tokens, *read, lengths))
+
+
+class Engine:
+    """vLLM, through lm-eval's own class. It reads checkpoints from disk and batches by itself."""
+
+    def __init__(
+        self, folder: Path, settings: Evaluate, devices: Sequence[str], *, seed: int, remote_code: bool
+    ) -> None:
+        """Start an engine for the checkpoint in `folder`."""
+        from lm_eval.models.vllm_causallms import VLLM
+
+        arguments: dict[str, Any] = {"tensor_parallel_size": len(devices), **settings.model_args}
+        self._lm: Any = VLLM(
+            pretrained=str(folder),
+            dtype=settings.dtype,
+            batch_size=settings.batch_size,
+            seed=seed,
+            trust_remote_code=remote_code,
+            **arguments,
+        )
+
+    def pieces(self, requests: Requests) -> list[Piece]:
+        """All requests of a kind at once: vLLM has a scheduler of its own."""
+        return [Piece(kind, tuple(range(len(asked)))) for kind, asked in requests.items()]
+
+    def answer(self, piece: Piece, requests: Requests) -> list[Any]:
+        """The model's answers to a piece."""
+        answers: list[Any] = getattr(self._lm, piece.kind)(list(requests[piece.kind]), disable_tqdm=True)
+        return answers
+
+    def close(self) -> None:
+        """Give the memory back; the next model needs all of it."""
+        del self._lm
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a smaller batch may help."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _load(folder: Path, tensors: Tensors | None, devices: Sequence[str], **arguments: Any) -> Any:
+    """The model of a folder, with its own weights or these, on one device or spread over several."""
+    if len(devices) > 1:
+        arguments["device_map"] = "auto"
+        arguments["max_memory"] = {torch.device(d).index: _memory(d) for d in devices}
+    if tensors is None:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **arguments)
+    else:
+        trusted = {"trust_remote_code": arguments.pop("trust_remote_code")}
+        config = AutoConfig.from_pretrained(str(folder), **trusted)
+        with torch.device("meta"):
+            kind: Callable[..., Any] = type(AutoModelForCausalLM.from_config(config, **trusted))
+        loaded = kind.from_pretrained(None, config=config, state_dict=dict(tensors), **arguments)  # type: ignore[attr-defined]
+    return loaded if len(devices) > 1 else loaded.to(devices[0])
+
+
+def _memory(device: str) -> int:
+    """Bytes of a GPU that the weights may take: what is free, less room for the activations."""
+    return int(0.85 * torch.cuda.mem_get_info(device)[0])
+
+
+def _cut(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
