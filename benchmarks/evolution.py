@@ -9,7 +9,8 @@ On the embedded family (trained first if need be), with real merges and real eva
     today      a generation, and what is done today: for each candidate three programs one after another
                (mergekit-yaml, lm_eval, and a program that loads whole models and correlates them); at least 15 times
 
-Each part that is ours runs in a process of its own. Other work on the machine spoils every figure.
+A generation has six or seven candidates (strategy.k=4). Each part that is ours runs in a process of its own. Other work
+on the machine spoils every figure.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--generations", type=int, default=4, help="that the scaling is measured over")
+    parser.add_argument("--generations", type=int, default=3, help="that the scaling is measured over")
     parser.add_argument("--candidates", type=int, default=3, help="that today's way is tried with")
     parser.add_argument("--limit", type=int, help="samples a task, for a quick try; all by default")
     parser.add_argument("--effort", type=float, default=1.0, help="of the embedded family's training")
@@ -69,7 +70,7 @@ def settings(options: argparse.Namespace, outputs: Path, *overrides: str) -> Set
                 *(f"outputs={outputs}", "name=bench", f"zoo.effort={options.effort}", f"zoo.folder={family}"),
                 *("track=none", "cache=off", "workers.device=cpu", "evaluate.holdout=null"),
                 *(f"evaluate.limit={options.limit or 'null'}", "stop.unchanged=false", "stop.kinship=null"),
-                *("stop.gain=null", f"stop.generations={options.generations}", *overrides),
+                *("stop.gain=null", "strategy.k=4", f"stop.generations={options.generations}", *overrides),
             ],
         )
     return config.read(composed)

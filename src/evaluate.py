@@ -7,6 +7,7 @@ and tokenizer allow it.
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import math
@@ -135,7 +136,10 @@ class Evaluator:
     def requests(self) -> Requests:
         """What one model is asked."""
         assert self._sheets
-        return _by_kind(self._tasks["tasks"])
+        found = _by_kind(self._tasks["tasks"])
+        gc.collect()
+        gc.freeze()  # they stay for good; the collector need not walk over them during every evaluation
+        return found
 
     @functools.cached_property
     def identity(self) -> str:

@@ -8,14 +8,12 @@ process can answer any piece, and the answer is the same: pieces never depend on
 from __future__ import annotations
 
 import gc
-import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -42,8 +40,9 @@ class Batch:
     """int64 [n], the column whose logits foretell it."""
     targets: torch.Tensor
     """int64 [n], the token itself."""
-    lengths: list[int]
-    """Tokens of each request's continuation, in order; they add up to n."""
+    continuations: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    """Of each length L that occurs: int64 [m], which requests' continuations have it, and int64 [m, L], which of the n
+    tokens they are."""
 
 
 @dataclass(frozen=True)
@@ -141,17 +140,19 @@ class LivingModel(HFLM):
         rows = max(1, min(len(batch.tokens), self._area // batch.tokens.shape[1]))
         chosen = []
         for first in range(0, len(batch.tokens), rows):
-            logits = self._model_call(batch.tokens[first : first + rows].to(self.device))
-            here = (batch.rows >= first) & (batch.rows < first + rows) if rows < len(batch.tokens) else slice(None)
-            at = (batch.rows[here] - first).to(self.device), batch.columns[here].to(self.device)
-            said = torch.log_softmax(logits[at], dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
-            targets = batch.targets[here].to(self.device)
-            chosen.append((said.gather(1, targets[:, None])[:, 0].cpu(), (said.argmax(-1) == targets).cpu()))
+            with torch.inference_mode():
+                logits = self._model_call(batch.tokens[first : first + rows].to(self.device))
+                here = (batch.rows >= first) & (batch.rows < first + rows) if rows < len(batch.tokens) else slice(None)
+                at = (batch.rows[here] - first).to(self.device), batch.columns[here].to(self.device)
+                said = torch.log_softmax(logits[at], dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
+                targets = batch.targets[here].to(self.device)
+                chosen.append((said.gather(1, targets[:, None])[:, 0].cpu(), (said.argmax(-1) == targets).cpu()))
         probabilities, right = (torch.cat(parts) for parts in zip(*chosen, strict=True))
-        sums = torch.stack([part.sum() for part in probabilities.split(batch.lengths)])
-        starts = [0, *itertools.accumulate(batch.lengths)][:-1]
-        greedy = np.logical_and.reduceat(right.numpy(), starts)
-        return list(zip(sums.tolist(), greedy.tolist(), strict=True))
+        answers: dict[int, tuple[float, bool]] = {}
+        for places, tokens in batch.continuations:
+            sums, greedy = probabilities[tokens].sum(1), right[tokens].all(1)
+            answers |= zip(places.tolist(), zip(sums.tolist(), greedy.tolist(), strict=True), strict=True)
+        return [answers[place] for place in range(len(answers))]
 
     def _shrink(self, piece: Piece) -> bool:
         """Use half the batch from now on; False where it is a single row already."""
@@ -203,18 +204,23 @@ class LivingModel(HFLM):
         rows: list[int] = []
         columns: list[int] = []
         targets: list[int] = []
-        lengths, places = [], []
+        starts: dict[int, list[tuple[int, int]]] = {}
+        places: list[int] = []
         for row, text in enumerate(texts):
             tokens[row, : len(text)] = torch.tensor(text)
             for place in same[text]:
                 continuation = encoded[place][1]
+                starts.setdefault(len(continuation), []).append((len(places), len(targets)))
                 rows += [row] * len(continuation)
                 columns += range(len(text) - len(continuation), len(text))
                 targets += continuation
-                lengths.append(len(continuation))
                 places.append(place)
         read = (torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
-        return Piece("loglikelihood", tuple(places), Batch(tokens, *read, lengths))
+        continuations = []
+        for length, found in starts.items():
+            which, first = torch.tensor(found).T
+            continuations.append((which, first[:, None] + torch.arange(length)))
+        return Piece("loglikelihood", tuple(places), Batch(tokens, *read, tuple(continuations)))
 
 
 class Engine:
