@@ -64,26 +64,26 @@ class Watch:
     def lost(self) -> str | None:
         """Which of the others is dead, hangs or is silent, in words; None while all is well."""
         for other in self._others:
-            if self._store.check([f"done/{other}"]):
-                continue
-            if not self._store.check([f"beat/{other}"]):
-                if time.monotonic() - self._began > SILENCE:
-                    return f"process {other} has never given a sign of life; {ADVICE}"
-                continue
-            beat = self._store.get(f"beat/{other}")
-            before, since = self._seen.get(other, (b"", 0.0))
-            if beat != before:
-                self._seen[other] = beat, (since := time.monotonic())
-            host, pid, born, _ = json.loads(beat)
-            where = f"process {other} (pid {pid} on {host})"
-            if host == self._me[0] and not _alive(pid, born):
-                return f"{where} died; {ADVICE}"
-            silent = time.monotonic() - since
-            if host != self._me[0] and silent > SILENCE:
-                return f"{where} has given no sign of life for {SILENCE:.0f} s; {ADVICE}"
-            if silent > self._patience:
-                return f"{where} hangs: it was silent for {self._minutes}; {ADVICE}"
+            why = self._wrong_with(other)
+            if why and not self._store.check([f"done/{other}"]):  # asked last: it may just have come to its end
+                return f"{why}; {ADVICE}"
         return None
+
+    def _wrong_with(self, other: int) -> str | None:
+        if not self._store.check([f"beat/{other}"]):
+            silent = time.monotonic() - self._began > SILENCE
+            return f"process {other} has never given a sign of life" if silent else None
+        beat = self._store.get(f"beat/{other}")
+        before, since = self._seen.get(other, (b"", 0.0))
+        if beat != before:
+            self._seen[other] = beat, (since := time.monotonic())
+        host, pid, born, _ = json.loads(beat)
+        where, silence = f"process {other} (pid {pid} on {host})", time.monotonic() - since
+        if host == self._me[0] and not _alive(pid, born):
+            return f"{where} died"
+        if host != self._me[0] and silence > SILENCE:
+            return f"{where} has given no sign of life for {SILENCE:.0f} s"
+        return f"{where} hangs: it was silent for {self._minutes}" if silence > self._patience else None
 
     def last_words(self) -> str | None:
         """Who is lost, where this is the process to say so; the store may be lost too."""
@@ -102,13 +102,11 @@ class Watch:
         self._leave(1, _gone(error), speaks=True)
 
     def stop(self, wait: bool) -> None:
-        """This process has come to its end; if `wait`, so have all others, or a few seconds have passed."""
+        """This process has come to its end; if `wait`, so have all others, or one never will."""
         self.rest()
         self._store.set(f"done/{self._rank}", "")
-        deadline = time.monotonic() + 2 * COURTESY
-        while wait and time.monotonic() < deadline:
-            if self._store.check([f"done/{other}" for other in self._others]) or self._store.check(["farewell"]):
-                return
+        finished = [f"done/{other}" for other in self._others]
+        while wait and not self._store.check(finished) and not self._store.check(["farewell"]) and not self.lost():
             time.sleep(0.02)
 
     @property

@@ -198,6 +198,7 @@ def test_no_side_is_ever_empty(share: float) -> None:
         {
             "tasks": ["any"],
             "include": None,
+            "backend": "hf",
             "holdout": share,
             "limit": None,
             "batch_size": 1,

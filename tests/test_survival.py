@@ -199,7 +199,7 @@ def test_a_generation_that_does_not_fit_the_disk_is_not_begun(
 def test_a_full_disk_stops_cleanly_and_resumes(evolve: Command, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], capture_output=True)
     if mounted.returncode:
         pytest.skip("no file system may be mounted here")
     try:
