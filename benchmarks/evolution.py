@@ -227,7 +227,7 @@ def watched(options: argparse.Namespace, outputs: Path, after: Callable[[Any], C
 
 def items(options: argparse.Namespace, outputs: Path, divisible: bool) -> None:
     """Eight evaluations, the third of which asks everything ten times over."""
-    from src.evaluate import Evaluator
+    from src.evaluate.evaluator import Evaluator
     from src.workers import Workers
 
     asked = settings(options, outputs)

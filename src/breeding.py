@@ -17,7 +17,7 @@ from typing import Any
 from src import cache, holdout, merge
 from src.config import Settings
 from src.errors import SpoiledError, UserError
-from src.evaluate import Evaluation, Evaluator, surroundings
+from src.evaluate.evaluator import Evaluation, Evaluator, surroundings
 from src.journal import Offspring
 from src.weights import Born, Weights
 from src.workers import Workers

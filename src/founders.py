@@ -48,7 +48,8 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
     here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     if (base := here.pop("base", None)) is not None:
         check_family(base, here)
-    from src import merge, tasks  # seconds of imports, once everything that needs none is known to be sound
+    from src import merge  # seconds of imports, once everything that needs none is known to be sound
+    from src.evaluate import tasks
 
     merge.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
     inside = settings.evaluate.include is not None and settings.evaluate.include.is_relative_to(settings.zoo.folder)

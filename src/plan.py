@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from src import benchmark
 from src.config import Settings
+from src.evaluate import benchmark
 from src.founders import Found
 from src.population import KinshipTable, Model, Pair, Population
 

@@ -31,7 +31,8 @@ def run(settings: Settings) -> dict[str, float]:
         UserError: bad input, found before any work.
     """
     launch.check()
-    from src import benchmark, founders, plan, publish  # reads headers, no weights; what is heavy waits
+    from src import founders, plan, publish  # reads headers, no weights; what is heavy waits
+    from src.evaluate import benchmark
 
     publish.check(settings.publish)
     found = founders.look(settings)

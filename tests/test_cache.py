@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src import evaluate, merge, relating
+from src import merge, relating
+from src.evaluate import evaluator
 from src.journal import parse, replay
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -21,7 +22,7 @@ def test_a_second_run_evaluates_and_measures_nothing_again(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert evolve("name=first", *COMMAND).status == 0
-    monkeypatch.setattr(evaluate, "run_tasks", refuse)
+    monkeypatch.setattr(evaluator, "run_tasks", refuse)
     monkeypatch.setattr(relating, "measure", refuse)
     outcome = evolve("name=second", *COMMAND)
     assert outcome.status == 0, outcome.err
@@ -40,13 +41,13 @@ def test_another_strategy_pays_only_for_what_is_new(
 ) -> None:
     evolve("name=first", *COMMAND)
     known = {event["fingerprint"] for event in first_events(tmp_path) if "fingerprint" in event}
-    real, made = evaluate.Evaluator.evaluate, []
+    real, made = evaluator.Evaluator.evaluate, []
 
-    def count(self: evaluate.Evaluator, folder: Path, *rest: object) -> evaluate.Evaluation:
+    def count(self: evaluator.Evaluator, folder: Path, *rest: object) -> evaluator.Evaluation:
         made.append(folder.name.lstrip(".").partition(".")[0])
         return real(self, folder, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluate.Evaluator, "evaluate", count)
+    monkeypatch.setattr(evaluator.Evaluator, "evaluate", count)
     evolve("name=second", "strategy=greedy_topk", *COMMAND)
     found = parse(tmp_path / "outputs/second/journal.jsonl")[0]
     merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
@@ -79,8 +80,8 @@ def test_nothing_is_remembered_of_another_question(
     evolve: Command, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     evolve("name=first", "stop.generations=1", "cache=on")
-    real, made = evaluate.run_tasks, []
-    monkeypatch.setattr(evaluate, "run_tasks", lambda *a, **n: (made.append(None), real(*a, **n))[1])
+    real, made = evaluator.run_tasks, []
+    monkeypatch.setattr(evaluator, "run_tasks", lambda *a, **n: (made.append(None), real(*a, **n))[1])
     outcome = evolve("name=second", "stop.generations=1", "cache=on", change)
     assert outcome.status == 0, outcome.err
     assert len(made) == 7

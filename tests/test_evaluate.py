@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from src.config import Evaluate
-from src.evaluate import Evaluation, Evaluator
+from src.evaluate.evaluator import Evaluation, Evaluator
 from tests.family import TASKS
 
 KINDS = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import evaluate, holdout, tasks
+from src import holdout
+from src.evaluate import evaluator, tasks
 from src.journal import HeldOut, Journal, State, parse, replay
 from src.population import Model, Population
 from tests.conftest import Command
@@ -104,8 +105,8 @@ def test_a_second_run_holds_out_without_asking_again_and_another_share_asks(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert evolve("name=first", "cache=on", *HALF).status == 0
-    real, made = evaluate.run_tasks, []
-    monkeypatch.setattr(evaluate, "run_tasks", lambda *a, **n: (made.append(None), real(*a, **n))[1])
+    real, made = evaluator.run_tasks, []
+    monkeypatch.setattr(evaluator, "run_tasks", lambda *a, **n: (made.append(None), real(*a, **n))[1])
     assert evolve("name=second", "cache=on", *HALF).status == 0
     assert made == []
     assert events(tmp_path / "outputs", "first")[1:] == events(tmp_path / "outputs", "second")[1:]
@@ -116,7 +117,7 @@ def test_a_second_run_holds_out_without_asking_again_and_another_share_asks(
 def test_a_holdout_that_fails_costs_its_number_not_the_run_and_can_be_retried(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = evaluate.run_tasks, []
+    real, calls = evaluator.run_tasks, []
 
     def fails_at_the_end(*arguments: object, **named: object) -> object:
         calls.append(None)
@@ -125,7 +126,7 @@ def test_a_holdout_that_fails_costs_its_number_not_the_run_and_can_be_retried(
         return real(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "run_tasks", fails_at_the_end)
+        patch.setattr(evaluator, "run_tasks", fails_at_the_end)
         outcome = evolve(*HALF)
     assert outcome.status == 0, outcome.err
     assert "red has no holdout score: evaluation: RuntimeError: the dog ate it" in outcome.out
@@ -194,7 +195,7 @@ def test_a_search_steered_by_a_well_known_test_set_says_so_once(evolve: Command,
 
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.9])
 def test_no_side_is_ever_empty(share: float) -> None:
-    settings = evaluate.Evaluate.model_validate(
+    settings = evaluator.Evaluate.model_validate(
         {
             "tasks": ["any"],
             "include": None,
@@ -217,7 +218,7 @@ def test_no_side_is_ever_empty(share: float) -> None:
         sides = [tasks.draw(Leaf(count), settings, 3, held_out=held_out) for held_out in (False, True)]  # type: ignore[arg-type]
         assert all(side and side == sorted(set(side)) for side in sides)
         assert sorted((sides[0] or []) + (sides[1] or [])) == list(range(count))
-    with pytest.raises(evaluate.UserError, match="any has 1 sample; leave that task out"):
+    with pytest.raises(evaluator.UserError, match="any has 1 sample; leave that task out"):
         tasks.draw(Leaf(1), settings, 3, held_out=True)  # type: ignore[arg-type]
 
 

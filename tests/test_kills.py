@@ -13,7 +13,7 @@ import pytest
 
 from src import breeding
 from src.checkpoint import fingerprint, tensors_of
-from src.evaluate import Evaluation
+from src.evaluate.evaluator import Evaluation
 from src.journal import parse
 from tests.conftest import run
 from tests.family import FOUNDERS, TASKS

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from src import evaluate, journal
-from src.evaluate import Evaluation
+from src import journal
+from src.evaluate import evaluator
+from src.evaluate.evaluator import Evaluation
 from tests import processes
 from tests.conftest import run
 from tests.family import FOUNDERS, SAMPLES, TASKS
@@ -105,7 +106,7 @@ def test_a_restart_by_the_launcher_goes_on_by_itself(family: Path, tmp_path: Pat
         "import os, signal, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
-        "from src.evaluate import Evaluator\n"
+        "from src.evaluate.evaluator import Evaluator\n"
         "real, mark = Evaluator.evaluate, Path(sys.argv[0] + '.died')\n"
         "def evaluate(self, folder, *rest):\n"
         "    found = real(self, folder, *rest)\n"
@@ -133,10 +134,10 @@ def test_on_disk_or_in_memory_the_scores_are_the_same(family: Path, tmp_path: Pa
     from tests.test_conf import settings as composed
 
     asked = composed(*[a for a in arguments if a.startswith("evaluate")]).evaluate
-    evaluator = evaluate.Evaluator(asked, seed=0)
+    ready = evaluator.Evaluator(asked, seed=0)
     for model in state.population:
         if model.parents:
-            found = evaluator.evaluate(tmp_path / "run/models" / model.name)
+            found = ready.evaluate(tmp_path / "run/models" / model.name)
             assert dict(model.scores) == dict(found.scores)
             assert model.average == found.average
 
@@ -145,7 +146,7 @@ def test_pieces_are_answered_alike_whoever_answers_and_however_much_fits(family:
     from tests.test_conf import settings as composed
 
     overrides = [f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}", "evaluate.batch_size=8"]
-    first, second = (evaluate.Evaluator(composed(*overrides).evaluate, seed=0) for _ in range(2))
+    first, second = (evaluator.Evaluator(composed(*overrides).evaluate, seed=0) for _ in range(2))
     whole = first.evaluate(family / "red")
     taken: Counter[str] = Counter()
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from src import evaluate, interruption, living, merge, rebuild, weights
+from src import interruption, merge, rebuild, weights
+from src.evaluate import evaluator, living
 from src.journal import State, parse, replay
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -47,7 +48,7 @@ def test_an_offspring_with_nan_weights_is_left_out_and_the_run_goes_on(
     assert not any("1-2" in model.parents for model in found.population)
 
 
-@pytest.mark.parametrize(("room", "function"), [(merge, "merge_in_memory"), (evaluate, "run_tasks")])
+@pytest.mark.parametrize(("room", "function"), [(merge, "merge_in_memory"), (evaluator, "run_tasks")])
 def test_a_candidate_that_raises_is_recorded_left_out_and_retried_only_when_asked(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: object, function: str
 ) -> None:
@@ -89,7 +90,7 @@ def test_founders_that_cannot_be_evaluated_end_the_run_in_words_and_can_be_retri
         raise RuntimeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "run_tasks", fail)
+        patch.setattr(evaluator, "run_tasks", fail)
         outcome = evolve("stop.generations=1")
     assert outcome.status == 2
     assert "fewer than two founders could be evaluated; red: evaluation: RuntimeError: no room" in outcome.err

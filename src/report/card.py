@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from src import benchmark
+from src.evaluate import benchmark
 from src.journal import HeldOut, State
 from src.licence import Licence, of_merge, words
 from src.population import KinshipTable

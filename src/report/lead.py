@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src import benchmark
 from src.analysis import compare_models
+from src.evaluate import benchmark
 from src.report import ending
 from src.report.ascent import SIGMAS
 from src.report.costs import lasting

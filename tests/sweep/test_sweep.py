@@ -18,6 +18,7 @@ from src.journal import run_state
 from tests.conftest import Outcome, run
 from tests.family import FOUNDERS, TASKS
 from tests.test_kills import in_child
+from tests.test_run import ALL_RULES_OFF
 from tests.test_track import inspect
 
 Sweep = Callable[..., Outcome]
@@ -156,11 +157,12 @@ def test_a_sweep_without_one_good_trial_says_so(sweep: Sweep) -> None:
 
 
 def test_hopeless_trials_are_cut_short_and_counted_as_such(sweep: Sweep, tmp_path: Path) -> None:
-    sweep("hydra.sweeper.n_trials=1")
+    command = ("strategy=kinship_topk", "strategy.k=3", *ALL_RULES_OFF)  # no other reason to end early
+    sweep("hydra.sweeper.n_trials=1", *command)
     better = optuna.trial.create_trial(value=99.0, intermediate_values={0: 99.0, 1: 99.0})
     for _ in range(3):
         study(tmp_path).add_trial(better)
-    outcome = sweep("hydra.sweeper.n_trials=6")
+    outcome = sweep("hydra.sweeper.n_trials=6", *command)
     assert outcome.status == 0, outcome.err
     cut = [trial for trial in study(tmp_path).trials if trial.state == TrialState.PRUNED]
     assert cut

@@ -1,4 +1,4 @@
-"""How good a model is; with tasks.py and living.py, the only place that knows lm-eval.
+"""The questions put to a model, and what its answers are worth.
 
 Requests are built once and serve every model; a model's weights are swapped into a living model wherever architecture
 and tokenizer allow it.
@@ -25,8 +25,8 @@ from lm_eval.api.task import Task as HarnessTask
 from src.checkpoint import tensors_of
 from src.config import Evaluate
 from src.errors import UserError
-from src.living import Engine, LivingModel, Piece, Requests, Tensors
-from src.tasks import Sheet, draw, load, main_metric, manager_of
+from src.evaluate.living import Engine, LivingModel, Piece, Requests, Tensors
+from src.evaluate.tasks import Sheet, draw, load, main_metric, manager_of
 
 Progress = Callable[[int, int], None]
 Share = Callable[[int, Callable[[int], list[Any]]], Sequence[list[Any]]]

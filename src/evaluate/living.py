@@ -1,4 +1,4 @@
-"""Models that answer lm-eval's requests, piece by piece; with evaluate.py, the only place that knows lm-eval.
+"""Models that answer lm-eval's requests, piece by piece.
 
 A `LivingModel` takes the weights of one model after another. What does not depend on the weights is done once for all
 of them: requests are tokenised, put in order and padded into batches, and where each answer is read off is noted. Any

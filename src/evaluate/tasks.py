@@ -1,6 +1,4 @@
-"""The tasks of a configuration: found, loaded, drawn from, and put on sheets; with evaluate.py and living.py, the only
-place that knows lm-eval.
-"""
+"""The tasks of a configuration: found, loaded, drawn from, and put on sheets."""
 
 from __future__ import annotations
 

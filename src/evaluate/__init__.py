@@ -1,0 +1,9 @@
+"""How good a model is: the only place that knows lm-eval.
+
+| module | what it is |
+| --- | --- |
+| tasks | lm-eval's tasks, loaded, and which of their samples are asked |
+| living | a model that takes the weights of one candidate after another, and answers |
+| evaluator | the questions put to a model, and what its answers are worth |
+| benchmark | well-known test sets, which should not steer unsaid |
+"""
