@@ -14,10 +14,10 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from hydra.core.utils import JobReturn
@@ -87,15 +87,18 @@ class StudySearch(OptunaSweeperImpl):
 
     # --- the study ---------------------------------------------------------------------------------------------------
 
+    @property
+    def _directions(self) -> list[Literal["minimize", "maximize"]]:
+        return [DIRECTIONS[objective] for objective in self._sweep.objectives]
+
     def _open(self) -> optuna.Study:
-        directions = [DIRECTIONS[objective] for objective in self._sweep.objectives]
         if self.storage is None:
             raise UserError(
                 "hydra.sweeper.storage is null, so that nothing could be continued; leave it, or give a URL"
             )
         try:
             study = optuna.create_study(
-                study_name=self.study_name, storage=self.storage, directions=directions, load_if_exists=True
+                study_name=self.study_name, storage=self.storage, directions=self._directions, load_if_exists=True
             )
         except Exception as error:  # of SQLAlchemy and of any database's driver
             why = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
@@ -110,7 +113,7 @@ class StudySearch(OptunaSweeperImpl):
             study.set_user_attr("begun_with", begun)
             told = {parameter.name or parameter.key for parameter in self._sweep.space if self._is_told(parameter.key)}
             first = standing(self._sweep.space, self._standing_values())
-            study.enqueue_trial({name: value for name, value in first.items() if name not in told})
+            study.add_trial(self._drawn([], {name: value for name, value in first.items() if name not in told}))
         _refuse_other(study.user_attrs["begun_with"], begun, str(self.study_name))
         return study
 
@@ -161,14 +164,18 @@ class StudySearch(OptunaSweeperImpl):
                 trials.append(trial)
             return trials
 
-    def _drawn(self, known: list[optuna.trial.FrozenTrial]) -> optuna.trial.FrozenTrial:
-        """The next trial, with its parameters decided, so that a kill cannot leave it half drawn.
+    def _drawn(
+        self, known: list[optuna.trial.FrozenTrial], given: Mapping[str, Any] | None = None
+    ) -> optuna.trial.FrozenTrial:
+        """The next trial, with its parameters decided, so that a kill cannot leave it half drawn; some may be `given`.
 
         A run always ends the same way: what was tried already is drawn anew, as long as something else turns up. What
         is drawn follows from the seed and the trials there are, not from who draws.
         """
-        sketch = optuna.create_study(directions=self._study.directions)
+        sketch = optuna.create_study(directions=self._directions)
         sketch.add_trials(known)
+        if given is not None:
+            sketch.enqueue_trial(dict(given))
         tried = [trial.system_attrs.get("fixed_params", trial.params) for trial in known]
         for attempt in range(ATTEMPTS):
             sketch.sampler = self._sampler(ATTEMPTS * len(known) + attempt)
