@@ -239,6 +239,8 @@ class Evolution:
 
     def report(self) -> dict[str, float]:
         """Say how the run ended; the figures that a sweep may go by: best average, in points, and what it took."""
+        if self._workers.main and not (self.folder / page.NAME).exists():  # a start was killed after its last event
+            page.present(self.folder, track.NoTracker(), self.state.population.generation)
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
