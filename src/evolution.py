@@ -214,6 +214,15 @@ class Evolution:
         if self._workers.main:
             hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
         self._record("stopped", reason=self._reason, best=winner.name)
+        self._farewell()
+
+    def follow_up(self) -> None:
+        """Do what a start did not come to that was killed after the last event: the page, its last step, is missing."""
+        if self._workers.main and not (self.folder / page.NAME).exists():
+            self._farewell()
+
+    def _farewell(self) -> None:
+        winner = self.state.population.best(1)[0]
         if self.settings.keep == "best" and self._workers.main:
             self._weights.discard(())
         self._tracker.summary(ending.summary(self.state))
@@ -239,8 +248,6 @@ class Evolution:
 
     def report(self) -> dict[str, float]:
         """Say how the run ended; the figures that a sweep may go by: best average, in points, and what it took."""
-        if self._workers.main and not (self.folder / page.NAME).exists():  # a start was killed after its last event
-            page.present(self.folder, track.NoTracker(), self.state.population.generation)
         winner = self.state.population.best(1)[0]
         assert winner.average is not None
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)

@@ -47,6 +47,7 @@ def run(settings: Settings) -> dict[str, float]:
     with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
+            evolution.follow_up()
         else:
             if warning := benchmark.warning(settings.evaluate.model_dump()):
                 print(f"warning: {warning}", file=sys.stderr)

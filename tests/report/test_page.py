@@ -116,6 +116,26 @@ def test_a_page_that_fails_costs_a_warning_not_the_run(evolve: Command, monkeypa
     assert outcome.err.count("warning: the page failed (no ink); python -m src.report") == 1
 
 
+def test_a_run_killed_between_its_last_event_and_its_page_makes_it_at_the_next_start(
+    evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("src.report.page.present", killed)
+        assert evolve("stop.generations=1").status == 137
+    folder = tmp_path / "outputs/run"
+    journal = (folder / "journal.jsonl").read_text()
+    assert '"stopped"' in journal
+    assert not (folder / "report.html").exists()
+    again = evolve("stop.generations=1")
+    assert again.status == 0, again.err
+    assert "finished already" in again.out
+    assert (folder / "report.html").exists()
+    assert (folder / "journal.jsonl").read_text() == journal
+
+
 def test_the_lead_names_the_winner_its_gain_the_end_and_the_failures(folder: Path) -> None:
     story = read(folder)
     page = render(story, sections(story))
