@@ -62,7 +62,7 @@ class Relating:
                 known=known,
                 device=self._workers.devices[0],
                 progress=progress.whole(bar),
-                share=self._workers.map,
+                share=self._workers.map if self._workers.processes > 1 else None,
             )
         if self._workers.main:
             self._memory.keep_grams(key, self.grams)

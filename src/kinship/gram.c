@@ -26,6 +26,13 @@ enum { SLICE_MOST = 512 };      /* elements a row */
 enum { ROOM = 64 };             /* bytes by which a row may be moved */
 #define FLOAT_SCALE 1.3591409f   /* a number of 24 bits without a pattern */
 
+/* A vector that is used several times is to be loaded once: compilers like to load it again with each operation. */
+#ifdef __AVX__
+#define IN_REGISTER(x) __asm__("" : "+x"(x))
+#else
+#define IN_REGISTER(x)
+#endif
+
 static int least(int a, int b) { return a < b ? a : b; }
 
 /* Elements of each row in a slice: a multiple of PAD, at least one. */

@@ -12,20 +12,22 @@ typedef REAL NAME(vec) __attribute__((vector_size(32)));
 /* The lanes as double, those of a float vector two by two. */
 INLINE f64x4 NAME(widened)(vec lanes) {
     if (sizeof(REAL) == sizeof(double)) return (f64x4)lanes;
-    f32x4 half[2];
-    memcpy(half, &lanes, sizeof half);
-    return __builtin_convertvector(half[0], f64x4) + __builtin_convertvector(half[1], f64x4);
+    f64x4 low = {lanes[0], lanes[1], lanes[2], lanes[3]};
+    f64x4 high = {lanes[4 % LANES], lanes[5 % LANES], lanes[6 % LANES], lanes[7 % LANES]};
+    return low + high;
 }
 
 /* The deltas of the `group` (1 to 3) rows from `row` on, all of one dtype: SCALE * (x - base), or x for the base itself,
  * which `leads` the first group. Adds their sums to `totals`, and their products with themselves to `products`, `wide` to a
- * row, while a delta is still in a register; `stride` vectors lie between rows of deltas. Small enough that no sum leaves
- * its register: one that does sets the pace of the whole loop. */
+ * row, while a delta is still in a register; `stride` vectors lie between rows of deltas. Three rows and no more, since a
+ * sum that has to leave its register sets the pace of the whole loop; of fewer rows there are two sums each, in turn,
+ * since else the processor would wait for each addition before the next. */
 INLINE void NAME(enter_of)(
     enum dtype dtype, int leads, int row, int group, const unsigned char *const *x, vec *deltas, long stride,
     long vectors, f64x4 *totals, f64x4 *products, long wide) {
     long step = item_bytes[dtype] * LANES;
-    vec sum[3] = {{0}}, product[3][3] = {{{0}}}, *into = deltas + row * stride;
+    int sets = group < 3 ? 2 : 1;
+    vec sum[2][3] = {{{0}}}, product[2][3][3] = {{{{0}}}}, *into = deltas + row * stride;
     for (long k = 0; k < vectors; k += 2)
         for (int n = 0; n < 2; n++) {
             vec d[3], base = deltas[k + n];
@@ -34,14 +36,15 @@ INLINE void NAME(enter_of)(
                 if (leads && r == 0) base = d[r];
                 else d[r] = (d[r] - base) * SCALE;
                 into[r * stride + k + n] = d[r];
-                sum[r] += d[r];
+                sum[n % sets][r] += d[r];
             }
             for (int i = 0; i < group; i++)
-                for (int j = 0; j <= i; j++) product[i][j] += d[i] * d[j];
+                for (int j = 0; j <= i; j++) product[n % sets][i][j] += d[i] * d[j];
         }
     for (int i = 0; i < group; i++) {
-        totals[row + i] += NAME(widened)(sum[i]);
-        for (int j = 0; j <= i; j++) products[(row + i) * wide + row + j] += NAME(widened)(product[i][j]);
+        totals[row + i] += NAME(widened)(sum[0][i] + sum[1][i]);
+        for (int j = 0; j <= i; j++)
+            products[(row + i) * wide + row + j] += NAME(widened)(product[0][i][j] + product[1][i][j]);
     }
 }
 
@@ -63,12 +66,23 @@ static void NAME(enter)(
 /* products[i][j] += row i of a . row j of b, for ROWS x COLUMNS of them. */
 INLINE void NAME(tile_of)(
     int rows, int columns, const vec *a, const vec *b, long stride, long vectors, f64x4 *products, long wide) {
-    vec sum[3][3] = {{{0}}};
-    for (long k = 0; k < vectors; k++)
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < columns; j++) sum[i][j] += a[i * stride + k] * b[j * stride + k];
+    int sets = rows * columns < 9 ? 2 : 1; /* of sums, as above */
+    vec sum[2][3][3] = {{{{0}}}};
+    for (long k = 0; k < vectors; k += 2)
+        for (int n = 0; n < 2; n++) {
+            vec x[3];
+            for (int i = 0; i < rows; i++) {
+                x[i] = a[i * stride + k + n];
+                IN_REGISTER(x[i]);
+            }
+            for (int j = 0; j < columns; j++) {
+                vec y = b[j * stride + k + n];
+                IN_REGISTER(y);
+                for (int i = 0; i < rows; i++) sum[n % sets][i][j] += x[i] * y;
+            }
+        }
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < columns; j++) products[i * wide + j] += NAME(widened)(sum[i][j]);
+        for (int j = 0; j < columns; j++) products[i * wide + j] += NAME(widened)(sum[0][i][j] + sum[1][i][j]);
 }
 
 static void NAME(tile)(

@@ -53,7 +53,7 @@ def measure(
     known: Grams | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
-    share: Share = map,
+    share: Share | None = None,
 ) -> Grams:
     """Read every weight of the base and of the models once, and return their Gram matrices.
 
@@ -70,7 +70,7 @@ def measure(
             same (a new model has a smaller vocabulary), everything is measured again and these become all NaN.
         device: "cpu", or a torch device like "cuda".
         progress: called with (bytes read, bytes to read), now and then and at the end.
-        share: like `map`; may have other processes measure some of the tensors. The result is the same bit for bit.
+        share: like `map`; has other processes measure some of the tensors. The result is the same bit for bit.
 
     Raises:
         UserError: tensors that do not match (see `compared`), a model without any change, weights that are not
@@ -155,10 +155,12 @@ def _shared_pass(
     first: int,
     device: str,
     progress: Progress | None,
-    share: Share,
+    share: Share | None,
     fine: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `_pass`, with the tensors shared out in portions: each is summed by itself, so that nothing else changes."""
+    if share is None:
+        return _pass(checkpoints, tensors, first, device, progress, fine)
     sizes = [sum(checkpoint.tensors[tensor.name].nbytes for checkpoint in checkpoints) for tensor in tensors]
     whole, before = sum(sizes), [0, *itertools.accumulate(sizes)]
 
