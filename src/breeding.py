@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src import cache, holdout, merge
+from src import cache, digest, holdout, merge
 from src.config import Settings
 from src.errors import SpoiledError, UserError
-from src.evaluate.evaluator import Evaluation, Evaluator, surroundings
+from src.evaluate.evaluator import Evaluation, Evaluator
 from src.journal import Offspring
 from src.weights import Born, Weights
 from src.workers import Workers
@@ -105,7 +105,7 @@ class Breeding:
         began = time.monotonic()
         evaluator = self.evaluator.holdout if side == "holdout" else self.evaluator
         assert evaluator is not None
-        key = cache.key(born.fingerprint, surroundings(born.folder), evaluator.identity, self._settings.seed)
+        key = cache.key(born.fingerprint, digest.of_surroundings(born.folder), evaluator.identity, self._settings.seed)
         file = holdout.place(self._settings.folder, name, side)
         kept = None
         if (evaluation := _saved(file, key)) is None:

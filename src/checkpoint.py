@@ -13,24 +13,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from src import digest
 from src.errors import UserError
 from src.header import TensorSpec, read_header, words
 
 COMPARABLE = ("BF16", "F16", "F32", "F64")
-_DTYPES = {  # torch's word for it, and safetensors'
-    **{"torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"},
-    **{"torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8", "torch.uint8": "U8"},
-    **{"torch.bool": "BOOL", "torch.float8_e4m3fn": "F8_E4M3", "torch.float8_e5m2": "F8_E5M2"},
-}
 _FLOATS = (*COMPARABLE, "F8_E4M3", "F8_E5M2", "F8_E8M0")
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -100,14 +94,14 @@ class Checkpoint:
         """
         with self._lock:
             if "content" not in self._digests:
-                self._digests["content"] = _digest(self)
+                self._digests["content"] = digest.of_files(self.tensors.values(), self.config)
             return self._digests["content"]
 
     def probe(self) -> str:
         """A digest of the headers and of at most 4 KiB of each tensor: two that differ are different models."""
         with self._lock:
             if "probe" not in self._digests:
-                self._digests["probe"] = _digest(self, most=4096)
+                self._digests["probe"] = digest.of_files(self.tensors.values(), self.config, most=4096)
             return self._digests["probe"]
 
 
@@ -140,19 +134,6 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None) -> Check
     if not any(spec.dtype in _FLOATS for spec in tensors.values()):
         raise UserError(f"{text}: no float tensor in its safetensors; expected the weights of a language model")
     return Checkpoint(source=text, path=path, tensors=dict(sorted(tensors.items())), config=config)
-
-
-def fingerprint(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What `Checkpoint.fingerprint` would be if these torch tensors and this configuration lay on disk."""
-    import torch
-    import xxhash
-
-    whole = xxhash.xxh3_128(_described(config))
-    for name, tensor in sorted(tensors.items()):
-        whole.update(json.dumps([name, _DTYPES[str(tensor.dtype)], list(tensor.shape)]).encode())
-        raw = tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.numel() else b""
-        whole.update(xxhash.xxh3_128_digest(raw))
-    return whole.hexdigest()
 
 
 def tensors_of(path: Path) -> dict[str, Any]:
@@ -353,49 +334,3 @@ def _check_distinct(base: Checkpoint, models: Mapping[str, Checkpoint]) -> None:
                 what = f"{label} ({model.source}) is the same model as {other} ({earlier.source})"
                 raise UserError(f"{what}; expected distinct fine-tunes of the base: give each once, and not the base")
         seen.append((label, model))
-
-
-def _digest(checkpoint: Checkpoint, most: int | None = None) -> str:
-    """The digest of a checkpoint's content, or of at most `most` bytes from the middle of each tensor."""
-    import xxhash
-
-    specs = list(checkpoint.tensors.values())
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        digests = pool.map(lambda spec: _digest_tensor(spec, most), specs)
-        whole = xxhash.xxh3_128(_described(checkpoint.config))
-        for spec, digest in zip(specs, digests, strict=True):
-            whole.update(json.dumps([spec.name, spec.dtype, spec.shape]).encode())
-            whole.update(digest)
-    return whole.hexdigest()
-
-
-def _described(config: Mapping[str, Any]) -> bytes:
-    # A saved configuration may remember the folder that it was loaded from.
-    return json.dumps({key: value for key, value in config.items() if key != "_name_or_path"}, sort_keys=True).encode()
-
-
-def _digest_tensor(spec: TensorSpec, most: int | None) -> bytes:
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    skipped = max(0, spec.nbytes - most) // 2 if most else 0
-    for block in _blocks(spec, skipped, min(spec.nbytes, most or spec.nbytes)):
-        digest.update(block)
-    return digest.digest()
-
-
-def _blocks(spec: TensorSpec, skipped: int, nbytes: int) -> Iterator[memoryview]:
-    """`nbytes` of a tensor from `skipped` on, through one small buffer that is used again and again."""
-    buffer = memoryview(bytearray(min(nbytes, 1 << 20)))
-    handle = os.open(spec.file, os.O_RDONLY)
-    try:
-        done = 0
-        while done < nbytes:
-            view = buffer[: min(len(buffer), nbytes - done)]
-            got = os.preadv(handle, [view], spec.offset + skipped + done)
-            if not got:
-                raise UserError(f"{spec.file}: truncated while it was read, in tensor {spec.name}; download it again")
-            yield view[:got]
-            done += got
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from src import cache, holdout, merge, publish, track
+from src import cache, digest, founders, holdout, merge, publish, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
@@ -329,13 +329,10 @@ class Evolution:
                     base=name == "base",
                     source=checkpoint.source,
                     fingerprint=checkpoint.fingerprint(),
+                    surroundings=digest.of_surroundings(checkpoint.path),
                     parameters=checkpoint.parameters,
                 )
-            elif self.state.fingerprints[name] != checkpoint.fingerprint():
-                raise UserError(
-                    f"the weights of {name} ({checkpoint.source}) are not those that the run {self.settings.name} "
-                    "began with. Bring the old ones back, or begin anew with name=…"
-                )
+        founders.check_unchanged(self._given, self.state)
         if self._workers.main:
             self._weights.sweep()
         if self.settings.retry_failed and not self.finished:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from src import zoo
+from src import digest, zoo
 from src.checkpoint import Checkpoint, check_family, open_checkpoint
 from src.config import Settings
 from src.errors import UserError
+from src.journal import State
 from src.report.progress import note
 
 
@@ -70,6 +71,21 @@ def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
     for warning in check_family(base, models):
         print(f"warning: {warning}", file=sys.stderr)
     return base, models
+
+
+def check_unchanged(given: Mapping[str, Checkpoint], state: State) -> None:
+    """Raise UserError unless the base and the founders are what a run began with."""
+    for name, checkpoint in given.items():
+        beside = digest.of_surroundings(checkpoint.path)
+        for what, changed in (
+            ("weights or configuration", checkpoint.fingerprint() != state.fingerprints[name]),
+            ("tokenizer or templates", beside != state.surroundings.get(name, beside)),
+        ):
+            if changed:
+                raise UserError(
+                    f"the {what} of {name} ({checkpoint.source}) changed since the run began. "
+                    "Bring the old files back, or begin anew with name=…"
+                )
 
 
 def build_zoo(settings: Settings) -> None:

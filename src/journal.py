@@ -195,6 +195,8 @@ class State:
     """Where the base and each founder came from."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Of the content of every model's checkpoint."""
+    surroundings: dict[str, str] = field(default_factory=dict)
+    """Of what lies beside the weights of the base and of each founder; absent from journals before November 2026."""
     measured: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
@@ -242,6 +244,8 @@ class State:
         elif kind == "founder":
             self.sources[event["model"]] = event["source"]
             self.fingerprints[event["model"]] = event["fingerprint"]
+            if "surroundings" in event:
+                self.surroundings[event["model"]] = event["surroundings"]
             if not event["base"]:
                 self.population = self.population.add(Model(event["model"]))
         elif kind == "selected":

@@ -25,12 +25,11 @@ def rebuild(folder: Path, model: str) -> Path:
         raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")
     from src.cache import Cache
     from src.checkpoint import open_checkpoint
+    from src.founders import check_unchanged
     from src.weights import Weights
 
     given = {name: open_checkpoint(source) for name, source in state.sources.items()}
-    for name, checkpoint in given.items():
-        if checkpoint.fingerprint() != state.fingerprints[name]:
-            raise UserError(f"the weights of {name} ({checkpoint.source}) are not those that the run began with")
+    check_unchanged(given, state)
     weights = Weights(folder.resolve(), given, state.recipes, state.fingerprints, cache=Cache(None))
     return weights.checkpoint(model).path
 

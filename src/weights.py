@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from src import cache, merge
+from src import cache, digest, merge
 from src.cache import Cache
-from src.checkpoint import Checkpoint, fingerprint, open_checkpoint, tensors_of
+from src.checkpoint import Checkpoint, open_checkpoint, tensors_of
 from src.errors import SpoiledError, UserError
 from src.interruption import uninterrupted
 
@@ -110,8 +110,8 @@ class Weights:
         with self._beside(name) as beside:
             tensors, cached = self._merged(recipe, beside, write=keep or disk)
             _check_finite(name, tensors)
-            digest = fingerprint(tensors, json.loads((beside / "config.json").read_text()))
-            born = Born(beside, tensors, digest, cached)
+            content = digest.of_tensors(tensors, json.loads((beside / "config.json").read_text()))
+            born = Born(beside, tensors, content, cached)
             if keep:
                 self._settle(name, beside)
                 born = replace(born, folder=self.place(name))
@@ -209,12 +209,14 @@ class Weights:
                 cache.link(file, target / file.name)
 
     def _key(self, recipe: merge.Recipe) -> str:
-        """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it."""
+        """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it.
+
+        The offspring's other files are the donor's.
+        """
         content = {name: Path(self.checkpoint(name).fingerprint()) for name in recipe.models}
         config = merge.with_paths(recipe.config, content)
-        return cache.key(
-            config, str(content[recipe.donor]), recipe.seed, recipe.threads, self._device.partition(":")[0]
-        )
+        donor = [str(content[recipe.donor]), digest.of_surroundings(self.checkpoint(recipe.donor).path)]
+        return cache.key(config, donor, recipe.seed, recipe.threads, self._device.partition(":")[0])
 
     def _rebuild(self, name: str) -> None:
         if name not in self._recipes:

@@ -1,5 +1,6 @@
 """What is remembered across runs: the same scores, kinships and weights, without the work."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_merged_weights_are_remembered_only_if_asked(
     outcome = evolve("name=second", "cache.weights=true", *COMMAND)
     assert outcome.status == 0, outcome.err
     assert events(tmp_path / "outputs", "first")[1:] == events(tmp_path / "outputs", "second")[1:]
+
+
+def test_a_merge_is_not_remembered_for_a_donor_with_another_tokenizer(
+    evolve: Command, family: Path, tmp_path: Path
+) -> None:
+    evolve("name=first", "cache.weights=true", *COMMAND)
+    other = Path(shutil.copytree(family, tmp_path / "other"))
+    for file in other.glob("*/tokenizer_config.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
+    outcome = evolve("name=second", "cache.weights=true", *COMMAND, at=other)
+    assert outcome.status == 0, outcome.err
+    made = list((tmp_path / "outputs/second/models").glob("*/tokenizer_config.json"))
+    assert made
+    assert all(json.loads(file.read_text())["padding_side"] == "left" for file in made)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from src import breeding
-from src.checkpoint import fingerprint, tensors_of
+from src import breeding, digest
+from src.checkpoint import tensors_of
 from src.evaluate.evaluator import Evaluation
 from src.journal import parse
 from tests.conftest import run
@@ -34,15 +34,15 @@ class FakeEvaluator:
         """Scores of a model whose journal must not know them yet, and must know no other merge of it."""
         run_folder = next((p for p in folder.parents if (p / "journal.jsonl").exists()), None)
         content = tensors_of(folder) if tensors is None else tensors
-        digest = fingerprint(content, json.loads((folder / "config.json").read_text()))
+        fingerprint = digest.of_tensors(content, json.loads((folder / "config.json").read_text()))
         if run_folder is not None:
             found, _ = parse(run_folder / "journal.jsonl")
             name = folder.name.lstrip(".").partition(".")[0]
             merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
-            assert merged.get(name, digest) == digest, "a model was read that is not what was merged"
+            assert merged.get(name, fingerprint) == fingerprint, "a model was read that is not what was merged"
             assert not any(e["event"] == self._event and e["model"] == name for e in found), "scored twice"
         time.sleep(0.01)
-        draw = random.Random(f"{digest} {self.identity}")
+        draw = random.Random(f"{fingerprint} {self.identity}")
         scores = {task: draw.uniform(40, 60) for task in TASKS}
         samples: Mapping[str, Mapping[int, float]] = {task: {0: score} for task, score in scores.items()}
         weights = {task: 1 / len(scores) for task in scores}

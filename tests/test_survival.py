@@ -249,7 +249,18 @@ def test_a_founder_that_changed_since_is_refused(evolve: Command, family: Path, 
     (copy / "blue/config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
     outcome = evolve("stop.generations=1", at=copy)
     assert outcome.status == 2
-    assert "the weights of blue" in outcome.err
+    assert "the weights or configuration of blue" in outcome.err
+
+
+def test_a_founder_whose_tokenizer_changed_since_is_refused(evolve: Command, family: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(family, tmp_path / "family"))
+    evolve("stop.generations=1", at=copy)
+    file = copy / "blue/tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
+    outcome = evolve("stop.generations=1", at=copy)
+    assert outcome.status == 2
+    assert "the tokenizer or templates of blue" in outcome.err
+    assert rebuild.main([str(tmp_path / "outputs/run"), "1-1"]) == 2
 
 
 def started(family: Path, outputs: Path) -> "subprocess.Popen[str]":

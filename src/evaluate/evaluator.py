@@ -22,6 +22,7 @@ from lm_eval import evaluate as run_tasks
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as HarnessTask
 
+from src import digest
 from src.checkpoint import tensors_of
 from src.config import Evaluate
 from src.errors import UserError
@@ -239,7 +240,7 @@ class _Home:
         if self._settings.backend == "vllm":
             engine = Engine(folder, self._settings, self._devices, **self._options)
             return engine, engine.pieces(requests)
-        identity = surroundings(folder)
+        identity = digest.of_surroundings(folder)
         if self._living is None or identity != self._identity or not self._living.take(tensors or tensors_of(folder)):
             self._living = None  # frees the memory of the model before
             self._living = LivingModel(folder, tensors, self._settings, self._devices, **self._options)
@@ -282,11 +283,11 @@ def _by_kind(leaves: Mapping[str, HarnessTask]) -> dict[str, list[Any]]:
 
 def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
     """A digest of every prompt and document, and of how they are scored."""
-    digest = hashlib.sha256(repr(how).encode())
+    whole = hashlib.sha256(repr(how).encode())
     for name, leaf in leaves.items():
         for instance in leaf.instances:
-            digest.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
-    return digest.hexdigest()
+            whole.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
+    return whole.hexdigest()
 
 
 def _score(
@@ -312,17 +313,3 @@ def _score(
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:
     values = [value for scored in samples for value in scored.values()]
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-
-def surroundings(checkpoint: Path) -> str:
-    """A digest of all of a checkpoint but its weights: tokenizer, configuration, templates.
-
-    Two that share it can swap weights; two that do not may score differently with the same weights.
-    """
-    digest = hashlib.sha256()
-    for file in (
-        sorted(checkpoint.glob("*.json")) + sorted(checkpoint.glob("*.model")) + sorted(checkpoint.glob("*.jinja"))
-    ):
-        if not file.name.endswith(".index.json"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
