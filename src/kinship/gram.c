@@ -87,13 +87,16 @@ static inline __attribute__((always_inline)) f64x4 double_load(const unsigned ch
 #define REAL float
 #define NAME(x) float_##x
 #define SCALE FLOAT_SCALE
+#define DTYPES(of) of(BF16); of(F16)
 #include "gram_of.h"
 #undef REAL
 #undef NAME
 #undef SCALE
+#undef DTYPES
 #define REAL double
 #define NAME(x) double_##x
 #define SCALE 1
+#define DTYPES(of) of(BF16); of(F16); of(F32); of(F64)
 #include "gram_of.h"
 
 static double across(f64x4 lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }

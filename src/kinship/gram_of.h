@@ -1,7 +1,8 @@
 /* The arithmetic of gram.c on deltas of type REAL, written once and included for float and for double.
  *
- * Expects REAL, NAME(x), SCALE, and a `load` of one of two vectors. A `vec` is 32 bytes: LANES elements. Products and totals are kept as
- * double whatever REAL is: a float sum runs over one slice only before it is added to them.
+ * Expects REAL, NAME(x), SCALE, the DTYPES of weights and a `load` of one of two vectors. A `vec` is 32 bytes: LANES
+ * elements. Products and totals are kept as double whatever REAL is: a float sum runs over one slice only before it is
+ * added to them.
  */
 #define LANES ((long)(32 / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
@@ -57,7 +58,7 @@ static void NAME(enter)(
 #define GROUPS(dtype) \
     ENTER(dtype, 1, 1); ENTER(dtype, 1, 2); ENTER(dtype, 1, 3); ENTER(dtype, 0, 1); ENTER(dtype, 0, 2); ENTER(dtype, 0, 3)
     switch ((dtype * 2 + (row == 0)) * 4 + group) {
-        GROUPS(BF16); GROUPS(F16); GROUPS(F32); GROUPS(F64);
+        DTYPES(GROUPS);
     }
 #undef GROUPS
 #undef ENTER

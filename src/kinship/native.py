@@ -78,7 +78,7 @@ def _aligned(doubles: int) -> np.ndarray:
 
 @functools.cache
 def build() -> ctypes.CDLL | None:
-    """The compiled library, from the cache or built now (half a second); None on a machine without a C compiler."""
+    """The compiled library, from the cache or built now (a second or two); None on a machine without a C compiler."""
     source = b"".join(path.read_bytes() for path in _SOURCES)
     key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor().encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinmerge"
