@@ -44,6 +44,8 @@ SIDE_ISSUES = ("track.", "workers.", "cache.", "keep")
 """Settings that may change while a study goes on: they have no say in how good a configuration is."""
 ATTEMPTS = 100
 """Draws until a trial may be one that there was already."""
+INSISTENT = 20
+"""Of these, the sampler's own: one that has found its favourite may propose that for ever, and then chance decides."""
 FIXED_SEED = ("QMCSampler", "GridSampler", "BruteForceSampler")
 """Samplers that walk through a plan, which their seed decides: it must stay the same."""
 
@@ -169,8 +171,8 @@ class StudySearch(OptunaSweeperImpl):
     ) -> optuna.trial.FrozenTrial:
         """The next trial, with its parameters decided, so that a kill cannot leave it half drawn; some may be `given`.
 
-        A run always ends the same way: what was tried already is drawn anew, as long as something else turns up. What
-        is drawn follows from the seed and the trials there are, not from who draws.
+        A run always ends the same way: what was tried already is drawn anew, in the end by chance, as long as something
+        else turns up. What is drawn follows from the seed and the trials there are, not from who draws.
         """
         sketch = optuna.create_study(directions=self._directions)
         sketch.add_trials(known)
@@ -178,7 +180,7 @@ class StudySearch(OptunaSweeperImpl):
             sketch.enqueue_trial(dict(given))
         tried = [trial.system_attrs.get("fixed_params", trial.params) for trial in known]
         for attempt in range(ATTEMPTS):
-            sketch.sampler = self._sampler(ATTEMPTS * len(known) + attempt)
+            sketch.sampler = self._sampler(ATTEMPTS * len(known) + attempt, by_chance=attempt >= INSISTENT)
             trial = sketch.ask()
             self._suggest(trial)
             if trial.params not in tried:
@@ -187,8 +189,10 @@ class StudySearch(OptunaSweeperImpl):
         attributes = {**sketch.trials[trial.number].system_attrs, "fixed_params": trial.params}
         return optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=attributes)
 
-    def _sampler(self, draw: int) -> Any:
+    def _sampler(self, draw: int, *, by_chance: bool = False) -> Any:
         settings: Any = OmegaConf.to_container(self._sampler_settings, resolve=True)
+        if by_chance:
+            settings = {"_target_": "optuna.samplers.RandomSampler", "seed": settings.get("seed")}
         if settings.get("seed") is not None and not settings["_target_"].endswith(FIXED_SEED):
             settings["seed"] += draw
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of TPE's options

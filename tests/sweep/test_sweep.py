@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from src.compare.__main__ import main as compare
 from src.journal import run_state
+from src.sweep.study import StudySearch
 from tests.conftest import Outcome, run
 from tests.family import FOUNDERS, TASKS
 from tests.test_kills import in_child
@@ -85,6 +86,26 @@ def test_a_continued_sweep_tries_what_an_uninterrupted_one_tries(sweep: Sweep, t
     whole = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/whole/sweeps/study/study.db")
     assert in_parts == [(trial.params, trial.value) for trial in whole.trials]
     assert len({str(params) for params, _ in in_parts}) > 2
+
+
+class Insistent(optuna.samplers.RandomSampler):
+    """A sampler that has found its favourite."""
+
+    def sample_independent(self, _study: object, _trial: object, _name: str, distribution: Any) -> Any:
+        return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+
+
+def test_a_sampler_that_comes_back_to_its_favourite_is_overruled(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = StudySearch._sampler
+
+    def sampler(self: StudySearch, draw: int, *, by_chance: bool = False) -> Any:
+        return real(self, draw, by_chance=True) if by_chance else Insistent()
+
+    monkeypatch.setattr(StudySearch, "_sampler", sampler)
+    assert sweep("hydra.sweeper.n_trials=5").status == 0
+    assert len({str(trial.params) for trial in study(tmp_path).trials}) == 5
 
 
 def test_the_first_trial_is_the_configuration_as_it_stands(sweep: Sweep, tmp_path: Path) -> None:
