@@ -165,7 +165,8 @@ def models(story: Story) -> Table:
         for name, parents, average, error, grown, related in found
     ]
     champions = {model.name for model in story.line}
-    return Table(columns, lines, frozenset(i for i, line in enumerate(lines) if line[0] in champions))
+    marked = frozenset(i for i, line in enumerate(lines) if line[0] in champions)
+    return Table(columns, lines, marked, words=frozenset({0, 1}))
 
 
 def recipe(story: Story) -> Sequence[str]:

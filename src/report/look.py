@@ -126,12 +126,15 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of words; the first column is a name, the others are figures."""
+    """Rows of text; the first column is a name, the others are figures."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     marked: frozenset[int] = frozenset()
     """Rows that stand out."""
+    words: frozenset[int] = frozenset({0})
+    """Columns that are no figures."""
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from src.compare.__main__ import main as compare
 from src.report.page import write
 from src.report.story import read
+from tests.compare.journals import write_run
 from tests.report.runs import Run
 from tests.report.test_page import FIGURES, OFF, TASKS
 
@@ -60,15 +62,23 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return made
 
 
-def look(browser: "playwright.Browser", folder: Path, viewport: dict[str, int], scheme: str = "light") -> Opened:
+def look(
+    browser: "playwright.Browser",
+    folder: Path,
+    viewport: dict[str, int],
+    scheme: str = "light",
+    *,
+    file: str = "report.html",
+    figure: str = "evaluations",
+) -> Opened:
     page = browser.new_page(viewport=viewport, color_scheme=scheme)
     page.set_default_timeout(PATIENCE)
     opened = Opened(page)
     page.on("console", lambda said: opened.complaints.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: opened.complaints.append(str(error)))
     page.on("request", lambda request: opened.requests.append(request.url))
-    page.goto((folder / "report.html").as_uri())
-    page.wait_for_selector("#evaluations .main-svg")
+    page.goto((folder / file).as_uri())
+    page.wait_for_selector(f"#{figure} .main-svg")
     return opened
 
 
@@ -139,3 +149,21 @@ def test_pointing_at_a_model_in_the_pedigree_shows_its_parents(
     for words in (winner.name, "parents: " + " × ".join(winner.parents), "slerp", f"{winner.average:.2f}"):
         told.to_contain_text(words, timeout=PATIENCE)
     page.close()
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(LAPTOP, "light"), (PHONE, "dark")])
+def test_a_comparison_opens_without_network_or_complaint_and_fits(
+    browser: "playwright.Browser", tmp_path: Path, viewport: dict[str, int], scheme: str
+) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"runs/greedy-{seed}", [50, 49, 52 + seed], seed=seed)
+        write_run(tmp_path / f"runs/random-{seed}", [50, 49, 51], seed=seed, strategy={"name": "random_pairs", "k": 2})
+    assert compare([str(tmp_path / "runs"), "--html", str(tmp_path / "compare.html")]) == 0
+    opened = look(browser, tmp_path, viewport, scheme, file="compare.html", figure="curves-gained")
+    page = opened.page
+    page.click("button[data-shows=curves]")
+    assert page.locator("#curves .main-svg").first.is_visible()
+    assert page.locator("table").count() >= 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))] == []
