@@ -10,8 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from src.command import Parser, status
 from src.errors import UserError
 
 if TYPE_CHECKING:
@@ -213,14 +214,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (python -m src.analyse --help tells how)\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, or 2 after one `error:` line on stderr."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m src.analyse",
         description="How kinship goes with merge gain, and when an evolution saturated.",
         epilog=DETAILS,
@@ -236,13 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.patience < 1:
         parser.error(f"--patience {options.patience}: expected 1 or more")
-    try:
-        findings = analyse(read(options.table, options.distance), options.threshold, options.patience)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    findings = analyse(read(options.table, options.distance), options.threshold, options.patience)
     print(as_json(findings) if options.json else as_text(findings))
-    return 0
 
 
 if __name__ == "__main__":

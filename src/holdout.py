@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Hashable, Mapping
@@ -19,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from src.analysis import compare_configurations, compare_models
+from src.command import Parser, status
 from src.errors import UserError
 from src.journal import Compared, State, parse, replay
 
@@ -134,17 +134,16 @@ def table(states: Mapping[str, State]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m src.holdout", description="The winner's curse over several runs.")
+    parser = Parser(prog="python -m src.holdout", description="The winner's curse over several runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of different families, outputs/NAME")
-    try:
-        folders: list[Path] = parser.parse_args(arguments).runs
-        if lacking := [folder for folder in folders if not (folder / "journal.jsonl").is_file()]:
-            raise UserError(f"{lacking[0]} is no run: there is no journal.jsonl in it; expected outputs/NAME")
-        print(table({folder.name: replay(parse(folder / "journal.jsonl")[0]) for folder in folders}))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options = parser.parse_args(arguments)
+    return status(lambda: print(table(_states(options.runs))))
+
+
+def _states(folders: Sequence[Path]) -> dict[str, State]:
+    if lacking := [folder for folder in folders if not (folder / "journal.jsonl").is_file()]:
+        raise UserError(f"{lacking[0]} is no run: there is no journal.jsonl in it; expected outputs/NAME")
+    return {folder.name: replay(parse(folder / "journal.jsonl")[0]) for folder in folders}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from src.command import Parser, status
 from src.errors import UserError
 from src.journal import parse, replay
 
@@ -36,16 +36,11 @@ def rebuild(folder: Path, model: str) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m src.rebuild", description="Make an offspring's weights again.")
+    parser = Parser(prog="python -m src.rebuild", description="Make an offspring's weights again.")
     parser.add_argument("run", type=Path, help="the run's folder, outputs/NAME")
     parser.add_argument("model", help="the offspring's name, 2-1 for example")
     options = parser.parse_args(arguments)
-    try:
-        print(rebuild(options.run, options.model))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status(lambda: print(rebuild(options.run, options.model)))
 
 
 if __name__ == "__main__":

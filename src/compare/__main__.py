@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from src.command import Parser, status
 from src.errors import UserError
 
 # Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
@@ -22,27 +22,14 @@ real where a permutation test, adjusted for how many were compared, leaves it a 
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (python -m src.compare --help tells how)\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, or 2 after one `error:` line or two on stderr."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return status(lambda: _run(options))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m src.compare",
         description="Compare runs: which is better, how sure is that, and what did each cost?",
         epilog=DETAILS,

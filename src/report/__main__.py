@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from src.command import Parser, status
 from src.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (python -m src.report --help tells how)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, or 2 after one `error:` line on stderr."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m src.report",
         description="Make one self-contained page of a run, finished or not: figures, tables, and what they say.",
     )
@@ -27,17 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, metavar="FILE", help="where to put it (default: report.html in that folder)"
     )
     options = parser.parse_args(arguments)
-    try:
-        from src.report.page import write
+    return status(lambda: print(_made(options.run, options.out)))
 
-        print(write(options.run, options.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+def _made(run: Path, out: Path | None) -> Path:
+    from src.report.page import write
+
+    try:
+        return write(run, out)
     except OSError as error:
-        print(f"error: {options.out or options.run} cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
-    return 0
+        raise UserError(f"{out or run} cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

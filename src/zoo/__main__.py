@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from src import zoo
-from src.errors import UserError
+from src.command import Parser, status
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m src.zoo",
         description="Build the embedded family: a tiny base, founders fine-tuned from it, and their lm-eval tasks.",
     )
@@ -22,6 +22,10 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Build the family named on the command line; 0 when it is there, 2 when the arguments make no sense."""
     arguments = _arguments()
+    return status(lambda: _build(arguments))
+
+
+def _build(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     bars: dict[str, tqdm] = {}
@@ -33,16 +37,11 @@ def main() -> int:
         if done == total:
             bars[stage].close()
 
-    try:
-        zoo.build(arguments.folder, arguments.seed, effort=arguments.effort, progress=progress)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    zoo.build(arguments.folder, arguments.seed, effort=arguments.effort, progress=progress)
     folder = arguments.folder.resolve()
     print(f"base      {folder / 'base'}")
     print(f"founders  {' '.join(str(folder / founder) for founder in zoo.FOUNDERS)}")
     print(f"tasks     {folder / 'tasks'}  ({len(zoo.TASKS)}: {' '.join(zoo.TASKS)})")
-    return 0
 
 
 if __name__ == "__main__":
