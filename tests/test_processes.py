@@ -16,6 +16,7 @@ import pytest
 from src import journal
 from src.evaluate import evaluator
 from src.evaluate.evaluator import Evaluation
+from src.workers import Workers
 from tests import processes
 from tests.conftest import run
 from tests.family import FOUNDERS, SAMPLES, TASKS
@@ -73,8 +74,17 @@ def test_either_process_may_be_killed_at_any_moment(
             file.write(f"{path.stem}\n")
 
     monkeypatch.setattr(Evaluation, "save", counted)
+    meet, met = Workers.__init__, tmp_path / "met"
+
+    def noted(self: Workers, settings: Any) -> None:
+        meet(self, settings)
+        if self.main:
+            met.touch()
+
+    monkeypatch.setattr(Workers, "__init__", noted)
 
     def start(name: str, count: int) -> list[int]:
+        met.unlink(missing_ok=True)
         return processes.start(count, lambda _: run(*command(family, tmp_path, name)).status, tmp_path / "output")
 
     began = time.monotonic()
@@ -87,7 +97,11 @@ def test_either_process_may_be_killed_at_any_moment(
         while status != [0, 0]:
             pids = start(name, 2)
             if kills < times:
-                time.sleep(draw.uniform(0.3 * usual, usual))
+                deadline = time.monotonic() + 60
+                while not met.exists():  # of who died before, a launcher tells; the others can only wait
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                time.sleep(draw.uniform(0, 0.7 * usual))
                 os.kill(pids[draw.randrange(2)], signal.SIGKILL)
                 kills += 1
             status = processes.wait(pids)
