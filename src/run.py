@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, nullcontext, redirect_stderr, re
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -98,6 +99,7 @@ def main() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
     plugin.register()
     try:
+        _check_options()
         with _muted() if launch.rank() else nullcontext():
             _job()
     except Interrupted as interruption:  # between two runs of a sweep
@@ -110,6 +112,15 @@ def main() -> None:
             raise
         _refuse(config.explain(error))
         sys.exit(2)
+
+
+def _check_options() -> None:
+    """Hydra would answer an option that it does not know with a screenful of those it does."""
+    unknown = get_args_parser().parse_known_args()[1]
+    if unknown:
+        raise UserError(
+            f"{unknown[0]}: no such option. Settings are given as KEY=VALUE; --help lists them and the options."
+        )
 
 
 def _is_one_of_many() -> bool:

@@ -26,6 +26,7 @@ MISTYPED = [
     (["+strategy.kk=3"], "strategy.kk: no such key"),
     (["nonsense=1"], "nonsense: no such key"),
     (["+nonsense=1"], "nonsense: no such key"),
+    (["--resume"], "--resume: no such option. Settings are given as KEY=VALUE"),
     (["nonsense"], "nonsense could not be read as key=value"),
     (["strategy.k=1"], "strategy.k is 1; should be greater than or equal to 2"),
     (["strategy.k=-3"], "strategy.k is -3"),
