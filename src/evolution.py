@@ -14,11 +14,12 @@ from typing import Any
 
 from rich.console import Console
 
-from src import cache, digest, founders, holdout, merge, publish, track
+from src import cache, digest, holdout, merge, publish, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
 from src.errors import UserError
+from src.founders import check_unchanged
 from src.journal import VERSION, Follower, Journal, State, replay, spared
 from src.kinship import METRICS
 from src.population import KinshipTable, Population
@@ -332,7 +333,7 @@ class Evolution:
                     surroundings=digest.of_surroundings(checkpoint.path),
                     parameters=checkpoint.parameters,
                 )
-        founders.check_unchanged(self._given, self.state)
+        check_unchanged(self._given, self.state)
         if self._workers.main:
             self._weights.sweep()
         if self.settings.retry_failed and not self.finished:

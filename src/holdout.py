@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +20,7 @@ from typing import Any
 from src.analysis import compare_configurations, compare_models
 from src.command import Parser, status
 from src.errors import UserError
-from src.journal import Compared, State, parse, replay
+from src.journal import Compared, State, events_of, replay
 
 SIDES = ("select", "holdout")
 """What steers the search, and what is kept from it until the end."""
@@ -137,13 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m src.holdout", description="The winner's curse over several runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of different families, outputs/NAME")
     options = parser.parse_args(arguments)
-    return status(lambda: print(table(_states(options.runs))))
-
-
-def _states(folders: Sequence[Path]) -> dict[str, State]:
-    if lacking := [folder for folder in folders if not (folder / "journal.jsonl").is_file()]:
-        raise UserError(f"{lacking[0]} is no run: there is no journal.jsonl in it; expected outputs/NAME")
-    return {folder.name: replay(parse(folder / "journal.jsonl")[0]) for folder in folders}
+    return status(lambda: print(table({folder.name: replay(events_of(folder)) for folder in options.runs})))
 
 
 if __name__ == "__main__":

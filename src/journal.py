@@ -196,7 +196,7 @@ class State:
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Of the content of every model's checkpoint."""
     surroundings: dict[str, str] = field(default_factory=dict)
-    """Of what lies beside the weights of the base and of each founder; absent from journals before November 2026."""
+    """Of what lies beside the weights of the base and of each founder; journals of earlier versions have none."""
     measured: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
@@ -322,6 +322,18 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
                 "go on with the version that wrote it, or begin anew with name=…"
             ) from error
     return state
+
+
+def events_of(folder: Path) -> list[Event]:
+    """What the journal of the run in a folder tells.
+
+    Raises:
+        UserError: there is no run, or its journal is damaged, or newer than this version.
+    """
+    path = folder / "journal.jsonl"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: there is no journal.jsonl in it; expected outputs/NAME")
+    return parse(path)[0]
 
 
 def run_state(folder: Path) -> State | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.command import Parser, status
 from src.errors import UserError
-from src.journal import parse, replay
+from src.journal import events_of, replay
 
 
 def rebuild(folder: Path, model: str) -> Path:
@@ -16,10 +16,7 @@ def rebuild(folder: Path, model: str) -> Path:
     Raises:
         UserError: no such run or model, a founder that is gone or changed, or a result that is not the same bytes.
     """
-    journal = folder / "journal.jsonl"
-    if not journal.is_file():
-        raise UserError(f"{folder} is no run: there is no journal.jsonl in it; expected outputs/NAME")
-    state = replay(parse(journal)[0])
+    state = replay(events_of(folder))
     if model not in state.recipes:
         made = ", ".join(state.recipes) or "none yet"
         raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")

@@ -13,7 +13,7 @@ from src.analysis.average import Samples
 from src.config import flat
 from src.errors import UserError
 from src.holdout import place
-from src.journal import Event, State, parse, replay
+from src.journal import Event, State, events_of, replay
 from src.kinship.metrics import METRICS
 from src.population import KinshipTable
 
@@ -157,7 +157,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(name: str, folder: Path) -> Run | None:
-    events, _ = parse(folder / "journal.jsonl")
+    events = events_of(folder)
     state = replay(events)
     if state.started is None or not state.population.eligible():
         return None

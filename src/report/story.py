@@ -11,7 +11,7 @@ from typing import Any
 
 from src.analysis.average import Samples
 from src.errors import UserError
-from src.journal import Event, State, parse, replay
+from src.journal import Event, State, events_of, replay
 from src.kinship import METRICS, Grams, Metric
 from src.population import KinshipTable, Model, Population
 
@@ -141,10 +141,7 @@ def read(folder: Path) -> Story:
     Raises:
         UserError: no run there, a damaged journal, or nothing evaluated yet.
     """
-    journal = folder / "journal.jsonl"
-    if not journal.is_file():
-        raise UserError(f"{folder} is no run: there is no journal.jsonl in it; expected outputs/NAME")
-    events, _ = parse(journal)
+    events = events_of(folder)
     state = replay(events)
     if not state.population.eligible():
         raise UserError(f"{folder}: nothing has been evaluated yet; there is nothing to show")
