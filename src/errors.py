@@ -11,3 +11,11 @@ class UserError(Exception):
 
 class SpoiledError(Exception):
     """A candidate that can never be a parent, whatever is tried; the run goes on without it."""
+
+
+class MachineError(Exception):
+    """The machine failed, not the user and not a candidate: the disk, the memory, a GPU, the network.
+
+    The message is one line: what failed and where. The run ends with exit status 1, nothing counts as failed, and the
+    same command goes on from the journal once the cause is gone.
+    """

@@ -1,0 +1,67 @@
+"""Files that appear whole or not at all, readable by whoever the umask says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+_PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; once the block ends, sync what lies there and rename it to `path`.
+
+    After an exception the partial file is removed and `path` stays as it was. The parent folder is made if need be.
+
+    Raises:
+        OSError: the disk's own, from the write, the sync or the rename.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    try:
+        yield partial
+        handle = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text so that a reader finds the old content or the new one."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def partial_path(path: Path) -> Path:
+    """Return the place beside `path` where this thread of this process prepares it: .NAME.HOST.PID.THREAD.partial."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}{_PARTIAL}")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the partial files and folders within `folder` (not below it) whose writer is no longer alive.
+
+    What another host wrote is left alone: nobody here can tell whether it still writes.
+    """
+    for left in folder.glob(f".*{_PARTIAL}"):
+        host, _, rest = left.name.removesuffix(_PARTIAL).rpartition(".")[0].rpartition(".")
+        if not host.endswith(f".{socket.gethostname()}") or not rest.isdigit() or psutil.pid_exists(int(rest)):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
