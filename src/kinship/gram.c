@@ -24,6 +24,9 @@ enum { PAD = 16 };              /* elements; a multiple of two vectors of any ty
 enum { SLICE_BYTES = 24 << 10 }; /* the deltas of all rows: what fits the first-level cache */
 enum { SLICE_MOST = 512 };      /* elements a row */
 enum { ROOM = 64 };             /* bytes by which a row may be moved */
+/* What is read at a time, of all models and of each at least: enough to make a call of the kernel's worth while, and little
+ * enough to be in the cache still when it is multiplied. */
+enum { READ_BYTES = 2 << 20, READ_LEAST = 256 << 10 };
 #define FLOAT_SCALE 1.3591409f   /* a number of 24 bits without a pattern */
 
 /* A vector that is used several times is to be loaded once: compilers like to load it again with each operation. */
@@ -111,9 +114,23 @@ static int read_all(int file, unsigned char *into, size_t bytes, off_t offset) {
     return 1;
 }
 
-/* Bytes that `scratch` must have, aligned to 32. */
+/* Bytes that `raw` must have, aligned to 64: a block of every row, and room to move each. */
+int64_t kinship_raw(int rows) {
+    int64_t least = (int64_t)rows * READ_LEAST;
+    return (least > READ_BYTES ? least : READ_BYTES) + (int64_t)rows * ROOM;
+}
+
+/* Bytes that `scratch` must have, aligned to 32: products, totals, and a slice of deltas, whose size is rounded for each type. */
 int64_t kinship_scratch(int rows) {
-    return (rows * slice_of(rows, sizeof(double)) + 4 * rows * (rows + 1)) * (int64_t)sizeof(double);
+    int64_t narrow = slice_of(rows, sizeof(float)) * sizeof(float), wide = slice_of(rows, sizeof(double)) * sizeof(double);
+    return (int64_t)sizeof(f64x4) * rows * (rows + 1) + rows * (narrow > wide ? narrow : wide);
+}
+
+/* Elements of each row in a block: a multiple of SLICE_MOST, so that it begins as aligned as the tensor does. */
+static int64_t block_of(int rows, const int *dtype) {
+    int64_t bytes = kinship_raw(rows) - (int64_t)rows * ROOM, element = 0;
+    for (int r = 0; r < rows; r++) element += item_bytes[dtype[r]];
+    return bytes / element / SLICE_MOST * SLICE_MOST;
 }
 
 /* Where in its room a row is read to. Many processors copy at a fifth of their speed when the target lies a few bytes beyond the
@@ -124,13 +141,14 @@ static unsigned char *apart(unsigned char *room, off_t source) {
 }
 
 /* Adds to gram [rows, rows] (rows from `first` on, lower triangle) and to sums [rows] the `count` elements that begin
- * at `offset[r]` of `file[r]`, row 0 being the base; in float if `coarse`, which takes dtypes of 16 bits. `raw`, aligned to
- * 64, has room for `block` elements of every row and ROOM bytes more for each, and `block` is a multiple of 512; `raws` holds
- * a pointer for each. Returns 0, or 1 + the row whose file ended early or could not be read. */
+ * at `offset[r]` of `file[r]`, row 0 being the base; in float if `coarse`, which takes dtypes of 16 bits. `raw` and `scratch`
+ * are as large as said above; `raws` holds a pointer for each row. Returns 0, or 1 + the row whose file ended early or could
+ * not be read. */
 int kinship_stretch(
     int rows, int first, int coarse, const int *file, const int64_t *offset, const int *dtype, int64_t count,
-    int64_t block, unsigned char *raw, const unsigned char **raws, void *scratch, double *gram, double *sums) {
-    f64x4 *products = scratch, *totals = products + rows * rows;
+    unsigned char *raw, const unsigned char **raws, void *scratch, double *gram, double *sums) {
+    f64x4 *products = scratch, *totals = products + (int64_t)rows * rows;
+    int64_t block = block_of(rows, dtype);
     memset(scratch, 0, sizeof(f64x4) * rows * (rows + 1));
     for (int64_t done = 0; done < count; done += block) {
         int64_t here = count - done < block ? count - done : block;

@@ -8,23 +8,21 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from src.checkpoint import COMPARABLE
+from src.files import replacing
 from src.header import ITEM_BYTES, TensorSpec
 
 _SOURCES = [Path(__file__).with_name(name) for name in ("gram.c", "gram_of.h")]
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
-# What a thread reads at a time, of all models and of each at least: enough to make a call of the kernel's worth while,
-# and little enough to be in the cache still when it is multiplied.
-_BUFFER_BYTES, _LEAST_BYTES = 2 << 20, 256 << 10
-_ROOM = 64  # bytes a row, as in gram.c
-_PAGE = 512  # elements; a block is a multiple of it, so that it begins as aligned as the tensor does
 
 
 class NativeKernel:
@@ -39,17 +37,15 @@ class NativeKernel:
         assert library is not None
         self._call = library.kinship_stretch
         self._rows, self._first, self._fine = rows, first, fine
-        self._bytes = max(_BUFFER_BYTES, rows * _LEAST_BYTES)
-        self._raw = _aligned((self._bytes + rows * _ROOM) // 8)
+        self._raw = _aligned(library.kinship_raw(rows))
         self._raws = np.zeros(rows, dtype=np.uintp)
-        self._scratch = _aligned(library.kinship_scratch(rows) // 8)
+        self._scratch = _aligned(library.kinship_scratch(rows))
 
     def __call__(
         self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) if a file ends early."""
         sizes = [ITEM_BYTES[spec.dtype] for spec in specs]
-        block = self._bytes // sum(sizes) // _PAGE * _PAGE
         handles = np.array(files, dtype=np.intc)
         offsets = np.array([s.offset + start * size for s, size in zip(specs, sizes, strict=True)], dtype=np.int64)
         dtypes = np.array([COMPARABLE.index(spec.dtype) for spec in specs], dtype=np.intc)
@@ -57,7 +53,7 @@ class NativeKernel:
         arrays = (a.ctypes.data for a in (self._raw, self._raws, self._scratch, gram, sums))
         failed = self._call(
             *(self._rows, self._first, not self._fine and is_coarse(specs, count)),
-            *(handles.ctypes.data, offsets.ctypes.data, dtypes.ctypes.data, count, block, *arrays),
+            *(handles.ctypes.data, offsets.ctypes.data, dtypes.ctypes.data, count, *arrays),
         )
         if failed:
             raise EOFError(failed - 1)
@@ -69,49 +65,96 @@ def is_coarse(specs: Sequence[TensorSpec], count: int) -> bool:
     return count >= 1 << 16 and all(ITEM_BYTES[spec.dtype] == 2 for spec in specs)
 
 
-def _aligned(doubles: int) -> np.ndarray:
-    """An uninitialised float64 array that begins on a cache line."""
-    room = np.empty(doubles + 8)
-    skip = -room.ctypes.data // 8 % 8
-    return room[skip : skip + doubles]
+def _aligned(nbytes: int) -> np.ndarray:
+    """An uninitialised uint8 array that begins on a cache line."""
+    room = np.empty(nbytes + 64, dtype=np.uint8)
+    skip = -room.ctypes.data % 64
+    return room[skip : skip + nbytes]
 
 
 @functools.cache
 def build() -> ctypes.CDLL | None:
-    """The compiled library, from the cache or built now (a second or two); None on a machine without a C compiler."""
+    """Return the compiled library, kept from before or built now (a second or two); None without a C compiler.
+
+    What was kept is code that will run: it counts if its content is what was written, and only its owner can have
+    written it. A library that cannot be kept serves this process alone.
+    """
     source = b"".join(path.read_bytes() for path in _SOURCES)
     key = hashlib.sha256(source + " ".join(_FLAGS).encode() + _processor().encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kinmerge"
-    library = cache / f"gram-{key}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "kinmerge"  # noqa: PTH111
+    with suppress(OSError, AttributeError):
+        if kept := _kept(folder, key):
+            return _loaded(kept)
     try:
-        if not library.exists():
+        with tempfile.TemporaryDirectory(prefix="kinmerge-") as beside:
+            library = Path(beside) / "gram.so"
             _compile(library)
-        loaded = ctypes.CDLL(str(library))
+            return _loaded(_keep(library, folder, key) or library)  # which stays mapped when the file is gone
     except (OSError, subprocess.SubprocessError):
         return None
-    loaded.kinship_scratch.argtypes, loaded.kinship_scratch.restype = [ctypes.c_int], ctypes.c_int64
-    pointer, long = ctypes.c_void_p, ctypes.c_int64
-    loaded.kinship_stretch.argtypes = [
-        *(ctypes.c_int, ctypes.c_int, ctypes.c_int, pointer, pointer, pointer, long, long),
-        *(pointer, pointer, pointer, pointer, pointer),
-    ]
-    return loaded
+
+
+def compiler() -> list[str]:
+    """Return the command of the machine's C compiler, $CC if that is set; empty where there is none."""
+    command = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or ""
+    return command.split()
 
 
 def _compile(library: Path) -> None:
-    """Build beside the place and rename, so that two processes at once do no harm."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
+    command = compiler()
+    if not command:
         raise FileNotFoundError("no C compiler")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=library.parent, suffix=".so")
-    os.close(handle)
+    command += [*_FLAGS, "-o", str(library), str(_SOURCES[0])]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def _kept(folder: Path, key: str) -> Path | None:
+    """The library of an earlier start. Its name says what its content must be."""
+    if not _is_private(folder):
+        return None
+    for file in folder.glob(f"gram-{key}-*.so"):
+        if _is_private(file) and file.name == _name(key, file.read_bytes()):
+            return file
+    return None
+
+
+def _keep(library: Path, folder: Path, key: str) -> Path | None:
+    """Where the library is kept from now on; None if the folder is someone else's or the disk does not take it."""
+    content = library.read_bytes()
     try:
-        command = [*compiler.split(), *_FLAGS, "-o", beside, str(_SOURCES[0])]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        Path(beside).replace(library)
-    finally:
-        Path(beside).unlink(missing_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(folder):
+            return None
+        kept = folder / _name(key, content)
+        with replacing(kept) as partial:
+            partial.touch(mode=0o600)  # before there is anything in it, whatever the umask
+            partial.write_bytes(content)
+    except OSError:
+        return None
+    return kept
+
+
+def _name(key: str, content: bytes) -> str:
+    return f"gram-{key}-{hashlib.sha256(content).hexdigest()[:32]}.so"
+
+
+def _is_private(path: Path) -> bool:
+    """Whether a file or folder (no link to one) is this user's own and nobody else may write to it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return plain and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _loaded(library: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(library))
+    for size in (loaded.kinship_raw, loaded.kinship_scratch):
+        size.argtypes, size.restype = [ctypes.c_int], ctypes.c_int64
+    number, pointer = ctypes.c_int, ctypes.c_void_p
+    loaded.kinship_stretch.argtypes = [*[number] * 3, *[pointer] * 3, ctypes.c_int64, *[pointer] * 5]
+    return loaded
 
 
 def _processor() -> str:
