@@ -8,9 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from src.errors import UserError
 from src.header import ITEM_BYTES, TensorSpec
 from src.kinship import native
 from src.kinship.grams import Grams, Tensor
+from src.kinship.handles import Handles
 from src.kinship.kinds import kind_of, layer_of
 
 _STRETCH = 1 << 21  # elements handed to a thread at a time
@@ -214,7 +214,8 @@ def _pass(
                 return
             row = specs[stretch.tensor]
             try:
-                results[index] = kernel(row, [handles[spec.file] for spec in row], stretch.start, stretch.count)
+                with handles.lent([spec.file for spec in row]) as files:
+                    results[index] = kernel(row, files, stretch.start, stretch.count)
             except EOFError as error:
                 spec = row[error.args[0]]
                 raise UserError(
@@ -222,7 +223,7 @@ def _pass(
                 ) from None
             watch.add(stretch.nbytes)
 
-    with _opened(spec.file for row in specs for spec in row) as handles, ThreadPoolExecutor(threads) as pool:
+    with closing(Handles()) as handles, ThreadPoolExecutor(threads) as pool:
         try:
             for worker in [pool.submit(work) for _ in range(threads)]:
                 worker.result()
@@ -261,25 +262,6 @@ def processors() -> int:
     """Processors that this process may use; more threads than eight would only wait for memory."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, usable)
-
-
-@contextmanager
-def _opened(files: Iterable[Path]) -> Iterator[dict[Path, int]]:
-    """Each file once, open for reading."""
-    handles: dict[Path, int] = {}
-    try:
-        for file in files:
-            if file not in handles:
-                try:
-                    handles[file] = os.open(file, os.O_RDONLY)
-                except OSError as error:
-                    raise UserError(
-                        f"{file}: cannot be read ({error.strerror}); check that it is still there"
-                    ) from None
-        yield handles
-    finally:
-        for handle in handles.values():
-            os.close(handle)
 
 
 class _Watch:
