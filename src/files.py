@@ -1,16 +1,19 @@
-"""Files that appear whole or not at all, readable by whoever the umask says."""
+"""Files that appear whole or not at all, readable by whoever the umask says; and what only looks like a file."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+from src.errors import UserError
 
 _PARTIAL = ".partial"
 
@@ -44,6 +47,21 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader finds the old content or the new one."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError if what is there, links followed, is no ordinary file.
+
+    A pipe would be waited for until somebody writes to it, and a device may never end.
+
+    Raises:
+        OSError: nothing is there, or nobody may look.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+    raise UserError(f"{path} is a {kinds.get(stat.S_IFMT(mode), 'device')}; expected a file: remove it, or replace it")
 
 
 def partial_path(path: Path) -> Path:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from src.errors import UserError
+from src.errors import UserError, printable
+from src.files import check_regular, replacing
+from src.kinship.kinds import KINDS
 
 _FORMAT = 1
+_TEXT, _WHOLE, _REAL = "U", "i", "f"  # numpy's kinds of dtype
+_STORED = {  # what a file holds besides its format: of what kind, and in how many dimensions
+    **{"names": (_TEXT, 1), "tensors": (_TEXT, 1), "kinds": (_TEXT, 1), "layers": (_WHOLE, 1)},
+    **{"count": (_WHOLE, 1), "gram": (_REAL, 3), "sums": (_REAL, 2)},
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,6 @@ class Grams:
 
     def save(self, path: str | Path) -> None:
         """Write one .npz file, beside its place first and then renamed, so that a reader finds all of it or none."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {
             "format": np.array(_FORMAT),
             "names": np.array(self.names, dtype=np.str_),
@@ -110,37 +112,56 @@ class Grams:
             "gram": self.gram,
             "sums": self.sums,
         }
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as beside, beside.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Grams:
         """Read what `save` wrote; FileNotFoundError if it is not there, UserError if it is something else."""
         path = Path(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if int(file["format"]) != _FORMAT:
-                    raise UserError(f"{path}: kinship of format {file['format']}, expected {_FORMAT}; remove it")
-                layers = [None if layer < 0 else int(layer) for layer in file["layers"]]
-                columns = (file["tensors"].tolist(), file["kinds"].tolist(), layers, file["count"].tolist())
-                return cls(
-                    names=tuple(file["names"].tolist()),
-                    tensors=tuple(Tensor(*row) for row in zip(*columns, strict=True)),
-                    gram=file["gram"],
-                    sums=file["sums"],
-                )
-        except FileNotFoundError:
+            check_regular(path)
+            return cls._of(_arrays(path))
+        except (FileNotFoundError, UserError):
             raise
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: no stored kinship ({error}); remove it, and it is measured again") from None
+        except Exception as error:  # of zipfile, its decompressors or numpy's reader of headers, whatever the damage is
+            why = printable(str(error))[:200]
+            raise UserError(f"{path}: no stored kinship ({why}); remove it, and it is measured again") from None
+
+    @classmethod
+    def _of(cls, arrays: Mapping[str, np.ndarray]) -> Grams:
+        """What was stored; ValueError for what `save` would never write."""
+        layers = [None if layer < 0 else layer for layer in arrays["layers"].tolist()]
+        columns = (arrays["tensors"].tolist(), arrays["kinds"].tolist(), layers, arrays["count"].tolist())
+        names, gram, sums = tuple(arrays["names"].tolist()), arrays["gram"], arrays["sums"]
+        grams = cls(names, tuple(Tensor(*row) for row in zip(*columns, strict=True)), gram, sums)
+        if len(set(names)) < len(names) or not all(map(str.isprintable, (*names, *columns[0]))):
+            raise ValueError("names that nothing can have")
+        if not {*columns[1]} <= {*KINDS} or not (arrays["count"] > 0).all():
+            raise ValueError("kinds or counts of tensors that cannot be")
+        if (
+            np.isinf(gram).any()
+            or np.isinf(sums).any()
+            or not np.array_equal(gram, gram.transpose(0, 2, 1), equal_nan=True)
+        ):
+            raise ValueError("inner products that cannot be")
+        return grams
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, which are what they should be as far as their dtypes and dimensions tell."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        if any(member.compress_type for member in file.zip.infolist()):  # as if to unpack more than a disk can hold
+            raise ValueError("compressed")
+        found = int(file["format"])
+        if found != _FORMAT:
+            raise UserError(f"{path}: kinship of format {found}, expected {_FORMAT}; remove it")
+        arrays = {name: file[name] for name in _STORED}
+    for name, (kind, dimensions) in _STORED.items():
+        dtype = arrays[name].dtype
+        if dtype.kind != kind or arrays[name].ndim != dimensions or (kind != _TEXT and dtype.itemsize != 8):
+            raise ValueError(f"{name} is {dtype} of shape {arrays[name].shape}")
+    return arrays
 
 
 @dataclass(frozen=True, eq=False)
