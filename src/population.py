@@ -118,7 +118,11 @@ class Population:
         born: list[list[Model]] = [[] for _ in range(self.generation + 1)]
         for model in self.eligible():
             born[model.generation].append(model)
-        return list(itertools.accumulate(born, lambda top, new: Population((*top, *new)).best(k), initial=[]))[1:]
+        found: list[list[Model]] = []
+        for new in born:
+            before = found[-1] if found else []
+            found.append(Population((*before, *new)).best(k))
+        return found
 
     def better_first(self, names: Iterable[str]) -> tuple[str, ...]:
         """The same names, best average first, ties broken by age: the order of parents within a pair."""
