@@ -8,7 +8,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -181,7 +181,8 @@ class State:
 
     started: Mapping[str, Any] | None = None
     """Settings, versions and machine of the run; None before its first event."""
-    population: Population = field(default_factory=Population)
+    models: dict[str, Model] = field(default_factory=dict)
+    """Everyone by name, oldest first."""
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
     """Of every metric, of every pair of models that was measured."""
     selected: tuple[Offspring, ...] = ()
@@ -221,6 +222,15 @@ class State:
     """Why the run ended; None while it has not."""
     retried: set[str] = field(default_factory=set)
     """Failed candidates that were given a second chance."""
+    _seen: Population | None = field(default=None, init=False, repr=False, compare=False)
+    """The population, once somebody has asked for it and until the next change."""
+
+    @property
+    def population(self) -> Population:
+        """Everyone, as strategies see it: what is handed out stays as it is while the state goes on."""
+        if self._seen is None:
+            self._seen = Population(tuple(self.models.values()))
+        return self._seen
 
     def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
         """Kinship as strategies see it."""
@@ -247,7 +257,7 @@ class State:
             if "surroundings" in event:
                 self.surroundings[event["model"]] = event["surroundings"]
             if not event["base"]:
-                self.population = self.population.add(Model(event["model"]))
+                self._add(Model(event["model"]))
         elif kind == "selected":
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
@@ -258,7 +268,7 @@ class State:
         elif kind == "evaluated":
             self._evaluate(event)
         elif kind == "failed":
-            self.population = self.population.update(event["model"], failure=event["reason"])
+            self._change(event["model"], failure=event["reason"])
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
@@ -274,9 +284,8 @@ class State:
         elif kind == "resumed":
             self._resume(event["settings"])
         elif kind == "retried":
-            self.population = self.population.update(event["model"], failure=None)
-            self.retried.add(event["model"])
-            again = self.population[event["model"]]
+            again = self._change(event["model"], failure=None)
+            self.retried.add(again.name)
             self.selected = (*self.selected, Offspring(again.name, again.parents, again.exploration))
         elif kind == "stopped":
             self.stopped = event["reason"]
@@ -284,7 +293,18 @@ class State:
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
         for one in self.selected:
-            self.population = self.population.add(Model(one.name, generation, one.parents, one.exploration))
+            self._add(Model(one.name, generation, one.parents, one.exploration))
+
+    def _add(self, model: Model) -> None:
+        """One more model, the youngest."""
+        if model.name in self.models:
+            raise ValueError(f"the population has a model {model.name!r} already")
+        self.models[model.name], self._seen = model, None
+
+    def _change(self, name: str, **changes: Any) -> Model:
+        """Replace fields of one model. In place: a new population an event would make replay quadratic."""
+        self.models[name], self._seen = replace(self.models[name], **changes), None
+        return self.models[name]
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
         before = self.started or {}
@@ -295,15 +315,18 @@ class State:
 
     def _measure(self, models: Iterable[str], kinship: Mapping[str, Sequence[tuple[str, str, float]]]) -> None:
         self.measured.update(models)
+        pairs: dict[tuple[str, str], frozenset[str]] = {}  # the metrics share them: they take more room than the values
         for metric, values in kinship.items():
-            self.kinship.setdefault(metric, {}).update({frozenset((a, b)): value for a, b, value in values})
+            known = self.kinship.setdefault(metric, {})
+            for a, b, value in values:
+                known[pairs.setdefault((a, b), frozenset((a, b)))] = value
 
     def _evaluate(self, event: Event) -> None:
         self.evaluations += 1
         self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
         self.stderr[event["model"]] = event["stderr"]
-        self.population = self.population.update(event["model"], scores=event["scores"], average=event["average"])
+        self._change(event["model"], scores=event["scores"], average=event["average"])
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +16,19 @@ from src.evaluate import benchmark
 from src.founders import Found
 from src.population import KinshipTable, Model, Pair, Population
 
+if TYPE_CHECKING:
+    from src.kinship import Grams, Moved
+
 GIB = 2**30
+FEW = 16
+"""Founders up to which the kinship of all, and of every offspring that generation 1 can have, is shown."""
+NAMED = 24
+"""Pairs up to which each is named."""
+EXTREMES = 5
+"""Of many founders' pairs, how many of the least and of the most related are shown."""
+OFF = ((0.4, "tenths"), (0.15, "hundredths"), (0.0, "thousandths"))
+"""What rounding did to predictions, by the share of the changed weights that are one step from the base: as measured in
+docs/kinship.md."""
 
 
 def show(settings: Settings, found: Mapping[str, Found]) -> None:
@@ -25,7 +40,8 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
     console.print(_most(settings))
     console.print(_disk(settings, found))
     if all(one.checkpoint is not None for one in found.values()):
-        console.print(_prediction(settings, found))
+        for part in _kinship(settings, found):
+            console.print(part)
     if warning := benchmark.warning(settings.evaluate.model_dump()):
         console.print(f"\nwarning: {warning}")
     for remark in dict.fromkeys(one.remark for one in found.values() if one.checkpoint is None):
@@ -59,14 +75,19 @@ def _families(found: Mapping[str, Found]) -> Table:
 
 
 def _first_generation(settings: Settings) -> str:
-    pairs = _pairs(settings)
+    pairs = [pair.parents for pair in _pairs(settings)]
     if _certain(settings):
-        return "\ngeneration 1 merges " + ", ".join(" × ".join(pair.parents) for pair in pairs)
-    founders = list(settings.founders.models)
-    candidates = [" × ".join(pair) for pair in itertools.combinations(founders, 2)]
-    many = settings.strategy.most_pairs(len(founders))
+        return f"\ngeneration 1 merges {_listed(pairs)}"
+    candidates = list(itertools.combinations(settings.founders.models, 2))
+    many = settings.strategy.most_pairs(len(settings.founders.models))
     why = "which depends on the founders' averages" if settings.strategy.name != "random_pairs" else "drawn by the seed"
-    return f"\ngeneration 1 merges at most {many} of {', '.join(candidates)}: {why}"
+    return f"\ngeneration 1 merges at most {many} of {_listed(candidates)}: {why}"
+
+
+def _listed(pairs: Sequence[tuple[str, ...]]) -> str:
+    """The pairs, or the first of them and how many more there are."""
+    named = ", ".join(" × ".join(pair) for pair in pairs[:NAMED])
+    return named if len(pairs) <= NAMED else f"{named} and {len(pairs) - NAMED:,} more"
 
 
 def _pairs(settings: Settings) -> list[Pair]:
@@ -81,30 +102,94 @@ def _certain(settings: Settings) -> bool:
     return settings.strategy.name != "random_pairs" and (k is None or k >= len(settings.founders.models))
 
 
-def _prediction(settings: Settings, found: Mapping[str, Found]) -> Table | str:
-    """Founders' kinship, measured, and that of every offspring that generation 1 can have, predicted."""
-    from src.kinship import kinship_matrix, measure, predicted_kinship
-    from src.merge import recipe
+def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table | str]:
+    """Founders' kinship, measured, and that of offspring that generation 1 can have, predicted; what is left out."""
+    from src.kinship import measure, moved
 
     models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     base = models.pop("base")
     grams = measure(base, models)
-    metric = settings.kinship.metric
-    title = f"\nkinship ({metric}): measured, and predicted of offspring whose better parent is named first"
-    table = Table(title=title, box=None, title_justify="left")
-    table.add_column("")
-    for name in grams.names:
-        table.add_column(name, justify="right")
-    for name, row in zip(grams.names, kinship_matrix(grams, metric), strict=True):
+    pairs = [pair.parents for pair in _pairs(settings)] if _certain(settings) else []
+    pairs = pairs or list(itertools.combinations(models, 2))
+    if len(models) <= FEW:
+        yield _everybody(settings, grams, pairs)
+    else:
+        yield _extremes(settings, grams, pairs)
+        yield (
+            f"left out: the kinship of all {len(models)} founders to each other (python -m src.kinship prints it), and "
+            f"the offspring of the other pairs that generation 1 can have ({len(pairs):,} in all)"
+        )
+    if _predicted(settings, grams, pairs[0]) is None:
+        yield f"kinship of offspring: merge.method={settings.merge.method} does not allow to predict it"
+    elif rounding := _rounding(moved(base, models, dtype=settings.merge.dtype), settings.merge.dtype):
+        yield rounding
+
+
+def _everybody(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
+    """A row each founder, and each pair's offspring, against all founders."""
+    from src.kinship import kinship_matrix
+
+    table = _table(settings, "measured, and predicted of offspring whose better parent is named first", grams.names)
+    for name, row in zip(grams.names, kinship_matrix(grams, settings.kinship.metric), strict=True):
         table.add_row(name, *(f"{value:.3f}" for value in row))
-    founders = list(models)
-    certain = [pair.parents for pair in _pairs(settings)]
-    for parents in certain if _certain(settings) else itertools.combinations(founders, 2):
-        predicted = predicted_kinship(grams, recipe(settings.merge, parents, seed=0, threads=1).config, metric)
-        if predicted is None:
-            return f"kinship of offspring: merge.method={settings.merge.method} does not allow to predict it"
-        table.add_row(" × ".join(parents), *(f"{predicted[name]:.3f}" for name in grams.names))
+    for parents in pairs:
+        if (predicted := _predicted(settings, grams, parents)) is not None:
+            table.add_row(" × ".join(parents), *(f"{predicted[name]:.3f}" for name in grams.names))
     return table
+
+
+def _extremes(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
+    """The offspring of those of many pairs that have the lowest and the highest kinship."""
+    from src.kinship import kinship_matrix, mean_kinship
+
+    matrix = kinship_matrix(grams, settings.kinship.metric)
+    place = {name: i for i, name in enumerate(grams.names)}
+    rows = [[place[name] for name in parents] for parents in pairs]
+    among = np.array([mean_kinship(matrix[np.ix_(row, row)]) for row in rows])
+    order = np.argsort(among, kind="stable").tolist()
+    title = f"{mean_kinship(matrix):.3f} in the mean of {len(place)} founders; the lowest and highest, and predicted of"
+    table = _table(settings, f"{title} their offspring", ("parents", "offspring to them", "to all others"))
+    for at in [*order[:EXTREMES], *order[max(EXTREMES, len(order) - EXTREMES) :]]:
+        predicted = _predicted(settings, grams, pairs[at]) or {}
+        near = [value for name, value in predicted.items() if name in pairs[at]]
+        far = [value for name, value in predicted.items() if name not in pairs[at]]
+        values = (among[at], *(sum(some) / len(some) if some else math.nan for some in (near, far)))
+        cells = ("" if math.isnan(value) else f"{value:.3f}" for value in values)
+        table.add_row(_listed([pairs[at]]) if len(rows[at]) < FEW else f"{len(rows[at])} founders", *cells)
+    return table
+
+
+def _table(settings: Settings, title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=f"\nkinship ({settings.kinship.metric}): {title}", box=None, title_justify="left")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _predicted(settings: Settings, grams: Grams, parents: tuple[str, ...]) -> Mapping[str, float] | None:
+    from src.kinship import predicted_kinship
+    from src.merge import recipe
+
+    return predicted_kinship(grams, recipe(settings.merge, parents, seed=0, threads=1).config, settings.kinship.metric)
+
+
+def _rounding(found: Mapping[str, Moved], dtype: str | None) -> str:
+    """What the table leaves out where offspring are rounded to 16 bits; empty where they are not."""
+    if not found:
+        return ""
+    changed = sorted(one.changed / one.looked_at for one in found.values())
+    nearest = sorted(one.one_step / max(one.changed, 1) for one in found.values())
+    off = next(words for share, words in OFF if nearest[-1] >= share)
+    return (
+        f"rounding: {_span(changed)} of the founders' weights differ from the base's, {_span(nearest)} of these by one "
+        f"step of {dtype or 'their 16 bits'}: predicted kinship leaves the rounding of offspring out, and may be off by {off}"
+    )
+
+
+def _span(shares: Sequence[float]) -> str:
+    low, high = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _most(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Relating:
             UserError: as `measure`, in every process.
         """
         known = self.grams
-        earlier = known.names if known else ()
+        earlier = dict.fromkeys(known.names if known else ())
         names = (*earlier, *(name for name in models if name not in earlier))
         key = cache.key(
             [fingerprints[name] for name in ("base", *names)], [name in models for name in names], len(earlier)
@@ -98,8 +99,9 @@ class Relating:
 
     def _pairs(self, metric: str, fresh: set[str]) -> Iterator[tuple[str, str, float]]:
         assert self.grams is not None, "kinship is asked for before the founders were measured"
-        matrix = kinship_matrix(self.grams, metric)
-        for i, a in enumerate(self.grams.names):
-            for j, b in enumerate(self.grams.names[:i]):
-                if (a in fresh or b in fresh) and matrix[i, j] == matrix[i, j]:
-                    yield b, a, float(matrix[i, j])
+        matrix, names = kinship_matrix(self.grams, metric), self.grams.names
+        new = [i for i, name in enumerate(names) if name in fresh]
+        for i in range(min(new, default=len(names)), len(names)):
+            for j in range(i) if names[i] in fresh else itertools.takewhile(i.__gt__, new):
+                if matrix[i, j] == matrix[i, j]:
+                    yield names[j], names[i], float(matrix[i, j])

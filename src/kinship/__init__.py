@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from src.kinship.metrics import METRICS, Metric, delta_norms, kinship_matrix, mean_kinship, metric_of, shares
     from src.kinship.prediction import predict, predicted_kinship
     from src.kinship.recipe import NotPredictable
+    from src.kinship.rounding import Moved, moved
 
 __all__ = [
     "KINDS",
     "METRICS",
     "Grams",
     "Metric",
+    "Moved",
     "NotPredictable",
     "Tensor",
     "Totals",
@@ -36,6 +38,7 @@ __all__ = [
     "mean_kinship",
     "measure",
     "metric_of",
+    "moved",
     "predict",
     "predicted_kinship",
     "shares",
@@ -48,6 +51,7 @@ _HOMES = {
     "metrics": ("METRICS", "Metric", "delta_norms", "kinship_matrix", "mean_kinship", "metric_of", "shares"),
     "prediction": ("predict", "predicted_kinship"),
     "recipe": ("NotPredictable",),
+    "rounding": ("Moved", "moved"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,11 @@ class Grams:
         return np.array([tensor.count for tensor in self.tensors], dtype=np.int64)
 
     def total(self) -> Totals:
-        """Everything added up over the tensors."""
+        """Everything added up over the tensors, once."""
+        return self._total
+
+    @cached_property
+    def _total(self) -> Totals:
         return Totals(self.gram.sum(axis=0), self.sums.sum(axis=0), int(self.count.sum()))
 
     def select(self, *, layer: int | None = None, kind: str | None = None) -> Grams:

@@ -3,7 +3,7 @@
 These methods make each tensor of the offspring a combination of its parents' tensors whose coefficients depend on
 nothing but the recipe and, for the spherical ones, on norms and inner products, which are known. So the Gram matrix of
 the offspring is a combination of the Gram matrices that were measured. It is exact up to rounding: a merge that is
-written in bf16 rounds every weight, which adds noise that no combination knows.
+written in 16 bits rounds every weight, which no combination knows of (see src.kinship.rounding).
 """
 
 from __future__ import annotations
@@ -35,21 +35,28 @@ def predict(grams: Grams, config: Mapping[str, Any], *, base: str = "base", name
         NotPredictable: a method other than linear, task_arithmetic, slerp and nuslerp (flattened), or slices.
         UserError: a model that was not measured, or a parameter that is missing or no number.
     """
+    if name in grams.names:
+        raise UserError(f"there is a model {name!r} already; give the offspring another name")
+    row, sums = _offspring(grams, config, base)
+    tensors, rows = len(grams.tensors), len(grams.names) + 1
+    gram, totals = np.zeros((tensors, rows + 1, rows + 1)), np.zeros((tensors, rows + 1))
+    gram[:, :rows, :rows], totals[:, :rows] = grams.gram, grams.sums
+    gram[:, rows], gram[:, :, rows], totals[:, rows] = row, row, sums
+    return Grams((*grams.names, name), grams.tensors, gram, totals)
+
+
+def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.ndarray, np.ndarray]:
+    """The offspring's inner products with {base, deltas, itself} [T, n + 2], and its sums [T]."""
     recipe = read_recipe(config)
     if recipe.method not in METHODS:
         raise NotPredictable(f"{recipe.method} is not linear in the weights; predicted are {', '.join(METHODS)}")
-    if name in grams.names:
-        raise UserError(f"there is a model {name!r} already; give the offspring another name")
     unknown = [model for model in recipe.models if model != base and model not in grams.names]
     if unknown:
         raise UserError(f"the merge names {unknown[0]!r}, which was not measured; there are {', '.join(grams.names)}")
     places = {model: 0 if model == base else 1 + grams.names.index(model) for model in recipe.models}
     combine = METHODS[recipe.method]
     deepest = max(grams.layers(), default=0)
-    rows = len(grams.names) + 1
-    gram = np.zeros((len(grams.tensors), rows + 1, rows + 1))
-    sums = np.zeros((len(grams.tensors), rows + 1))
-    gram[:, :rows, :rows], sums[:, :rows] = grams.gram, grams.sums
+    products, sums = np.zeros((len(grams.tensors), len(grams.names) + 2)), np.zeros(len(grams.tensors))
     for i, tensor in enumerate(grams.tensors):
         known = grams.gram[i]
 
@@ -62,18 +69,27 @@ def predict(grams: Grams, config: Mapping[str, Any], *, base: str = "base", name
         delta[0] = delta.get(0, 0.0) - 1  # the offspring's weights, minus the base's
         used = [row for row, x in delta.items() if x]  # a row that plays no part may hold NaN
         factors = np.array([delta[row] for row in used])
-        gram[i, rows, :rows] = gram[i, :rows, rows] = factors @ known[used]
-        gram[i, rows, rows] = factors @ known[np.ix_(used, used)] @ factors
-        sums[i, rows] = factors @ grams.sums[i, used]
-    return Grams((*grams.names, name), grams.tensors, gram, sums)
+        products[i, :-1] = factors @ known[used]
+        products[i, -1] = factors @ known[np.ix_(used, used)] @ factors
+        sums[i] = factors @ grams.sums[i, used]
+    return products, sums
 
 
 def predicted_kinship(grams: Grams, config: Mapping[str, Any], metric: str) -> dict[str, float] | None:
-    """Kinship of the planned offspring of `config` to every model of `grams`; None where it cannot be predicted."""
+    """Kinship of the planned offspring of `config` to every model of `grams`; None where it cannot be predicted.
+
+    Of the pairs that are known already nothing is computed again: the cost grows with tensors times models.
+    """
     try:
-        planned = predict(grams, config)
+        row, sums = (part.sum(axis=0) for part in _offspring(grams, config, "base"))
     except NotPredictable:
         return None
+    known, rows = grams.total(), len(grams.names) + 1
+    gram, totals = np.zeros((rows + 1, rows + 1)), np.zeros(rows + 1)
+    gram[:rows, :rows], totals[:rows] = known.gram, known.sums
+    gram[rows], gram[:, rows], totals[rows] = row, row, sums
+    whole = Tensor("all", "other", None, known.count)
+    planned = Grams((*grams.names, "offspring"), (whole,), gram[None], totals[None])
     return dict(zip(grams.names, kinship_matrix(planned, metric)[-1, :-1].tolist(), strict=True))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,13 +24,12 @@ class RandomPairs:
 
     def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
         """The next generation's pairs, in the order drawn; the better parent of each first."""
-        done = population.merged()
         names = [model.name for model in population.best(len(population))]
-        candidates = [pair for pair in itertools.combinations(names, 2) if frozenset(pair) not in done]
+        free = _Free(names, population.merged())
         wanted = len(KinshipTopk("kinship_topk", self.k, self.explore).pairs(population, kinship))
         # Seeded by generation, so that the draw needs no state and a resumed run draws the same.
         draw = random.Random(f"{self.seed}/{population.generation + 1}")
-        return [Pair(pair) for pair in draw.sample(candidates, min(wanted, len(candidates)))]
+        return [Pair(free[number]) for number in draw.sample(range(len(free)), min(wanted, len(free)))]
 
     def may_parent(self, population: Population) -> set[str]:
         """The models that can still become parents: any."""
@@ -42,3 +42,24 @@ class RandomPairs:
     def most_parents(self, founders: int) -> int:
         """The most parents that a pair can have."""
         return 2
+
+
+class _Free:
+    """All pairs of `names` but those in `done`, in the order of itertools.combinations, without a list of them."""
+
+    def __init__(self, names: Sequence[str], done: Iterable[frozenset[str]]) -> None:
+        self._names = names
+        count = len(names)
+        self._starts = [first * (2 * count - first - 1) // 2 for first in range(count)]  # where pairs of `first` begin
+        place = {name: i for i, name in enumerate(names)}
+        both = (sorted(place[name] for name in pair) for pair in done if len(pair) == 2 and pair <= place.keys())
+        taken = sorted(self._starts[first] + second - first - 1 for first, second in both)
+        self._free_before = [number - i for i, number in enumerate(taken)]  # free pairs ahead of each that is taken
+
+    def __len__(self) -> int:
+        return math.comb(len(self._names), 2) - len(self._free_before)
+
+    def __getitem__(self, number: int) -> tuple[str, str]:
+        number += bisect_right(self._free_before, number)
+        first = bisect_right(self._starts, number, hi=len(self._names) - 1) - 1
+        return self._names[first], self._names[first + 1 + number - self._starts[first]]
