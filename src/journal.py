@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import UserError
+from src.events import check_fields, models_in, models_of
 from src.interruption import uninterrupted
 from src.population import KinshipTable, Model, Population, Predictor
 from src.strategy import Spent
@@ -107,9 +108,10 @@ def parse(path: Path) -> tuple[list[Event], int]:
                 f"{path} is damaged at line {number}: its checksum does not match, so it was changed or mangled. "
                 f"Restore the file, or keep the {number - 1} good lines (head -n {number - 1}) and run again."
             )
-        if number == 1 and event.get("version", 0) > VERSION:
+        version = event.get("version")
+        if number == 1 and isinstance(version, int) and version > VERSION:
             raise UserError(
-                f"{path} was written by a newer kinmerge (journal version {event['version']}, this one reads up to "
+                f"{path} was written by a newer kinmerge (journal version {version}, this one reads up to "
                 f"{VERSION}); update, or start anew with name=…"
             )
         events.append(event)
@@ -128,8 +130,11 @@ def _event(number: int, line: bytes) -> Event | None:
     body = line[:mark] + b"}"
     if mark < 0 or line[mark:] != _checksum(body):
         return None
-    event = json.loads(body)
-    return event if event.pop("n") == number else None
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):  # a checksum is soon computed
+        return None
+    return event if isinstance(event, dict) and event.pop("n", None) == number else None
 
 
 def _checksum(body: bytes) -> bytes:
@@ -235,6 +240,8 @@ class State:
     def apply(self, event: Event) -> None:
         """Advance by one event."""
         kind = event["event"]
+        if stranger := next((name for name in models_in(event) if name not in self.population), None):
+            raise ValueError(f"{kind} has {stranger!r}, which is no model of this run")
         if kind in self.seconds:
             self.seconds[kind] += event["seconds"]
             self.asked[kind] += 1
@@ -242,17 +249,16 @@ class State:
         if kind == "started":
             self.started = event
         elif kind == "founder":
+            if not event["base"]:
+                self.population = self.population.add(Model(event["model"]))
             self.sources[event["model"]] = event["source"]
             self.fingerprints[event["model"]] = event["fingerprint"]
             if "surroundings" in event:
                 self.surroundings[event["model"]] = event["surroundings"]
-            if not event["base"]:
-                self.population = self.population.add(Model(event["model"]))
         elif kind == "selected":
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
-            self.recipes[event["model"]] = event["recipe"]
-            self.fingerprints[event["model"]] = event["fingerprint"]
+            self._merge(event["model"], event["recipe"], event["fingerprint"])
         elif kind == "measured":
             self._measure(event["models"], event["kinship"])
         elif kind == "evaluated":
@@ -284,7 +290,19 @@ class State:
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
         for one in self.selected:
+            self._require_elder(generation, one.parents)
             self.population = self.population.add(Model(one.name, generation, one.parents, one.exploration))
+
+    def _merge(self, model: str, recipe: dict[str, Any], fingerprint: str) -> None:
+        self._require_elder(self.population[model].generation, models_of(recipe))
+        self.recipes[model] = recipe
+        self.fingerprints[model] = fingerprint
+
+    def _require_elder(self, generation: int, names: Iterable[str]) -> None:
+        """Nobody is made of a model of its own generation, so no model can be needed to make itself."""
+        for name in names:
+            if self.population[name].generation >= generation:
+                raise ValueError(f"{name} is no model of a generation before {generation}")
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
         before = self.started or {}
@@ -315,6 +333,7 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
     state = state or State()
     for number, event in enumerate(events, 1):
         try:
+            check_fields(event)
             state.apply(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
