@@ -240,8 +240,8 @@ class State:
     def apply(self, event: Event) -> None:
         """Advance by one event."""
         kind = event["event"]
-        if stranger := next((name for name in models_in(event) if name not in self.population), None):
-            raise ValueError(f"{kind} has {stranger!r}, which is no model of this run")
+        if strangers := sorted(name for name in models_in(event) if name not in self.population):
+            raise ValueError(f"{kind} has {strangers[0]!r}, which is no model of this run")
         if kind in self.seconds:
             self.seconds[kind] += event["seconds"]
             self.asked[kind] += 1
