@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -65,3 +66,15 @@ def remove_abandoned(folder: Path) -> None:
         else:
             with suppress(OSError):
                 left.unlink(missing_ok=True)
+
+
+def in_use(path: Path) -> bool:
+    """Return whether a process holds the lock of this file; False where there is no file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

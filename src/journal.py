@@ -8,7 +8,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -186,7 +186,8 @@ class State:
 
     started: Mapping[str, Any] | None = None
     """Settings, versions and machine of the run; None before its first event."""
-    population: Population = field(default_factory=Population)
+    models: dict[str, Model] = field(default_factory=dict)
+    """Everyone by name, oldest first."""
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
     """Of every metric, of every pair of models that was measured."""
     selected: tuple[Offspring, ...] = ()
@@ -226,6 +227,15 @@ class State:
     """Why the run ended; None while it has not."""
     retried: set[str] = field(default_factory=set)
     """Failed candidates that were given a second chance."""
+    _seen: Population | None = field(default=None, init=False, repr=False, compare=False)
+    """The population, once somebody has asked for it and until the next change."""
+
+    @property
+    def population(self) -> Population:
+        """Everyone, as strategies see it: what is handed out stays as it is while the state goes on."""
+        if self._seen is None:
+            self._seen = Population(tuple(self.models.values()))
+        return self._seen
 
     def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
         """Kinship as strategies see it."""
@@ -240,7 +250,7 @@ class State:
     def apply(self, event: Event) -> None:
         """Advance by one event."""
         kind = event["event"]
-        if strangers := sorted(name for name in models_in(event) if name not in self.population):
+        if strangers := sorted(name for name in models_in(event) if name not in self.models):
             raise ValueError(f"{kind} has {strangers[0]!r}, which is no model of this run")
         if kind in self.seconds:
             self.seconds[kind] += event["seconds"]
@@ -249,22 +259,24 @@ class State:
         if kind == "started":
             self.started = event
         elif kind == "founder":
-            if not event["base"]:
-                self.population = self.population.add(Model(event["model"]))
             self.sources[event["model"]] = event["source"]
             self.fingerprints[event["model"]] = event["fingerprint"]
             if "surroundings" in event:
                 self.surroundings[event["model"]] = event["surroundings"]
+            if not event["base"]:
+                self._add(Model(event["model"]))
         elif kind == "selected":
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
-            self._merge(event["model"], event["recipe"], event["fingerprint"])
+            self._require_elder(self.models[event["model"]].generation, models_of(event["recipe"]))
+            self.recipes[event["model"]] = event["recipe"]
+            self.fingerprints[event["model"]] = event["fingerprint"]
         elif kind == "measured":
             self._measure(event["models"], event["kinship"])
         elif kind == "evaluated":
             self._evaluate(event)
         elif kind == "failed":
-            self.population = self.population.update(event["model"], failure=event["reason"])
+            self._change(event["model"], failure=event["reason"])
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
@@ -280,9 +292,8 @@ class State:
         elif kind == "resumed":
             self._resume(event["settings"])
         elif kind == "retried":
-            self.population = self.population.update(event["model"], failure=None)
-            self.retried.add(event["model"])
-            again = self.population[event["model"]]
+            again = self._change(event["model"], failure=None)
+            self.retried.add(again.name)
             self.selected = (*self.selected, Offspring(again.name, again.parents, again.exploration))
         elif kind == "stopped":
             self.stopped = event["reason"]
@@ -291,18 +302,23 @@ class State:
         self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
         for one in self.selected:
             self._require_elder(generation, one.parents)
-            self.population = self.population.add(Model(one.name, generation, one.parents, one.exploration))
+            self._add(Model(one.name, generation, one.parents, one.exploration))
 
-    def _merge(self, model: str, recipe: dict[str, Any], fingerprint: str) -> None:
-        self._require_elder(self.population[model].generation, models_of(recipe))
-        self.recipes[model] = recipe
-        self.fingerprints[model] = fingerprint
+    def _add(self, model: Model) -> None:
+        """One more model, the youngest."""
+        if model.name in self.models:
+            raise ValueError(f"the population has a model {model.name!r} already")
+        self.models[model.name], self._seen = model, None
+
+    def _change(self, name: str, **changes: Any) -> Model:
+        """Replace fields of one model. In place: a new population an event would make replay quadratic."""
+        self.models[name], self._seen = replace(self.models[name], **changes), None
+        return self.models[name]
 
     def _require_elder(self, generation: int, names: Iterable[str]) -> None:
         """Nobody is made of a model of its own generation, so no model can be needed to make itself."""
-        for name in names:
-            if self.population[name].generation >= generation:
-                raise ValueError(f"{name} is no model of a generation before {generation}")
+        if young := [name for name in names if self.models[name].generation >= generation]:
+            raise ValueError(f"{young[0]} is no model of a generation before {generation}")
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
         before = self.started or {}
@@ -313,15 +329,18 @@ class State:
 
     def _measure(self, models: Iterable[str], kinship: Mapping[str, Sequence[tuple[str, str, float]]]) -> None:
         self.measured.update(models)
+        pairs: dict[tuple[str, str], frozenset[str]] = {}  # the metrics share them: they take more room than the values
         for metric, values in kinship.items():
-            self.kinship.setdefault(metric, {}).update({frozenset((a, b)): value for a, b, value in values})
+            known = self.kinship.setdefault(metric, {})
+            for a, b, value in values:
+                known[pairs.setdefault((a, b), frozenset((a, b)))] = value
 
     def _evaluate(self, event: Event) -> None:
         self.evaluations += 1
         self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
         self.stderr[event["model"]] = event["stderr"]
-        self.population = self.population.update(event["model"], scores=event["scores"], average=event["average"])
+        self._change(event["model"], scores=event["scores"], average=event["average"])
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:
@@ -363,18 +382,6 @@ def run_state(folder: Path) -> State | None:
     """
     path = folder / "journal.jsonl"
     return replay(parse(path)[0]) if path.is_file() else None
-
-
-def in_use(path: Path) -> bool:
-    """Whether a process holds the lock of this file; False where there is no file."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def spared(states: Iterable[State]) -> str:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from statistics import fmean
 
 Predictor = Callable[[Sequence[str]], Mapping[str, float] | None]
@@ -51,9 +52,20 @@ class Model:
 
 @dataclass(frozen=True)
 class Population:
-    """Every model so far, oldest first, founders included. Immutable: each change is a new population."""
+    """Every model so far, oldest first, founders included. Immutable: each change is a new population.
+
+    What is looked up more than once (a model by its name, the order by average) is worked out once.
+    """
 
     models: tuple[Model, ...] = ()
+
+    @cached_property
+    def _by_name(self) -> dict[str, Model]:
+        return {model.name: model for model in self.models}
+
+    @cached_property
+    def _ranked(self) -> list[Model]:
+        return sorted(self.eligible(), key=lambda model: -_average(model))
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models)
@@ -62,12 +74,11 @@ class Population:
         return len(self.models)
 
     def __contains__(self, name: object) -> bool:
-        return any(model.name == name for model in self.models)
+        return name in self._by_name
 
     def __getitem__(self, name: str) -> Model:
-        for model in self.models:
-            if model.name == name:
-                return model
+        if name in self._by_name:
+            return self._by_name[name]
         raise KeyError(f"no model {name!r} in the population of {[model.name for model in self.models]}")
 
     def add(self, model: Model) -> Population:
@@ -78,8 +89,8 @@ class Population:
 
     def update(self, name: str, **changes: object) -> Population:
         """This population with fields of one model replaced."""
-        changed = replace(self[name], **changes)  # type: ignore[arg-type]
-        return Population(tuple(changed if model.name == name else model for model in self.models))
+        changed = self._by_name | {name: replace(self[name], **changes)}  # type: ignore[arg-type]
+        return Population(tuple(changed.values()))
 
     @property
     def generation(self) -> int:
@@ -100,12 +111,19 @@ class Population:
 
     def best(self, k: int) -> list[Model]:
         """S_k: the k best models by average, best first, ties broken by age. All of them where there are fewer."""
-        return sorted(self.eligible(), key=lambda model: -_average(model))[:k]
+        return self._ranked[:k]
+
+    def tops(self, k: int) -> list[list[Model]]:
+        """S_k when each generation had closed, the founders first: `until(generation).best(k)` of all, in one walk."""
+        born: list[list[Model]] = [[] for _ in range(self.generation + 1)]
+        for model in self.eligible():
+            born[model.generation].append(model)
+        return list(itertools.accumulate(born, lambda top, new: Population((*top, *new)).best(k), initial=[]))[1:]
 
     def better_first(self, names: Iterable[str]) -> tuple[str, ...]:
         """The same names, best average first, ties broken by age: the order of parents within a pair."""
         wanted = set(names)
-        return tuple(model.name for model in self.best(len(self.models)) if model.name in wanted)
+        return tuple(model.name for model in self._ranked if model.name in wanted)
 
     def merged(self) -> set[frozenset[str]]:
         """The keys of all pairs that were merged, failed attempts included."""

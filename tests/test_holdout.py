@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from src import holdout
 from src.evaluate import evaluator, tasks
 from src.journal import HeldOut, Journal, State, parse, replay
-from src.population import Model, Population
+from src.population import Model
 from tests.conftest import Command
 from tests.family import FOUNDERS, SAMPLES, TASKS
 from tests.test_run import ALL_RULES_OFF, events
@@ -233,7 +233,7 @@ def test_the_winner_s_curse_is_measured_against_founders_nobody_picked() -> None
         models = tuple(
             Model(name, 0, () if name in "abc" else ("a", "b"), average=select) for name, (select, _) in scored.items()
         )
-        found = State(population=Population(models))
+        found = State(models={model.name: model for model in models})
         found.holdout = {name: HeldOut({}, held_out, 1.0) for name, (_, held_out) in scored.items()}
         states[str(family)] = found
         expected.append(max(select for select, _ in scored.values()) - 50 - easier)

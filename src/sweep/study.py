@@ -31,8 +31,9 @@ from sqlalchemy.exc import ArgumentError
 from src import config, place
 from src.config import Settings
 from src.errors import UserError
+from src.files import in_use
 from src.interruption import interruptible
-from src.journal import in_use, run_state, spared
+from src.journal import run_state, spared
 from src.sweep.rivals import HOPELESS
 from src.sweep.settings import DIRECTIONS, Trial
 from src.sweep.space import standing, suggest
