@@ -268,7 +268,7 @@ class State:
         elif kind == "selected":
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
-            self._require_elder(self.models[event["model"]].generation, models_of(event["recipe"]))
+            self._require_elders(self.models[event["model"]].generation, models_of(event["recipe"]))
             self.recipes[event["model"]] = event["recipe"]
             self.fingerprints[event["model"]] = event["fingerprint"]
         elif kind == "measured":
@@ -301,7 +301,7 @@ class State:
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
         for one in self.selected:
-            self._require_elder(generation, one.parents)
+            self._require_elders(generation, one.parents)
             self._add(Model(one.name, generation, one.parents, one.exploration))
 
     def _add(self, model: Model) -> None:
@@ -315,10 +315,11 @@ class State:
         self.models[name], self._seen = replace(self.models[name], **changes), None
         return self.models[name]
 
-    def _require_elder(self, generation: int, names: Iterable[str]) -> None:
+    def _require_elders(self, generation: int, names: Iterable[str]) -> None:
         """Nobody is made of a model of its own generation, so no model can be needed to make itself."""
-        if young := [name for name in names if self.models[name].generation >= generation]:
-            raise ValueError(f"{young[0]} is no model of a generation before {generation}")
+        for model in map(self.models.__getitem__, names):
+            if model.generation >= generation or model.average is None:
+                raise ValueError(f"{model.name} is no model that was scored before generation {generation}")
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
         before = self.started or {}
@@ -380,8 +381,7 @@ def run_state(folder: Path) -> State | None:
     Raises:
         UserError: its journal is damaged, or newer than this version.
     """
-    path = folder / "journal.jsonl"
-    return replay(parse(path)[0]) if path.is_file() else None
+    return replay(events_of(folder)) if (folder / "journal.jsonl").is_file() else None
 
 
 def spared(states: Iterable[State]) -> str:

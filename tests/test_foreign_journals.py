@@ -116,7 +116,7 @@ def test_what_no_run_writes_is_refused_by_its_field(tmp_path: Path, change: dict
     ("change", "words"),
     [
         ({"models": [{"model": "A"}, {"model": "/etc/passwd"}]}, "merged has '/etc/passwd', which is no model"),
-        ({"models": [{"model": "A"}, {"model": "2-1"}]}, "2-1 is no model of a generation before 2"),
+        ({"models": [{"model": "A"}, {"model": "2-1"}]}, "2-1 is no model that was scored before generation 2"),
         ({"base_model": "../../x"}, "merged has '../../x', which is no model"),
         ({"models": []}, "merged.recipe.config.models is []"),
         ({"slices": [{"sources": [{"model": "/somewhere"}]}]}, "merged.recipe.config.slices"),
