@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from src.errors import UserError
 
 _JOURNAL = "journal.jsonl"
-_WAY_ON = "choose another folder with name=… or outputs=…"
+_WAY_ON = "choose another with outputs=… or name=…"
 
 
 def check(outputs: Path, name: str, kept: Mapping[str, Path | None]) -> None:
@@ -39,9 +40,12 @@ def check(outputs: Path, name: str, kept: Mapping[str, Path | None]) -> None:
 def _check_writable(folder: Path) -> None:
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise UserError(f"{folder}: the run's folder cannot be made, since {there} is no folder; {_WAY_ON}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{folder}: the run's folder cannot be written, since nobody may write to {there}; {_WAY_ON}")
+        why = f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = os.strerror(errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES)
+    else:
+        return
+    raise UserError(f"{folder}: the run's folder cannot be written ({why}); {_WAY_ON}")
 
 
 def _check_alone(folder: Path) -> None:
