@@ -78,3 +78,14 @@ def in_use(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def size_words(nbytes: float) -> str:
+    """Return a size in the unit that suits it: 100 bytes, 2.5 KiB, 1,536.0 GiB."""
+    if nbytes < 1024:
+        return f"{nbytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        nbytes /= 1024
+        if nbytes < 1000 or unit == "GiB":
+            break
+    return f"{nbytes:,.1f} {unit}"

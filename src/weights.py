@@ -18,6 +18,7 @@ from src import cache, digest, merge, names
 from src.cache import Cache
 from src.checkpoint import Checkpoint, open_checkpoint, tensors_of
 from src.errors import SpoiledError, UserError
+from src.files import size_words
 from src.interruption import uninterrupted
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -198,8 +199,8 @@ class Weights:
         free = shutil.disk_usage(_existing(self._folder)).free
         if free < need:
             raise UserError(
-                f"{self._folder}: {need / 2**30:.2f} GiB are needed for the next {models} models and "
-                f"{free / 2**30:.2f} GiB are free. Free some, or use keep=best; the same command goes on from here."
+                f"{self._folder}: {size_words(need)} are needed for the next {models} models and "
+                f"{size_words(free)} are free. Free some, or use keep=best; the same command goes on from here."
             )
 
     def copy_to(self, name: str, target: Path) -> None:

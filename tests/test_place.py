@@ -7,6 +7,7 @@ import pytest
 
 from src import names
 from src.cache import Cache
+from src.files import size_words
 from src.weights import Weights
 from tests.conftest import Command, run
 from tests.test_mistakes import check_refused
@@ -97,3 +98,18 @@ def test_options_stand_anywhere_among_the_settings(evolve: Command, tmp_path: Pa
     assert outcome.status == 0, outcome.err
     assert outcome.out.count("plan of ") == 2
     check_refused(evolve("seed=1", "--resume", "seed=2"), "--resume: no such option")
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "words"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (2560, "2.5 KiB"),
+        (2**20 - 1, "1.0 MiB"),
+        (2**32, "4.0 GiB"),
+        (2**42, "4,096.0 GiB"),
+    ],
+)
+def test_a_size_has_a_unit_that_suits_it(nbytes: int, words: str) -> None:
+    assert size_words(nbytes) == words
