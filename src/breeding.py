@@ -63,6 +63,12 @@ class Breeding:
             remote_code=self._settings.trust_remote_code,
         )
 
+    @property
+    def questions(self) -> dict[str, str]:
+        """A digest of what is asked on each side."""
+        sides = {"evaluate.tasks": self.evaluator, "evaluate.holdout": self.evaluator.holdout}
+        return {f"what {key} asks": side.identity[:12] for key, side in sides.items() if side is not None}
+
     def breed(self, one: Offspring, *, keep: bool, follow: Follow) -> Found:
         """Merge an offspring and score it; its weights are written if `keep`."""
         found: Found = []

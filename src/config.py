@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from src import names, place
 from src.errors import UserError, printable
+from src.names import SAFE_NAME
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
 from src.sweep.settings import Sweep
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
 _UNION_BRANCHES = (
     "constrained-",
     "function-",
@@ -27,7 +28,6 @@ _UNION_BRANCHES = (
     "int",
     "tuple[",
 )  # pydantic's, within the path of a key
-OFFSPRING_NAME = re.compile(r"\d+-(\d+|exp)")
 
 
 class _Settings(BaseModel):
@@ -53,20 +53,17 @@ class Founders(_Settings):
     def _name_by_last_part(cls, models: Any) -> Any:
         if not isinstance(models, Sequence) or isinstance(models, str):
             return models
-        names = [Path(str(model)).name for model in models]
-        if len(set(names)) < len(names):
+        last = [Path(str(model)).name for model in models]
+        if len(set(last)) < len(last):
             raise ValueError("two of the checkpoints end in the same name; name them: {first: PATH, second: PATH}")
-        return dict(zip(names, models, strict=True))
+        return dict(zip(last, models, strict=True))
 
     @model_validator(mode="after")
     def _are_a_family(self) -> Founders:
         if len(self.models) < 2:
             raise ValueError(f"has {len(self.models)} model; an evolution needs at least 2 founders")
         for name, source in self.models.items():
-            if not SAFE_NAME.fullmatch(name):
-                raise ValueError(f"has the name {name!r}; names are letters, digits and ._- (they become folders)")
-            if OFFSPRING_NAME.fullmatch(name) or name == "base":
-                raise ValueError(f"has the name {name!r}, which the run itself uses; name that founder otherwise")
+            names.founder(name)
             if _same_place(source, self.base):
                 raise ValueError(f"has the base ({source}) as founder {name!r}; the base never is one: leave it out")
         _refuse_twins(self.models)
@@ -189,7 +186,8 @@ class Workers(_Settings):
     """What each process uses."""
 
     device: Literal["auto", "cpu"]
-    threads: Annotated[int, Field(ge=1)] | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
+    """More than a machine grants takes torch, and the process, down."""
     gpus_per_model: Annotated[int, Field(ge=1)]
     timeout: Annotated[float, Field(gt=0)]
     """Minutes without any progress after which a process counts as hanging."""
@@ -239,6 +237,11 @@ class Settings(_Settings):
         return (self.outputs / self.name).resolve()
 
     @property
+    def stores(self) -> dict[str, Path | None]:
+        """Folders that belong to no run, by the key that names them."""
+        return {"zoo.folder": self.zoo.folder, "cache.folder": self.cache.folder}
+
+    @property
     def uses_zoo(self) -> bool:
         """Whether a founder or a task of this run lies in the embedded family's folder."""
         places = [self.founders.base, *self.founders.models.values(), self.evaluate.include or ""]
@@ -253,11 +256,14 @@ def read(composed: DictConfig) -> Settings:
     """
     try:
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        return Settings.model_validate(plain)
+        settings = Settings.model_validate(plain)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     except ValidationError as error:
         raise UserError(_first(error)) from error
+    if settings.sweep is None or settings.sweep.trial is not None:  # a sweep itself is no run
+        place.check(settings.outputs, settings.name, settings.stores)
+    return settings
 
 
 def explain(error: Exception) -> str:
@@ -370,7 +376,7 @@ def _same_place(a: str, b: str) -> bool:
 def _refuse_twins(models: Mapping[str, str]) -> None:
     seen: list[tuple[str, str]] = []
     for name, source in models.items():
-        for other, place in seen:
-            if _same_place(source, place):
+        for other, known in seen:
+            if _same_place(source, known):
                 raise ValueError(f"has the same checkpoint twice, as {other!r} and {name!r} ({source}); leave one out")
         seen.append((name, source))

@@ -17,7 +17,7 @@ from rich.console import Console
 from src import cache, digest, holdout, merge, publish, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
-from src.config import Settings, refuse_other
+from src.config import Settings, flat, refuse_other
 from src.errors import UserError
 from src.founders import check_unchanged
 from src.journal import VERSION, Follower, Journal, State, replay, spared
@@ -33,6 +33,10 @@ from src.workers import Workers
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
 PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish", "sweep"})
 """Settings of a single start, not of the run."""
+
+
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in LIBRARIES}
 
 
 class Evolution:
@@ -71,6 +75,7 @@ class Evolution:
         path = self.folder / "journal.jsonl"
         if workers.once(lambda: not path.exists()):
             _ = self._breeding.evaluator  # a mistake among the tasks must not leave a folder behind
+        workers.agree(self._asked)
         own = Journal(path) if workers.main else None
         told = workers.once(lambda: own.events if own else [])
         self.journal = own or Follower(told)
@@ -307,15 +312,19 @@ class Evolution:
     def _wanted(self) -> dict[str, Any]:
         return self.settings.model_dump(mode="json", exclude=set(PASSING))
 
+    def _asked(self) -> dict[str, Any]:
+        """What all processes of a run must have in common."""
+        device = {"the device": self._workers.devices[0].partition(":")[0]}
+        return {**flat(self.settings.model_dump(mode="json")), **_versions(), **device, **self._breeding.questions}
+
     def _begin(self) -> None:
         if self.state.started is None:
-            versions = {library: version(library) for library in LIBRARIES}
             machine = {"device": self._workers.devices[0].partition(":")[0], "threads": self._workers.threads}
             self._record(
                 "started",
                 version=VERSION,
                 settings=self._wanted(),
-                versions=versions,
+                versions=_versions(),
                 machine=machine,
                 processes=self._workers.processes,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -83,3 +84,26 @@ def remove_abandoned(folder: Path) -> None:
         else:
             with suppress(OSError):
                 left.unlink(missing_ok=True)
+
+
+def in_use(path: Path) -> bool:
+    """Return whether a process holds the lock of this file; False where there is no file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def size_words(nbytes: float) -> str:
+    """Return a size in the unit that suits it: 100 bytes, 2.5 KiB, 1,536.0 GiB."""
+    if nbytes < 1024:
+        return f"{nbytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        nbytes /= 1024
+        if nbytes < 1000 or unit == "GiB":
+            break
+    return f"{nbytes:,.1f} {unit}"

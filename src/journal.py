@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from src.errors import UserError
+from src.events import check_fields, models_in, models_of
 from src.interruption import uninterrupted
 from src.population import KinshipTable, Model, Population, Predictor
 from src.strategy import Spent
@@ -107,9 +108,10 @@ def parse(path: Path) -> tuple[list[Event], int]:
                 f"{path} is damaged at line {number}: its checksum does not match, so it was changed or mangled. "
                 f"Restore the file, or keep the {number - 1} good lines (head -n {number - 1}) and run again."
             )
-        if number == 1 and event.get("version", 0) > VERSION:
+        version = event.get("version")
+        if number == 1 and isinstance(version, int) and version > VERSION:
             raise UserError(
-                f"{path} was written by a newer kinmerge (journal version {event['version']}, this one reads up to "
+                f"{path} was written by a newer kinmerge (journal version {version}, this one reads up to "
                 f"{VERSION}); update, or start anew with name=…"
             )
         events.append(event)
@@ -128,8 +130,11 @@ def _event(number: int, line: bytes) -> Event | None:
     body = line[:mark] + b"}"
     if mark < 0 or line[mark:] != _checksum(body):
         return None
-    event = json.loads(body)
-    return event if event.pop("n") == number else None
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):  # a checksum is soon computed
+        return None
+    return event if isinstance(event, dict) and event.pop("n", None) == number else None
 
 
 def _checksum(body: bytes) -> bytes:
@@ -245,6 +250,8 @@ class State:
     def apply(self, event: Event) -> None:
         """Advance by one event."""
         kind = event["event"]
+        if strangers := sorted(name for name in models_in(event) if name not in self.models):
+            raise ValueError(f"{kind} has {strangers[0]!r}, which is no model of this run")
         if kind in self.seconds:
             self.seconds[kind] += event["seconds"]
             self.asked[kind] += 1
@@ -261,6 +268,7 @@ class State:
         elif kind == "selected":
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
+            self._require_elders(self.models[event["model"]].generation, models_of(event["recipe"]))
             self.recipes[event["model"]] = event["recipe"]
             self.fingerprints[event["model"]] = event["fingerprint"]
         elif kind == "measured":
@@ -293,6 +301,7 @@ class State:
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
         for one in self.selected:
+            self._require_elders(generation, one.parents)
             self._add(Model(one.name, generation, one.parents, one.exploration))
 
     def _add(self, model: Model) -> None:
@@ -305,6 +314,12 @@ class State:
         """Replace fields of one model. In place: a new population an event would make replay quadratic."""
         self.models[name], self._seen = replace(self.models[name], **changes), None
         return self.models[name]
+
+    def _require_elders(self, generation: int, names: Iterable[str]) -> None:
+        """Nobody is made of a model of its own generation, so no model can be needed to make itself."""
+        for model in map(self.models.__getitem__, names):
+            if model.generation >= generation or model.average is None:
+                raise ValueError(f"{model.name} is no model that was scored before generation {generation}")
 
     def _resume(self, settings: Mapping[str, Any]) -> None:
         before = self.started or {}
@@ -338,6 +353,7 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
     state = state or State()
     for number, event in enumerate(events, 1):
         try:
+            check_fields(event)
             state.apply(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
@@ -365,20 +381,7 @@ def run_state(folder: Path) -> State | None:
     Raises:
         UserError: its journal is damaged, or newer than this version.
     """
-    path = folder / "journal.jsonl"
-    return replay(parse(path)[0]) if path.is_file() else None
-
-
-def in_use(path: Path) -> bool:
-    """Whether a process holds the lock of this file; False where there is no file."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return replay(events_of(folder)) if (folder / "journal.jsonl").is_file() else None
 
 
 def spared(states: Iterable[State]) -> str:

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from src.config import Settings
 from src.evaluate import benchmark
+from src.files import size_words
 from src.founders import Found
 from src.population import KinshipTable, Model, Pair, Population
 
 if TYPE_CHECKING:
     from src.kinship import Grams, Moved
 
-GIB = 2**30
 FEW = 16
 """Founders up to which the kinship of all, and of every offspring that generation 1 can have, is shown."""
 NAMED = 24
@@ -70,7 +70,7 @@ def _families(found: Mapping[str, Found]) -> Table:
         table.add_column(column, justify="right" if column in {"parameters", "size"} else "left", no_wrap=True)
     for name, one in found.items():
         parameters = f"{one.checkpoint.parameters / 1e6:,.2f} M" if one.checkpoint else "?"
-        table.add_row(name, parameters, _gib(one.nbytes), one.source)
+        table.add_row(name, parameters, _size(one.nbytes), one.source)
     return table
 
 
@@ -206,10 +206,8 @@ def _disk(settings: Settings, found: Mapping[str, Found]) -> str:
         why = "the run has no bound" if merges is None else "not every founder could be looked at"
         return f"disk: unknown, since {why}"
     need = merges * max(size for size in sizes if size is not None)
-    return f"disk: at most {_gib(need)} for offspring, in {settings.folder}"
+    return f"disk: at most {_size(need)} for offspring, in {settings.folder}"
 
 
-def _gib(nbytes: int | None) -> str:
-    if nbytes is None:
-        return "?"
-    return f"{nbytes / GIB:,.1f} GiB" if nbytes >= GIB / 10 else f"{nbytes / 2**20:,.1f} MiB"
+def _size(nbytes: int | None) -> str:
+    return "?" if nbytes is None else size_words(nbytes)

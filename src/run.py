@@ -116,7 +116,7 @@ def main() -> None:
 
 def _check_options() -> None:
     """Hydra would answer an option that it does not know with a screenful of those it does."""
-    unknown = get_args_parser().parse_known_args()[1]
+    unknown = get_args_parser().parse_known_intermixed_args()[1]
     if unknown:
         raise UserError(
             f"{unknown[0]}: no such option. Settings are given as KEY=VALUE; --help lists them and the options."

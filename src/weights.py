@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from src import cache, digest, merge
+from src import cache, digest, merge, names
 from src.cache import Cache
 from src.checkpoint import Checkpoint, open_checkpoint, tensors_of
 from src.errors import SpoiledError, UserError
+from src.files import size_words
 from src.interruption import uninterrupted
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -174,14 +175,14 @@ class Weights:
     def sweep(self) -> None:
         """Remove what an interrupted start left behind and the journal does not know; nobody else may be at work."""
         for left in self._folder.iterdir() if self._folder.is_dir() else ():
-            if left.name not in self._recipes:
+            if left.name not in self._recipes and names.of_weights(left.name):
                 shutil.rmtree(left, ignore_errors=True)
 
     def discard(self, keep: Iterable[str]) -> None:
         """Delete the weights of all offspring but these, and what an interrupted merge left behind."""
         kept = set(keep)
         for folder in self._folder.iterdir() if self._folder.is_dir() else ():
-            if folder.name not in kept:
+            if folder.name not in kept and names.of_weights(folder.name):
                 # Renamed first: a model that is only half deleted must not be found by its name.
                 beside = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.deleted")
                 folder.rename(beside)
@@ -198,8 +199,8 @@ class Weights:
         free = shutil.disk_usage(_existing(self._folder)).free
         if free < need:
             raise UserError(
-                f"{self._folder}: {need / 2**30:.2f} GiB are needed for the next {models} models and "
-                f"{free / 2**30:.2f} GiB are free. Free some, or use keep=best; the same command goes on from here."
+                f"{self._folder}: {size_words(need)} are needed for the next {models} models and "
+                f"{size_words(free)} are free. Free some, or use keep=best; the same command goes on from here."
             )
 
     def copy_to(self, name: str, target: Path) -> None:

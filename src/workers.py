@@ -164,6 +164,24 @@ class Workers:
         self._put(f"{key}/{self.rank}", value)
         return [self._await(f"{key}/{number}") for number in range(self.processes)]
 
+    def agree(self, know: Callable[[], dict[str, Any]]) -> None:
+        """Go on only if all processes know the same; `know` is called where there are several.
+
+        Raises:
+            UserError: in every process, with the first thing that differs.
+        """
+        if self._store is None:
+            return
+        first, *others = self.gather(know())
+        for number, other in enumerate(others, 1):
+            for key in {**first, **other}:
+                here, there = (str(one.get(key, "nothing")) for one in (first, other))
+                if here != there:
+                    raise UserError(
+                        f"processes 0 and {number} do not do the same: {key} is {here[:200]} in one and "
+                        f"{there[:200]} in the other; start all with the same command, files and versions"
+                    )
+
     def _results(
         self, call: str, job: Callable[[Item], Result], items: Sequence[Item], divisible: bool
     ) -> Iterator[Result]:

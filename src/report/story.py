@@ -143,7 +143,7 @@ def read(folder: Path) -> Story:
     """
     events = events_of(folder)
     state = replay(events)
-    if not state.population.eligible():
+    if state.started is None or not state.population.eligible():
         raise UserError(f"{folder}: nothing has been evaluated yet; there is nothing to show")
     troubles: list[str] = []
     grams = _grams(folder / "kinship.npz", state.measured, troubles)

@@ -28,11 +28,12 @@ from optuna.trial import TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from src import config
+from src import config, place
 from src.config import Settings
 from src.errors import UserError
+from src.files import in_use
 from src.interruption import interruptible
-from src.journal import in_use, run_state, spared
+from src.journal import run_state, spared
 from src.sweep.rivals import HOPELESS
 from src.sweep.settings import DIRECTIONS, Trial
 from src.sweep.space import standing, suggest
@@ -73,6 +74,7 @@ class StudySearch(OptunaSweeperImpl):
         assert settings.sweep is not None
         self._settings, self._sweep = settings, settings.sweep
         self._space = self._search_space(arguments)
+        place.check(settings.outputs, f"sweeps/{self.study_name}/0", settings.stores)
         self.folder = settings.outputs / "sweeps" / str(self.study_name)
         self.folder.mkdir(parents=True, exist_ok=True)
         advice = "interrupted; the same command goes on with this sweep (no finished trial is run again)"

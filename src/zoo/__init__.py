@@ -13,18 +13,21 @@ does the same from the shell.
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from src.errors import UserError
+from src.files import partial_path, remove_abandoned
 from src.zoo import skills
 
 RECIPE = 1  # raise it whenever a change makes other models or other tasks: folders of an older recipe are rebuilt
 
 FOUNDERS: tuple[str, ...] = tuple(skills.SKILLS)
 TASKS: tuple[str, ...] = tuple(skills.DRAWS)
+MARK = frozenset({"seed", "effort", "recipe", "parameters", "base", "founders", "tasks"})
+"""What a family's manifest says, and no other program's: only a folder that carries it is ever replaced."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,13 +36,15 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
     """Build the family of a seed in `folder`, unless it is there already.
 
     Writes `base/` and a folder for each of `FOUNDERS` (Hugging Face checkpoints), `tasks/` (YAML and JSONL for lm-eval)
-    and `manifest.json`. Everything is made in a temporary folder beside it and renamed when whole, so what lies at
-    `folder` is always a finished family. A family of another seed, effort or recipe is replaced.
+    and `manifest.json`. Everything is made in a partial folder beside it and renamed when whole, so what lies at
+    `folder` is always a finished family. A family of another seed, effort or recipe is replaced, unless there is
+    something in its folder that is not the family's.
 
     `effort` scales the training (0.05 gives, in seconds, a family that has learned next to nothing); `progress`
     is called with the stage, and how much of how much of it is done.
 
-    Raises `UserError` where `folder` exists and is no family, and where the seed or the effort makes no sense.
+    Raises `UserError` where `folder` exists and is no family or more than one, where it cannot be written, and where
+    the seed or the effort makes no sense.
     """
     if seed < 0:
         raise UserError(f"The family's seed is {seed}; it must be 0 or greater.")
@@ -51,9 +56,7 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
     folder = folder.resolve()
     if _manifest(folder).items() >= wanted.items():
         return
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or _manifest(folder))):
-        raise UserError(f"{folder} exists and is no family of ours: it would be overwritten. Name another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_other_content(folder)
     with _alone(folder):
         if not _manifest(folder).items() >= wanted.items():  # another process may have built it while this one waited
             _build(folder, wanted, progress or (lambda stage, done, total: None))
@@ -62,20 +65,37 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
 def _build(folder: Path, wanted: dict[str, object], progress: Progress) -> None:
     from src.zoo import family, tasks  # torch and transformers, seconds: only where something is to be built
 
-    prefix = f".{folder.name}-"
-    for left in folder.parent.glob(f"{prefix}*"):  # of a build that was killed: nobody else builds here now
-        shutil.rmtree(left)
+    remove_abandoned(folder.parent)
     seed, effort = int(str(wanted["seed"])), float(str(wanted["effort"]))
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as temporary:
-        made = Path(temporary) / "new"
+    made, old = partial_path(folder), partial_path(folder.with_name(f"{folder.name}.old"))
+    try:
         (made / "tasks").mkdir(parents=True)
         tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
         parameters = family.raise_family(made, seed, effort, progress)
         manifest = wanted | {"parameters": parameters, "base": "base", "founders": FOUNDERS, "tasks": TASKS}
         (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _refuse_other_content(folder)
         if folder.exists():
-            folder.rename(Path(temporary) / "old")
+            folder.rename(old)
         made.rename(folder)
+    finally:
+        for left in (made, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_other_content(folder: Path) -> None:
+    """Raise UserError where something lies at `folder` that is not a family's own."""
+    if not folder.exists():
+        return
+    manifest = _manifest(folder)
+    if not folder.is_dir() or (not manifest and any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is no family of ours: it would be overwritten. Name another folder.")
+    own = {"base", "tasks", "manifest.json", *map(str, manifest.get("founders") or ())}
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in own):
+        raise UserError(
+            f"{folder} holds a family of other settings, and beside it {others[0]!r}, which would be lost with it. "
+            "Move that, or name another folder."
+        )
 
 
 @contextmanager
@@ -83,15 +103,22 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a family's place: one process builds, others that want the same wait."""
     import fcntl
 
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder.parent / f".{folder.name}.lock").open("a")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}: {error.filename}). Name another folder."
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _manifest(folder: Path) -> dict[str, object]:
-    """Read a family's manifest; empty where there is none that can be read."""
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Read a family's manifest; empty where there is none that can be read, or another program's."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    return manifest if isinstance(manifest, dict) and manifest.keys() >= MARK else {}

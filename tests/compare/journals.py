@@ -14,7 +14,7 @@ SETTINGS: dict[str, Any] = {
     "strategy": {"name": "greedy_topk", "k": 2},
     "kinship": {"metric": "pcc"},
     "merge": {"method": "slerp", "parameters": {"t": 0.5}},
-    "stop": {"kinship": None, "patience": 1},
+    "stop": {"generations": None, "kinship": None, "patience": 1},
     "evaluate": {"tasks": [{"name": "task", "weight": 1.0}]},
 }
 
@@ -58,7 +58,9 @@ def write_run(
         parents = next(pair for pair in pairs if not _merged(journal, pair))
         one = {"name": name, "parents": list(parents), "exploration": generation == exploration}
         journal.append("selected", generation=generation, offspring=[one])
-        journal.append("merged", model=name, recipe={}, fingerprint=f"{seed}-{name}", cached=False, seconds=1.0)
+        config = {"merge_method": "slerp", "models": [{"model": parent} for parent in one["parents"]]}
+        recipe = {"config": config, "donor": one["parents"][0], "seed": seed, "threads": 1}
+        journal.append("merged", model=name, recipe=recipe, fingerprint=f"{seed}-{name}", cached=False, seconds=1.0)
         _measure(journal, names[: names.index(name)], name, (kinship or [0.5] * len(names))[generation - 1])
         _evaluate(journal, name, averages[names.index(name)])
         journal.append("closed", generation=generation)

@@ -140,7 +140,7 @@ def test_what_stopping_on_kinship_would_have_saved_and_cost(tmp_path: Path, caps
 
 def test_runs_that_stopped_on_kinship_themselves_are_not_replayed(tmp_path: Path, capsys: Capture) -> None:
     for seed in range(2):
-        stop = {"kinship": "auto", "patience": 1}
+        stop = {"generations": None, "kinship": "auto", "patience": 1}
         write_run(tmp_path / f"a-{seed}", [50, 49, 53, 52.5], kinship=[0.5, 0.95], seed=seed, stop=stop)
     assert compare(capsys, tmp_path)["stopping"] == []
 

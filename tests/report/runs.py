@@ -93,8 +93,9 @@ class Run:
                 continue
             merged = np.mean([self.vectors[parent] for parent in pair.parents], axis=0)
             self.vectors[name] = merged + 0.02 * self.rng.normal(size=merged.shape)
-            recipe = {"merge_method": "slerp", "models": [{"model": p} for p in pair.parents], "parameters": {"t": 0.5}}
-            self._record("merged", model=name, recipe={"config": recipe}, fingerprint=name, seconds=0.4)
+            config = {"merge_method": "slerp", "models": [{"model": p} for p in pair.parents], "parameters": {"t": 0.5}}
+            recipe = {"config": config, "donor": pair.parents[0], "seed": 0, "threads": 1}
+            self._record("merged", model=name, recipe=recipe, fingerprint=name, seconds=0.4)
             sound.append(name)
         self._measured(sound)
         for name in sound:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,49 @@ def test_a_folder_that_is_no_family_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no family"):
         zoo.build(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "my extension", "version": "1.0"}', "{}", "[1]", "x", '{"seed": 3}'])
+def test_a_manifest_of_another_program_makes_no_family(tmp_path: Path, manifest: str) -> None:
+    folder = tmp_path / "extension"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(manifest)
+    (folder / "thesis.txt").write_text("years of work")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="exists and is no family"):
+        zoo.build(folder, effort=0.001)
+    assert contents(tmp_path) == before
+
+
+def test_what_lies_within_a_family_without_being_of_it_is_not_lost_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "family"
+    zoo.build(folder, effort=0.001)
+    (folder / "notes").mkdir()
+    (folder / "notes/thesis.txt").write_text("years of work")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="beside it 'notes', which would be lost"):
+        zoo.build(folder, seed=7, effort=0.001)
+    zoo.build(folder, effort=0.001)  # it is what is wanted: nothing is to be done
+    assert contents(tmp_path) == before
+
+
+def test_what_lies_beside_a_family_is_left_alone(tmp_path: Path) -> None:
+    beside = [".family-photos/me.jpg", ".family-x/new/thesis.txt", ".family.lock", ".other.partial/x"]
+    beside.append(f".family.{socket.gethostname()}.{os.getpid()}.1.partial/of-a-process-that-lives")
+    for name in beside:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("years of work")
+    zoo.build(tmp_path / "family", effort=0.001)
+    zoo.build(tmp_path / "family", seed=7, effort=0.001)
+    assert all((tmp_path / name).read_text() == "years of work" for name in beside)
+    assert {path.name for path in tmp_path.iterdir()} == {"family", *(name.partition("/")[0] for name in beside)}
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/family", "file/family"])
+def test_a_place_where_no_family_can_be_made(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"cannot be made \((Not a directory|File exists)"):
+        zoo.build(tmp_path / folder)
 
 
 @pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--effort", "0"], ["--effort", "nan"], ["--seed", "x"]])
