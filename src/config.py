@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from src.errors import UserError
+from src.errors import UserError, printable
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
 from src.sweep.settings import Sweep
 
@@ -262,7 +262,7 @@ def read(composed: DictConfig) -> Settings:
 
 def explain(error: Exception) -> str:
     """Hydra's and OmegaConf's complaints in one or two lines, with the nearest name that would have been right."""
-    return _printable(_explained(_whole_text(error)))
+    return printable(_explained(_whole_text(error)))
 
 
 def _explained(text: str) -> str:
@@ -334,11 +334,6 @@ def _whole_text(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-def _printable(text: str) -> str:
-    """The text with whatever would break its line, or colour the terminal, spelled out."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
 def _known(found: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(found, known, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
@@ -351,7 +346,7 @@ def _first(error: ValidationError) -> str:
     # The discriminator repeats the strategy's name within the path; nobody typed it.
     path = [str(part) for part in detail["loc"] if part not in STRATEGIES]
     path = [part for part in path if not part.startswith(_UNION_BRANCHES)]
-    key = _printable(".".join(path)) or "configuration"
+    key = printable(".".join(path)) or "configuration"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if detail["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:

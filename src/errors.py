@@ -1,4 +1,4 @@
-"""The exceptions that carry a message in plain words: the user can mend this, or this candidate is no good."""
+"""The exceptions that carry a message in plain words, and what makes a stranger's words safe to put in one."""
 
 
 class UserError(Exception):
@@ -19,3 +19,12 @@ class MachineError(Exception):
     The message is one line: what failed and where. The run ends with exit status 1, nothing counts as failed, and the
     same command goes on from the journal once the cause is gone.
     """
+
+
+def printable(text: str) -> str:
+    """Return the text with whatever would break its line, or move or colour the terminal, spelled out (`\\x1b`, `\\n`).
+
+    Letters of every language stay; line breaks, escapes, marks that turn the direction of writing and halves of
+    characters (of file names that are no UTF-8) do not.
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
