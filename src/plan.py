@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
+from src import terminal
 from src.config import Settings
 from src.evaluate import benchmark
 from src.founders import Found
@@ -18,7 +18,7 @@ GIB = 2**30
 
 def show(settings: Settings, found: Mapping[str, Found]) -> None:
     """Print the plan: founders, the first generation's pairs, merges and evaluations at most, disk, what is unknown."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
     console.print(_families(found))
     console.print(_first_generation(settings))
