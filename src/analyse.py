@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.command import Parser, status
-from src.errors import UserError
+from src.errors import UserError, printable_lines
 
 if TYPE_CHECKING:
     from src.analysis import Correlation, EarlyStop, Saturation
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     findings = analyse(read(options.table, options.distance), options.threshold, options.patience)
-    print(as_json(findings) if options.json else as_text(findings))
+    print(as_json(findings) if options.json else printable_lines(as_text(findings)))
 
 
 if __name__ == "__main__":

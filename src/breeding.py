@@ -16,7 +16,7 @@ from typing import Any
 
 from src import cache, digest, holdout, merge
 from src.config import Settings
-from src.errors import SpoiledError, UserError
+from src.errors import SpoiledError, UserError, printable
 from src.evaluate.evaluator import Evaluation, Evaluator
 from src.journal import Offspring
 from src.weights import Born, Weights
@@ -147,5 +147,5 @@ def _failure(stage: str, error: Exception) -> tuple[str, dict[str, Any]]:
         raise error
     if isinstance(error, SpoiledError):
         return "failed", {"stage": stage, "reason": str(error)}
-    text = " ".join(str(error).split())[:300]
+    text = printable(" ".join(str(error).split())[:300])
     return "failed", {"stage": stage, "reason": f"{stage}: {type(error).__name__}: {text}"}

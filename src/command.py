@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from src.errors import UserError
+from src.errors import UserError, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,7 +16,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
-        self.exit(2, f"error: {message} ({self.prog} --help tells how)\n")
+        self.exit(2, f"error: {printable(message)} ({self.prog} --help tells how)\n")
 
 
 def status(work: Callable[[], object]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -281,11 +282,39 @@ def _explained(text: str) -> str:
         return f"{found[1]} has no value; give one: {found[1]}=…"
     if found := re.search(r"Cannot merge incompatible container types.*full_key: (\S+)", text, flags=re.DOTALL):
         return f"{found[1]}: a list was given for what is a mapping here; give it as {{key: value, …}}, or key by key."
+    if found := re.search(r"Sweep parameters '(.*?)' requires --multirun", text):
+        return f"{found[1]} stands for several runs; -m before the settings starts them one after the other."
+    if found := re.search(r"Ambiguous value for argument '(.*?)'\n", text):
+        key = found[1].partition("=")[0]
+        return f"{found[1]}: one value is expected; a list is {key}=[…], text is in quotes, and -m runs each in turn."
+    if "does not support sweep type : INTERVAL_SWEEP" in text:
+        return (
+            "interval(…) is for a search, +sweep=strategy for example; without one, give values: choice(…), range(…)."
+        )
     if found := re.search(r"Error parsing override '(.*?)'\n(.*)", text):
         return f"{found[1]} could not be read as key=value ({found[2].strip()})."
     if found := re.search(r"string: (.*?) out of \[.*\]\.\s*(.*?)\s*See http", text, flags=re.DOTALL):
         return f"{found[1]} could not be read as key=value ({found[2]})."
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line)
+
+
+def check_sweeps(overrides: Sequence[str]) -> None:
+    """Raise UserError for a range on the command line that has no values: Hydra would start no run, and say nothing."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException:
+        return  # Hydra says it better when it comes to it
+    for override in parsed:
+        if override.is_range_sweep():
+            try:
+                some = next(override.sweep_string_iterator(), None)
+            except (ValueError, ArithmeticError):  # steps of 0
+                some = None
+            if some is None:
+                raise UserError(
+                    f"{printable(str(override.input_line))}: no value lies there; expected range(START,STOP,STEP), "
+                    "which goes from START to before STOP, with a STEP other than 0"
+                )
 
 
 def is_config_error(error: BaseException) -> bool:

@@ -12,9 +12,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from rich.console import Console
-
-from src import cache, digest, holdout, merge, publish, track
+from src import cache, digest, holdout, merge, publish, terminal, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, flat, refuse_other
@@ -84,7 +82,7 @@ class Evolution:
         self._reason = ""
         self._since = time.monotonic()
         self._rivals = rivals.of(settings.sweep)
-        self._console = Console()
+        self._console = terminal.console()
         try:
             self._begin()
             self._relating.take_up(self.state.measured)

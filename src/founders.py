@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from src.config import Settings
 from src.errors import UserError
 from src.journal import State
 from src.report.progress import note
+from src.terminal import warn
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
     base = open_checkpoint(settings.founders.base)
     models = {name: open_checkpoint(source) for name, source in settings.founders.models.items()}
     for warning in check_family(base, models):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     return base, models
 
 

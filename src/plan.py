@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from src import terminal
 from src.config import Settings
 from src.evaluate import benchmark
 from src.files import size_words
@@ -33,7 +33,7 @@ docs/kinship.md."""
 
 def show(settings: Settings, found: Mapping[str, Found]) -> None:
     """Print the plan: founders, the first generation's pairs, merges and evaluations at most, disk, what is unknown."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
     console.print(_families(found))
     console.print(_first_generation(settings))
@@ -183,7 +183,8 @@ def _rounding(found: Mapping[str, Moved], dtype: str | None) -> str:
     off = next(words for share, words in OFF if nearest[-1] >= share)
     return (
         f"rounding: {_span(changed)} of the founders' weights differ from the base's, {_span(nearest)} of these by one "
-        f"step of {dtype or 'their 16 bits'}: predicted kinship leaves the rounding of offspring out, and may be off by {off}"
+        f"step of {dtype or 'their 16 bits'}: predicted kinship leaves the rounding of offspring out, and "
+        f"may be off by {off}"
     )
 
 

@@ -32,10 +32,13 @@ def run(settings: Settings) -> dict[str, float]:
         UserError: bad input, found before any work.
     """
     launch.check()
-    from src import founders, plan, publish  # reads headers, no weights; what is heavy waits
+    from src import founders, plan, publish, track  # reads headers, no weights; what is heavy waits
     from src.evaluate import benchmark
+    from src.terminal import warn
 
     publish.check(settings.publish)
+    if not launch.rank():  # the only one that tracks: the others may have no key
+        track.check(settings.track)
     found = founders.look(settings)
     founders.check(settings, found)
     if settings.dry_run:
@@ -51,7 +54,7 @@ def run(settings: Settings) -> dict[str, float]:
             evolution.follow_up()
         else:
             if warning := benchmark.warning(settings.evaluate.model_dump()):
-                print(f"warning: {warning}", file=sys.stderr)
+                warn(warning)
             evolution.introduce()
             while evolution.goes_on():
                 evolution.breed()
@@ -116,11 +119,12 @@ def main() -> None:
 
 def _check_options() -> None:
     """Hydra would answer an option that it does not know with a screenful of those it does."""
-    unknown = get_args_parser().parse_known_intermixed_args()[1]
+    known, unknown = get_args_parser().parse_known_intermixed_args()
     if unknown:
         raise UserError(
             f"{unknown[0]}: no such option. Settings are given as KEY=VALUE; --help lists them and the options."
         )
+    config.check_sweeps(known.overrides)
 
 
 def _is_one_of_many() -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from accelerate import PartialState
-
 from src.config import Track, flat
+from src.errors import UserError, printable
+from src.terminal import warn
 
 PATIENCE = 15
 """Seconds that W&B's server has to answer the first call."""
+
+MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""What WANDB_MODE may be, and what it comes to; `run` and `dryrun` are W&B's older names."""
 
 Row = Sequence[str | float | int | None]
 
@@ -74,13 +76,14 @@ class WandB:
 
         self._wandb = wandb
         self._folder = folder
+        wandb.setup(wandb.Settings(silent=True))  # W&B asks for a key nowhere but on a terminal that it may write to
         mode, name = _mode(settings.mode), str(config.get("name", folder.name))
         try:
             self._tracker = self._started(WandBTracker, settings, mode, name)
         except wandb.errors.Error as error:
             if mode == "offline":
                 raise
-            _warn(f"W&B could not be reached ({_first_line(error)}); later: wandb sync {folder}/wandb/offline-run-*")
+            warn(f"W&B could not be reached ({_first_line(error)}); later: wandb sync {folder}/wandb/offline-run-*")
             wandb.teardown()  # its service would still hold the run's id
             self._tracker = self._started(WandBTracker, settings, "offline", name)
         # Flat: W&B's panels offer every key of one level by its name.
@@ -111,7 +114,7 @@ class WandB:
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
         """A table, as it stands after this generation."""
-        table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)
+        table = self._wandb.Table(columns=list(columns), data=list(map(_shown, rows)), allow_mixed_types=True)
         self._tracker.log({name: table, "generation": generation})
 
     def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:
@@ -122,7 +125,7 @@ class WandB:
 
     def summary(self, values: Mapping[str, float | str]) -> None:
         """How the run ended."""
-        self._run.summary.update(dict(values))
+        self._run.summary.update(dict(zip(values, _shown(values.values()), strict=True)))
 
     def artifact(self, path: Path, kind: str) -> None:
         """A file worth keeping."""
@@ -136,7 +139,7 @@ class WandB:
         uploading.start()
         uploading.join(60)
         if uploading.is_alive():
-            _warn(f"W&B did not take the last figures within a minute; later: wandb sync {self._folder}/wandb/*run-*")
+            warn(f"W&B did not take the last figures within a minute; later: wandb sync {self._folder}/wandb/*run-*")
 
 
 class TensorBoard:
@@ -190,13 +193,33 @@ class Guarded:
             try:
                 getattr(self._tracker, name)(*arguments)
             except Exception as error:
-                _warn(f"tracking failed and goes on no further ({_first_line(error)}); the journal has every figure")
+                warn(f"tracking failed and goes on no further ({_first_line(error)}); the journal has every figure")
                 self._tracker = NoTracker()
 
         return call
 
 
 TRACKERS = {"wandb": WandB, "tensorboard": TensorBoard, "none": NoTracker}
+
+
+def check(settings: Track) -> None:
+    """Refuse what W&B would stumble over, or ask about, once the run is under way.
+
+    Raises:
+        UserError: a variable of W&B's that it cannot read, or figures that are to go online without a key.
+    """
+    if settings.tracker != "wandb":
+        return
+    told = os.environ.get("WANDB_MODE")
+    if told is not None and told not in MODES:
+        raise UserError(f"WANDB_MODE is {told!r}; expected online, offline or disabled, or unset it")
+    _environment()
+    if _mode(settings.mode) == "online" and not _has_key():
+        what = "track.mode" if settings.mode == "online" else "WANDB_MODE"
+        raise UserError(
+            f"{what} is online, and W&B has no API key here; set WANDB_API_KEY, log in with `wandb login`, or take "
+            "track.mode=offline"
+        )
 
 
 def start(settings: Track, folder: Path, config: Mapping[str, Any], *, main: bool = True) -> Tracker:
@@ -208,29 +231,66 @@ def start(settings: Track, folder: Path, config: Mapping[str, Any], *, main: boo
         config: the run's settings, as plain nested data.
         main: whether this is the main process.
     """
-    if settings.tracker == "none" or not main:
+    if settings.tracker == "none" or not main or (settings.tracker == "wandb" and _mode(settings.mode) == "disabled"):
         return NoTracker()
+    from accelerate import PartialState  # it imports torch
+
     PartialState()  # accelerate's trackers ask it which process they are in
     return Guarded(TRACKERS[settings.tracker](settings, folder, config))
 
 
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+def _shown(cells: Iterable[Any]) -> list[Any]:
+    return [printable(cell) if isinstance(cell, str) else cell for cell in cells]
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: object) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-def _mode(mode: str) -> str:
-    if mode != "auto":
-        return mode
-    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+def _mode(asked: str) -> str:
+    """Return where W&B's figures go: online, offline or disabled. WANDB_MODE has a say where track.mode=auto alone."""
+    if asked != "auto":
+        return asked
+    told = os.environ.get("WANDB_MODE")
+    return MODES[told] if told is not None else "online" if _has_key() else "offline"
 
 
 def _has_key() -> bool:
-    """Whether W&B would find an API key, in the environment or in the netrc file that `wandb login` writes."""
-    from requests.utils import get_netrc_auth
+    """Return whether W&B would find an API key, by its own look-up; the public wandb.login would write files after it.
 
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(host))
+    Raises:
+        UserError: there is one, and it cannot be one of W&B's.
+    """
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    settings = _environment()
+    try:
+        host = wbauth.HostUrl(settings.base_url)
+        return wbauth.authenticate_session(host=host, source="kinmerge", prompt=False, update_session=False) is not None
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"W&B's API key cannot be used ({_first_line(error)}); mend it, or take track.mode=offline"
+        ) from error
+
+
+def _environment() -> Any:
+    """Return W&B's settings as its files and variables have them.
+
+    Raises:
+        UserError: W&B does not know what one of them says. It is not repeated: it may be a key.
+    """
+    import wandb
+    from pydantic import ValidationError
+
+    found = wandb.Settings(silent=True)
+    found.update_from_system_settings()
+    try:
+        found.update_from_env_vars(dict(os.environ))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        variable = f"WANDB_{'_'.join(map(str, wrong['loc'])).upper()}"
+        raise UserError(
+            f"{variable} is nothing that W&B takes ({_first_line(wrong['msg'])}); mend or unset it"
+        ) from error
+    return found

@@ -83,6 +83,15 @@ MISTYPED = [
     (["workers.device=tpu"], "workers.device is 'tpu'"),
     (["founders.models=[a,b]"], "founders.models: a list was given for what is a mapping here"),
     (["strategy=[kinship_topk"], "strategy=[kinship_topk could not be read as key=value"),
+    (
+        ["strategy.k=interval(5,1)"],
+        "strategy.k=interval(5,1) stands for several runs; -m before the settings starts them",
+    ),
+    (["strategy.k=tag(t,choice(2,3))"], "strategy.k=tag(t,choice(2,3)) stands for several runs; -m"),
+    (["strategy.k=2,3"], "strategy.k=2,3: one value is expected; a list is strategy.k=[…]"),
+    (["strategy.k=shuffle(2,3)"], "strategy.k=shuffle(2,3): one value is expected"),
+    (["strategy.k=range(5,1)"], "strategy.k=range(5,1): no value lies there"),
+    (["strategy.k=tag(x)"], "strategy.k=tag(x) could not be read as key=value"),
 ]
 
 

@@ -62,10 +62,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         print(text.as_json(compared))
     else:
-        from rich.console import Console
+        from src import terminal
 
-        console = Console(width=None if sys.stdout.isatty() else text.WIDTH)
-        console.print(text.render(compared), highlight=False)
+        terminal.console(width=None if sys.stdout.isatty() else text.WIDTH).print(text.render(compared))
     if options.csv is not None:
         options.csv.write_text(text.as_csv(compared), encoding="utf-8")
         print(f"figures in {options.csv}", file=sys.stderr)

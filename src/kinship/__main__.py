@@ -58,6 +58,7 @@ def _run(options: argparse.Namespace) -> None:
     from src.checkpoint import check_family, open_checkpoint
     from src.kinship import render
     from src.kinship.metrics import metric_of
+    from src.terminal import warn
 
     metric = metric_of(options.metric)
     sources = name_models(options.models)
@@ -66,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
     base = open_checkpoint(options.base)
     models = {name: open_checkpoint(source) for name, source in sources.items()}
     for warning in check_family(base, models):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     from src.kinship.measuring import measure
 
     with _progress() as progress:

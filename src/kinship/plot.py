@@ -37,8 +37,8 @@ def _draw(matrix: np.ndarray, names: tuple[str, ...], metric: Metric, base: str)
     similar = bool(np.isfinite(metric.highest))
     highest = metric.highest if similar else max(float(np.nanmax(matrix)), 1e-300)
     image = axes.imshow(matrix, cmap="RdBu" if similar else "Blues_r", vmin=metric.lowest, vmax=highest)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     if len(names) <= _MOST_NUMBERS:
         low, high = image.get_clim()
         for (row, column), value in np.ndenumerate(matrix):
@@ -47,5 +47,5 @@ def _draw(matrix: np.ndarray, names: tuple[str, ...], metric: Metric, base: str)
             axes.text(column, row, f"{value:.3g}", ha="center", va="center", color="white" if dark else "black")
     sense = "larger is closer" if metric.larger_is_closer else "smaller is closer"
     figure.colorbar(image, ax=axes, label=f"{metric.name} ({sense})")
-    axes.set_title(f"kinship against {base}")
+    axes.set_title(f"kinship against {base}", parse_math=False)
     return figure

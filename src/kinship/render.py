@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from src.errors import printable
 from src.kinship.grams import Grams
 from src.kinship.metrics import Metric, delta_norms, mean_kinship
 
@@ -29,12 +30,13 @@ def parts(grams: Grams, by: str | None) -> list[Part]:
 def as_table(grams: Grams, metric: Metric, base: str, by: str | None = None) -> str:
     """The matrix, the mean over pairs and the delta norms; for each part the mean and, of few models, every pair."""
     matrix = metric.of(grams)
-    names = list(grams.names)
+    names = list(map(printable, grams.names))
     norms = delta_norms(grams)
     rows = [["", *names, "|delta|"]]
-    rows += [[name, *(_number(x) for x in row), _number(norms[name])] for name, row in zip(names, matrix, strict=True)]
+    for shown, name, row in zip(names, grams.names, matrix, strict=True):
+        rows.append([shown, *(_number(x) for x in row), _number(norms[name])])
     sense = "larger is closer" if metric.larger_is_closer else "smaller is closer"
-    text = f"{metric.name} of the deltas against {base} ({sense})\n\n{_aligned(rows)}\n"
+    text = f"{metric.name} of the deltas against {printable(base)} ({sense})\n\n{_aligned(rows)}\n"
     text += f"\nmean over pairs: {_number(mean_kinship(matrix))}"
     if by:
         pairs = [(a, b) for a in range(len(names)) for b in range(a + 1, len(names))]
@@ -51,11 +53,11 @@ def as_csv(grams: Grams, metric: Metric, by: str | None = None) -> str:
     """A header and a row for every model; with `by`, these for every part, whose name comes first."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*([by] if by else []), "model", *grams.names])
+    writer.writerow([*([by] if by else []), "model", *map(printable, grams.names)])
     for part, some in parts(grams, by) or [("", grams)]:
         for name, row in zip(grams.names, metric.of(some), strict=True):
             cells = ["" if math.isnan(x) else repr(float(x)) for x in row]
-            writer.writerow([*([part] if by else []), name, *cells])
+            writer.writerow([*([part] if by else []), printable(name), *cells])
     return stream.getvalue().rstrip("\n")
 
 
@@ -81,7 +83,7 @@ def as_json(grams: Grams, metric: Metric, base: str, sources: Mapping[str, str],
             for part, some in parts(grams, by)
             for own in [metric.of(some)]
         }
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(content, indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from src.report import ascent, change, costs, lead, pedigree, relation, relative
 from src.report.look import Section, alone
 from src.report.shell import document, drawings, paragraphs, put
 from src.report.story import Story, read
+from src.terminal import warn
 
 if TYPE_CHECKING:
     from src.track import Tracker
@@ -43,7 +43,7 @@ def present(folder: Path, tracker: Tracker, generation: int) -> None:
             tracker.figure(drawing.name, alone(drawing), generation)
     except Exception as error:
         told = (str(error) or type(error).__name__).splitlines()[0]
-        print(f"warning: the page failed ({told}); python -m src.report {folder} tries again", file=sys.stderr)
+        warn(f"the page failed ({told}); python -m src.report {folder} tries again")
 
 
 def sections(story: Story) -> list[Section]:

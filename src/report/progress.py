@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from src.errors import printable_lines
+
 Progress = Callable[[int, int], None]
 
 
@@ -30,7 +32,7 @@ def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
 def note(text: str) -> None:
     """A line about something finished, where no bar shows it."""
     if not sys.stderr.isatty():
-        print(text, flush=True)
+        print(printable_lines(text), flush=True)
 
 
 def whole(on: tqdm) -> Progress:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import sys
 import time
 import uuid
@@ -30,7 +31,7 @@ from sqlalchemy.exc import ArgumentError
 
 from src import config, place
 from src.config import Settings
-from src.errors import UserError
+from src.errors import UserError, printable
 from src.files import in_use
 from src.interruption import interruptible
 from src.journal import run_state, spared
@@ -86,7 +87,12 @@ class StudySearch(OptunaSweeperImpl):
 
     def _search_space(self, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
         self._process_searchspace_config()
-        searched, fixed, deletions = create_params_from_overrides([*self._parse_sweeper_params_config(), *arguments])
+        searched: dict[str, Any] = {}
+        fixed: dict[str, Any] = {}
+        deletions: list[str] = []
+        for argument in (*self._parse_sweeper_params_config(), *arguments):
+            more, others, deleted = _read(argument)
+            searched, fixed, deletions = {**searched, **more}, {**fixed, **others}, [*deletions, *deleted]
         return {key: value for key, value in searched.items() if key not in fixed}, fixed, deletions
 
     # --- the study ---------------------------------------------------------------------------------------------------
@@ -318,10 +324,29 @@ def _checked(composed: DictConfig) -> Settings:
     settings = config.read(plain)
     if settings.sweep is None:
         raise UserError("this sweeper needs to know what to search: add +sweep=strategy, or another of conf/sweep")
-    from src import founders
+    from src import founders, track
 
+    track.check(settings.track)
     founders.look(settings)
     return settings
+
+
+def _read(argument: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Return what one override has searched, what it fixes and what it deletes.
+
+    Raises:
+        UserError: what it would have searched is nothing to choose from.
+    """
+    try:
+        found = create_params_from_overrides([argument])
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        why = str(error) if isinstance(error, ValueError) else "a search takes choice(a,b), range(1,5) or interval(0,1)"
+        raise UserError(f"{printable(argument)} cannot be searched: {why}") from error
+    for distribution in found[0].values():
+        bounds = (getattr(distribution, "low", 0), getattr(distribution, "high", 0))
+        if not all(map(math.isfinite, bounds)):
+            raise UserError(f"{printable(argument)} cannot be searched: its bounds must be numbers, and finite")
+    return found
 
 
 def _refuse_other(then: dict[str, Any], now: dict[str, Any], study: str) -> None:
@@ -375,4 +400,4 @@ def _typed(value: Any) -> str:
 
 
 def _words(params: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in params.items())
+    return printable(" ".join(f"{key}={value}" for key, value in params.items()))

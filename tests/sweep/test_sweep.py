@@ -213,6 +213,20 @@ MISTAKES = [
     (["sweep.space=[{key: seed}]"], "(seed) needs either choices, or low and high"),
     (["sweep.study=../up"], "sweep.study"),
     (["merge=nope"], "merge=nope: no such option"),
+    (["strategy.k=interval(5,1)"], "strategy.k=interval(5,1) cannot be searched: `low <= high` must hold"),
+    (["strategy.k=interval(nan,2)"], "strategy.k=interval(nan,2) cannot be searched: its bounds must be numbers"),
+    (["strategy.k=interval(a,b)"], "strategy.k=interval(a,b) could not be read as key=value"),
+    (["strategy.k=tag(log,interval(0,1))"], "cannot be searched: `low > 0` must hold for `log=True`"),
+    (["strategy.k=tag(a,b)"], "strategy.k=tag(a,b) could not be read as key=value"),
+    (["strategy.k=range(5,1)"], "strategy.k=range(5,1): no value lies there"),
+    (["strategy.k=range(1,5,0)"], "strategy.k=range(1,5,0): no value lies there"),
+    (["strategy.k=choice()"], "empty choice is not legal"),
+    (["strategy.k=shuffle(interval(1,2))"], "strategy.k=shuffle(interval(1,2)) could not be read as key=value"),
+    (
+        ["strategy=glob(*)"],
+        "strategy=glob(*) cannot be searched: a search takes choice(a,b), range(1,5) or interval(0,1)",
+    ),
+    (["track=wandb", "track.mode=online"], "track.mode is online, and W&B has no API key here"),
 ]
 
 
@@ -225,6 +239,21 @@ def test_a_mistake_costs_a_line_before_any_trial(
     assert words in outcome.err
     assert len(outcome.err.strip().splitlines()) <= 2
     assert not (tmp_path / "outputs/sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("interval(1,5)", "interval(…) is for a search, +sweep=strategy for example"),
+        ("range(5,1)", "strategy.k=range(5,1): no value lies there; expected range(START,STOP,STEP)"),
+        ("range(1,5,0)", "strategy.k=range(1,5,0): no value lies there"),
+        ("choice()", "empty choice is not legal"),
+    ],
+)
+def test_a_mistake_costs_a_line_where_nothing_is_searched_either(value: str, words: str) -> None:
+    outcome = run("-m", f"strategy.k={value}", "track=none")
+    assert (outcome.status, words in outcome.err) == (2, True), outcome.err
+    assert len(outcome.err.splitlines()) == 1
 
 
 def test_a_storage_out_of_reach_costs_a_line_without_its_password(sweep: Sweep, tmp_path: Path) -> None:
