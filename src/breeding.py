@@ -16,7 +16,7 @@ from typing import Any
 
 from src import cache, digest, holdout, merge
 from src.config import Settings
-from src.errors import SpoiledError, UserError
+from src.errors import SpoiledError, UserError, machine_fault, persistently
 from src.evaluate.evaluator import Evaluation, Evaluator
 from src.journal import Offspring
 from src.weights import Born, Weights
@@ -114,7 +114,7 @@ class Breeding:
             else:
                 evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
                 self._memory.keep_evaluation(key, asdict(evaluation))
-            evaluation.save(file, key)
+            persistently(lambda: evaluation.save(file, key))
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
@@ -136,8 +136,8 @@ def _saved(file: Path, key: str) -> Evaluation | None:
 
 
 def _failure(stage: str, error: Exception) -> tuple[str, dict[str, Any]]:
-    """What the journal tells of a candidate that came to nothing; a user's mistake is no candidate's failure."""
-    if isinstance(error, UserError):
+    """What the journal tells of a candidate that came to nothing; a user's mistake or the machine's is not its own."""
+    if isinstance(error, UserError) or machine_fault(error) is not None:
         raise error
     if isinstance(error, SpoiledError):
         return "failed", {"stage": stage, "reason": str(error)}

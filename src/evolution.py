@@ -18,7 +18,7 @@ from src import cache, digest, holdout, merge, publish, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, refuse_other
-from src.errors import UserError
+from src.errors import UserError, persistently
 from src.founders import check_unchanged
 from src.journal import VERSION, Follower, Journal, State, replay, spared
 from src.kinship import METRICS
@@ -92,6 +92,15 @@ class Evolution:
         """Whether the run has come to its end, now or at an earlier start."""
         return self.state.stopped is not None
 
+    @property
+    def fruitless(self) -> str | None:
+        """In one line, that no merge worked and why the first did not; None where one did, or none was tried."""
+        population = self.state.population
+        failed = [model for model in population if model.parents and model.failure is not None]
+        if not failed or any(model.parents for model in population.eligible()):
+            return None
+        return f"no merge worked; the first, {failed[0].name}: {failed[0].failure}; mend that, and begin anew: name=…"
+
     @cached_property
     def _tracker(self) -> track.Tracker:
         return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
@@ -150,7 +159,9 @@ class Evolution:
         self._require_space(len(certain))
         with self._bar(f"generation {population.generation}", len(todo)) as follow:
             found = self._workers.map(
-                lambda one: self._breeding.breed(one, keep=one.name in certain, follow=follow), todo, divisible=True
+                lambda one: persistently(lambda: self._breeding.breed(one, keep=one.name in certain, follow=follow)),
+                todo,
+                divisible=True,
             )
             self._settle([one.name for one in todo], found)
 
@@ -159,7 +170,9 @@ class Evolution:
         kept = self._kept(self.state.population)
         missing = self._workers.once(lambda: [n for n in self._names() if n in kept and not self._weights.there(n)])
         self._require_space(len(missing))
-        for _ in self._workers.map(lambda name: str(self._weights.checkpoint(name).path), missing):
+        for _ in self._workers.map(
+            lambda name: persistently(lambda: str(self._weights.checkpoint(name).path)), missing
+        ):
             pass
 
     def measure(self) -> None:
@@ -276,7 +289,9 @@ class Evolution:
         self._workers.once(lambda: [str(self._weights.checkpoint(name).path) for name in models])
         with self._bar(label, len(models)) as follow:
             found = self._workers.map(
-                lambda name: self._breeding.score(name, side=side, follow=follow), models, divisible=True
+                lambda name: persistently(lambda: self._breeding.score(name, side=side, follow=follow)),
+                models,
+                divisible=True,
             )
             self._settle(models, found)
 
