@@ -114,7 +114,7 @@ class Breeding:
             else:
                 evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
                 self._memory.keep_evaluation(key, asdict(evaluation))
-            persistently(lambda: evaluation.save(file, key))
+            persistently(lambda: evaluation.save(file, key), file)
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,

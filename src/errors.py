@@ -87,8 +87,10 @@ def in_words(error: BaseException) -> tuple[int, str] | None:
     return None if fault is None else (1, fault)
 
 
-def persistently(work: Callable[[], Result]) -> Result:
+def persistently(work: Callable[[], Result], where: object) -> Result:
     """Return what `work` returns, which is begun again, after a pause, where the machine failed it.
+
+    `where` is the place or the model at which it works, for the message.
 
     Raises:
         MachineError: the machine failed it each time, or `work` has given up itself. Any other exception of `work`.
@@ -100,7 +102,7 @@ def persistently(work: Callable[[], Result]) -> Result:
             if isinstance(error, MachineError) or (fault := machine_fault(error)) is None:
                 raise
             if pause is None:
-                raise MachineError(fault) from error
+                raise MachineError(f"{where}: {fault}") from error
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 

@@ -159,7 +159,9 @@ class Evolution:
         self._require_space(len(certain))
         with self._bar(f"generation {population.generation}", len(todo)) as follow:
             found = self._workers.map(
-                lambda one: persistently(lambda: self._breeding.breed(one, keep=one.name in certain, follow=follow)),
+                lambda one: persistently(
+                    lambda: self._breeding.breed(one, keep=one.name in certain, follow=follow), self._at(one.name)
+                ),
                 todo,
                 divisible=True,
             )
@@ -170,9 +172,8 @@ class Evolution:
         kept = self._kept(self.state.population)
         missing = self._workers.once(lambda: [n for n in self._names() if n in kept and not self._weights.there(n)])
         self._require_space(len(missing))
-        for _ in self._workers.map(
-            lambda name: persistently(lambda: str(self._weights.checkpoint(name).path)), missing
-        ):
+        make = self._weights.checkpoint
+        for _ in self._workers.map(lambda one: persistently(lambda: str(make(one).path), self._at(one)), missing):
             pass
 
     def measure(self) -> None:
@@ -226,7 +227,8 @@ class Evolution:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
         if self._workers.main:
-            hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
+            best = self.folder / "best"
+            persistently(lambda: hand_on(best, self.state, self.kinship, self._weights, self._given), best)
         self._record("stopped", reason=self._reason, best=winner.name)
         self._farewell()
 
@@ -289,7 +291,7 @@ class Evolution:
         self._workers.once(lambda: [str(self._weights.checkpoint(name).path) for name in models])
         with self._bar(label, len(models)) as follow:
             found = self._workers.map(
-                lambda name: persistently(lambda: self._breeding.score(name, side=side, follow=follow)),
+                lambda name: persistently(lambda: self._breeding.score(name, side=side, follow=follow), self._at(name)),
                 models,
                 divisible=True,
             )
@@ -362,6 +364,10 @@ class Evolution:
 
     def _names(self) -> list[str]:
         return [model.name for model in self.state.population]
+
+    def _at(self, name: str) -> str:
+        """Where something may go wrong, in words."""
+        return f"{name}, in {self.folder}"
 
     def _sound(self, name: str) -> bool:
         return self.state.population[name].failure is None

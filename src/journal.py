@@ -70,7 +70,7 @@ class Journal:
             MachineError: it could not be written; the journal is as it was.
         """
         entry = {"event": event, **fields}
-        persistently(lambda: self._put(entry))
+        persistently(lambda: self._put(entry), self.path)
         return entry
 
     def _put(self, entry: Event) -> None:

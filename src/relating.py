@@ -77,7 +77,7 @@ class Relating:
         return kept is not None
 
     def _save(self, grams: Grams) -> None:
-        persistently(lambda: grams.save(self._path))
+        persistently(lambda: grams.save(self._path), self._path)
 
     def blame(self, offspring: Mapping[str, Checkpoint]) -> dict[str, str]:
         """Who of these cannot be measured, and why."""
