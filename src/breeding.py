@@ -16,7 +16,7 @@ from typing import Any
 
 from src import cache, digest, holdout, merge
 from src.config import Settings
-from src.errors import SpoiledError, UserError, printable
+from src.errors import SpoiledError, UserError, machine_fault, persistently, printable
 from src.evaluate.evaluator import Evaluation, Evaluator
 from src.journal import Offspring
 from src.weights import Born, Weights
@@ -120,7 +120,7 @@ class Breeding:
             else:
                 evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
                 self._memory.keep_evaluation(key, asdict(evaluation))
-            evaluation.save(file, key)
+            persistently(lambda: evaluation.save(file, key), file)
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
@@ -142,8 +142,8 @@ def _saved(file: Path, key: str) -> Evaluation | None:
 
 
 def _failure(stage: str, error: Exception) -> tuple[str, dict[str, Any]]:
-    """What the journal tells of a candidate that came to nothing; a user's mistake is no candidate's failure."""
-    if isinstance(error, UserError):
+    """What the journal tells of a candidate that came to nothing; a user's mistake or the machine's is not its own."""
+    if isinstance(error, UserError) or machine_fault(error) is not None:
         raise error
     if isinstance(error, SpoiledError):
         return "failed", {"stage": stage, "reason": str(error)}

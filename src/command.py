@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from src.errors import UserError, printable
+from src.errors import in_words, printable
+from src.interruption import loaded
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,16 +21,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def status(work: Callable[[], object]) -> int:
-    """Do a command's work. Its exit status: 0, 2 after an `error:` line or two on stderr, 130 after Ctrl-C."""
+    """Do a command's work. Its exit status: 0, 1 or 2 after an `error:` line or two on stderr, 130 after Ctrl-C.
+
+    1 is the machine's failure, 2 the user's mistake.
+    """
+    loaded()
     try:
         work()
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # `… | head` has read enough; what is still to be flushed must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(f"error: {told[1]}", file=sys.stderr)
+        return told[0]
     return 0

@@ -16,7 +16,7 @@ from src import cache, digest, holdout, merge, publish, terminal, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, flat, refuse_other
-from src.errors import UserError
+from src.errors import UserError, persistently
 from src.founders import check_unchanged
 from src.journal import VERSION, Follower, Journal, State, replay, spared
 from src.kinship import METRICS
@@ -95,6 +95,15 @@ class Evolution:
         """Whether the run has come to its end, now or at an earlier start."""
         return self.state.stopped is not None
 
+    @property
+    def fruitless(self) -> str | None:
+        """In one line, that no merge worked and why the first did not; None where one did, or none was tried."""
+        population = self.state.population
+        failed = [model for model in population if model.parents and model.failure is not None]
+        if not failed or any(model.parents for model in population.eligible()):
+            return None
+        return f"no merge worked; the first, {failed[0].name}: {failed[0].failure}; mend that, and begin anew: name=…"
+
     @cached_property
     def _tracker(self) -> track.Tracker:
         return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
@@ -153,7 +162,11 @@ class Evolution:
         self._require_space(len(certain))
         with self._bar(f"generation {population.generation}", len(todo)) as follow:
             found = self._workers.map(
-                lambda one: self._breeding.breed(one, keep=one.name in certain, follow=follow), todo, divisible=True
+                lambda one: persistently(
+                    lambda: self._breeding.breed(one, keep=one.name in certain, follow=follow), self._at(one.name)
+                ),
+                todo,
+                divisible=True,
             )
             self._settle([one.name for one in todo], found)
 
@@ -162,7 +175,8 @@ class Evolution:
         kept = self._kept(self.state.population)
         missing = self._workers.once(lambda: [n for n in self._names() if n in kept and not self._weights.there(n)])
         self._require_space(len(missing))
-        for _ in self._workers.map(lambda name: str(self._weights.checkpoint(name).path), missing):
+        make = self._weights.checkpoint
+        for _ in self._workers.map(lambda one: persistently(lambda: str(make(one).path), self._at(one)), missing):
             pass
 
     def measure(self) -> None:
@@ -216,7 +230,8 @@ class Evolution:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
         if self._workers.main:
-            hand_on(self.folder / "best", self.state, self.kinship, self._weights, self._given)
+            best = self.folder / "best"
+            persistently(lambda: hand_on(best, self.state, self.kinship, self._weights, self._given), best)
         self._record("stopped", reason=self._reason, best=winner.name)
         self._farewell()
 
@@ -279,7 +294,9 @@ class Evolution:
         self._workers.once(lambda: [str(self._weights.checkpoint(name).path) for name in models])
         with self._bar(label, len(models)) as follow:
             found = self._workers.map(
-                lambda name: self._breeding.score(name, side=side, follow=follow), models, divisible=True
+                lambda name: persistently(lambda: self._breeding.score(name, side=side, follow=follow), self._at(name)),
+                models,
+                divisible=True,
             )
             self._settle(models, found)
 
@@ -354,6 +371,10 @@ class Evolution:
 
     def _names(self) -> list[str]:
         return [model.name for model in self.state.population]
+
+    def _at(self, name: str) -> str:
+        """Where something may go wrong, in words."""
+        return f"{name}, in {self.folder}"
 
     def _sound(self, name: str) -> bool:
         return self.state.population[name].failure is None

@@ -48,6 +48,25 @@ def interruptible(advice: str) -> Iterator[None]:
         os.close(writer)
 
 
+def loading() -> None:
+    """Have Ctrl-C end the process in one line: while libraries are imported, whatever it raised could be lost in them.
+
+    `interruptible`, or `loaded`, takes its place.
+    """
+    signal.signal(signal.SIGINT, _end_at_once)
+
+
+def loaded() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt again, after `loading`."""
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(signum: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(128 + signum)
+
+
 class _Hold:
     """Whether a write is under way, and the signal that came meanwhile.
 

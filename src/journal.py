@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from src.errors import UserError
+from src.errors import UserError, machine_fault, persistently
 from src.events import check_fields, models_in, models_of
 from src.interruption import uninterrupted
 from src.population import KinshipTable, Model, Population, Predictor
@@ -39,8 +41,10 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("a+b")
+            self._file = path.open("a+b", buffering=0)  # a buffer would keep what could not be written
         except OSError as error:
+            if machine_fault(error) and error.errno not in {errno.EROFS, errno.EACCES, errno.EPERM}:
+                raise
             raise UserError(
                 f"{path.parent}: the run's folder cannot be written ({error.strerror}); choose another with outputs=… "
                 "or name=…"
@@ -57,17 +61,33 @@ class Journal:
         except UserError:
             self._file.close()
             raise
+        self._whole = whole
         self._file.truncate(whole)
 
     def append(self, event: str, **fields: Any) -> Event:
-        """Write one event and wait until it is on the disk."""
+        """Write one event and wait until it is on the disk; what an attempt that failed left of it is cut off.
+
+        Raises:
+            MachineError: it could not be written; the journal is as it was.
+        """
         entry = {"event": event, **fields}
-        with uninterrupted():
-            self._file.write(_line(len(self.events) + 1, entry))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self.events.append(entry)
+        persistently(lambda: self._put(entry), self.path)
         return entry
+
+    def _put(self, entry: Event) -> None:
+        with uninterrupted():
+            line = rest = _line(len(self.events) + 1, entry)
+            try:
+                self._file.truncate(self._whole)  # in case an earlier attempt could not even do that
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                with suppress(OSError):  # the next start cuts it off
+                    self._file.truncate(self._whole)
+                raise
+            self._whole += len(line)
+            self.events.append(entry)
 
     def close(self) -> None:
         """Release the file and its lock."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from src import cache
 from src.checkpoint import Checkpoint
-from src.errors import UserError
+from src.errors import UserError, persistently
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.report import progress
 from src.workers import Workers
@@ -67,15 +67,18 @@ class Relating:
             )
         if self._workers.main:
             self._memory.keep_grams(key, self.grams)
-            self.grams.save(self._path)
+            self._save(self.grams)
         return False
 
     def _remembered(self, key: str, names: tuple[str, ...]) -> bool:
         """Whether the inner products were known from another run, and lie in this one's folder now."""
         kept = self._memory.grams(key, names)
         if kept is not None:
-            kept.save(self._path)
+            self._save(kept)
         return kept is not None
+
+    def _save(self, grams: Grams) -> None:
+        persistently(lambda: grams.save(self._path), self._path)
 
     def blame(self, offspring: Mapping[str, Checkpoint]) -> dict[str, str]:
         """Who of these cannot be measured, and why."""

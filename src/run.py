@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import config, launch
 from src.config import Settings
-from src.errors import UserError
+from src.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
 from src.interruption import Interrupted, interruptible
 from src.sweep import plugin
 
@@ -30,6 +30,7 @@ def run(settings: Settings) -> dict[str, float]:
 
     Raises:
         UserError: bad input, found before any work.
+        FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
     from src import founders, plan, publish, track  # reads headers, no weights; what is heavy waits
@@ -63,8 +64,12 @@ def run(settings: Settings) -> dict[str, float]:
                 evolution.end_generation()
             evolution.hold_out()
             evolution.finish()
-        evolution.publish()
-        return evolution.report()
+        if (why := evolution.fruitless) is None:
+            evolution.publish()
+        figures = evolution.report()
+    if why is not None:
+        raise FruitlessError(why)
+    return figures
 
 
 @hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
@@ -77,16 +82,9 @@ def _job(composed: DictConfig) -> float | list[float]:
             wanted = settings.sweep.objectives if settings.sweep else ("best",)
             found = [figures.get(objective, 0.0) for objective in wanted]
             return found if len(found) > 1 else found[0]
-    except UserError as error:
-        if _is_one_of_many():
-            _refuse(f"{composed.get('name')}: {error}")
-            raise  # the end of this run, not of the others
-        _refuse(str(error))
-        raise SystemExit(2) from None
-    except Exception:
-        if _is_one_of_many():
-            traceback.print_exc()
-        raise
+    except Exception as error:
+        _end(error, composed.get("name"))
+        raise  # of several runs, this one's end alone
     except Interrupted as interruption:
         if interruption.cause is not None:
             print(f"error: {interruption.cause}", file=sys.__stderr__, flush=True)
@@ -94,8 +92,29 @@ def _job(composed: DictConfig) -> float | list[float]:
         os._exit(interruption.status)  # libraries' own farewells may take longer than the two seconds that are promised
 
 
+def _end(error: Exception, name: str) -> None:
+    """Say why a run cannot go on, and end the process unless others are to follow.
+
+    Raises:
+        MachineError: others were to follow, but the machine failed; for the sweeper, which says it and ends.
+    """
+    told = in_words(error)
+    if told and machine_fault(error) is not None:
+        told = told[0], f"{told[1]}; the same command goes on from here"
+    if _is_one_of_many():
+        if told is None:
+            traceback.print_exc()
+        elif machine_fault(error) is not None:
+            raise MachineError(f"{name}: {told[1]}") from error
+        else:
+            _refuse(f"{name}: {told[1]}")
+    elif told is not None:
+        _refuse(told[1])
+        raise SystemExit(told[0]) from None
+
+
 def main() -> None:
-    """Compose the configuration and run; a user's mistake costs a line and exit status 2."""
+    """Compose the configuration and run; a user's mistake costs a line and exit status 2, the machine's status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
     # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -107,14 +126,12 @@ def main() -> None:
             _job()
     except Interrupted as interruption:  # between two runs of a sweep
         os._exit(interruption.status)
-    except UserError as error:
-        _refuse(str(error))
-        sys.exit(2)
     except Exception as error:
-        if not config.is_config_error(error):
+        told = in_words(error) or ((2, config.explain(error)) if config.is_config_error(error) else None)
+        if told is None:
             raise
-        _refuse(config.explain(error))
-        sys.exit(2)
+        _refuse(told[1])
+        sys.exit(told[0])
 
 
 def _check_options() -> None:

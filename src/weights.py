@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -78,7 +77,7 @@ class Weights:
         """The model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
 
         Raises:
-            UserError: what was made is not, to the byte, what was there before; or the disk is full.
+            UserError: what was made is not, to the byte, what was there before.
         """
         if name not in self._open or not self._open[name].path.is_dir():
             if name not in self._given and not self.place(name).is_dir():
@@ -106,7 +105,6 @@ class Weights:
 
         Raises:
             SpoiledError: weights that are not finite.
-            UserError: the disk is full.
         """
         with self._beside(name) as beside:
             tensors, cached = self._merged(recipe, beside, write=keep or disk)
@@ -119,11 +117,7 @@ class Weights:
             yield born
 
     def make(self, name: str, recipe: merge.Recipe) -> Checkpoint:
-        """Merge to the model's place, by way of one beside it.
-
-        Raises:
-            UserError: the disk is full.
-        """
+        """Merge to the model's place, by way of one beside it."""
         with self._beside(name) as beside:
             if not self._cache.take_weights(key := self._key(recipe), beside):
                 merge.merge(recipe, self._paths(recipe), beside, device=self._device, remote_code=self._remote_code)
@@ -159,9 +153,6 @@ class Weights:
         shutil.rmtree(beside, ignore_errors=True)
         try:
             yield beside
-        except Exception as error:
-            _refuse_full_disk(error, self._folder)
-            raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
@@ -238,14 +229,6 @@ def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         raise SpoiledError(
             f"{name} has NaN or infinite weights, first in {wrong[0]} ({len(wrong)} of {len(floats)} tensors)"
         )
-
-
-def _refuse_full_disk(error: Exception, folder: Path) -> None:
-    full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-    if full or "No space left on device" in str(error) or "os error 28" in str(error):
-        raise UserError(
-            f"the disk of {folder} is full. Free some space; the same command goes on from here."
-        ) from error
 
 
 def _existing(path: Path) -> Path:

@@ -27,7 +27,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from src import launch
 from src.config import Workers as WorkersSettings
-from src.errors import UserError
+from src.errors import MachineError, UserError
 from src.interruption import Interrupted
 from src.watch import BEAT, COURTESY, Watch
 
@@ -73,6 +73,7 @@ class Workers:
         self.idle = 0.0
         self.assisting = False
         self._item: str | None = None
+        self._answered: dict[int, Any] = {}
         self._calls = 0
         self._store: Any = None
         self._watch: Watch | None = None
@@ -98,10 +99,10 @@ class Workers:
             self._watch.rest()
             if isinstance(error, torch.distributed.DistError):
                 self._watch.leave_behind(error)
-            known = isinstance(error, UserError)
+            known = isinstance(error, UserError | MachineError)
             message = str(error) if known else f"process {self.rank} failed: {kind.__name__ if kind else ''}: {error}"
             # The main process says it itself; of another's mistake it is told, and has a moment to repeat it.
-            self._watch.tell(2 if known else 1, "" if self.main else message)
+            self._watch.tell(2 if isinstance(error, UserError) else 1, "" if self.main else message)
             time.sleep(2 * BEAT if self.main else COURTESY)
 
     def pulse(self) -> None:
@@ -132,19 +133,18 @@ class Workers:
     def share(self, count: int, piece: Callable[[int], Result]) -> list[Result]:
         """Within a divisible job: `piece(i)` for all i below `count`, in order, by whoever is free.
 
-        Who only helps with the job does not come back from here.
+        Who only helps with the job does not come back from here. A job that is begun again has the pieces it had.
         """
         if self._item is None:
             return [piece(number) for number in range(count)]
-        key, found = self._item, {}
+        key, found = self._item, self._answered
         self._store.set(f"{key}/pieces", str(count))
         while (number := self._store.add(f"{key}/taken", 1) - 1) < count:
             self.pulse()
             try:
                 found[number] = piece(number)
             except Exception:
-                if self.assisting:
-                    self._put(f"{key}/{number}", None)  # the item's owner has to do it
+                self._put(f"{key}/{number}", None)  # the item's owner has to do it, perhaps in another attempt
                 raise
             if self.assisting:
                 self._put(f"{key}/{number}", [found[number]])
@@ -191,7 +191,7 @@ class Workers:
         done = 0
         while (number := self._store.add(f"{call}/taken", 1) - 1) < len(items):
             self.pulse()
-            self._item = f"{call}/{number}" if divisible else None
+            self._item, self._answered = f"{call}/{number}" if divisible else None, {}
             try:
                 result: list[Any] = [job(items[number])]
             except UserError as mistake:
@@ -222,7 +222,7 @@ class Workers:
             return False
         number = max(left, key=lambda number: left[number])
         helped.add(number)
-        self._item, self.assisting = f"{call}/{number}", True
+        self._item, self._answered, self.assisting = f"{call}/{number}", {}, True
         try:
             job(items[number])
         except (_Released, UserError):

@@ -76,8 +76,12 @@ def test_a_candidate_that_raises_is_recorded_left_out_and_retried_only_when_aske
 
 
 def test_a_run_stops_in_words_when_a_whole_generation_fails(evolve: Command, tmp_path: Path) -> None:
-    outcome = evolve("merge=task_arithmetic", "merge.parameters.lambda=1e39", "stop.generations=3", *ALL_RULES_OFF)
-    assert outcome.status == 0, outcome.err
+    command = ("merge=task_arithmetic", "merge.parameters.lambda=1e39", "stop.generations=3", *ALL_RULES_OFF)
+    outcome = evolve(*command)
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: no merge worked; the first, 1-1: 1-1 has NaN or infinite weights")
+    assert outcome.err.count("\n") == 1
+    assert evolve(*command).status == 1  # it has finished already, and nothing better came of it
     found = state(tmp_path / "outputs")
     assert found.stopped is not None
     assert "every candidate of generation 1 failed; the first: 1-1 has NaN or infinite weights" in found.stopped
@@ -209,8 +213,10 @@ def test_a_full_disk_stops_cleanly_and_resumes(evolve: Command, tmp_path: Path) 
         evolve(f"outputs={small}", "stop.evaluations=4")
         ballast.write_bytes(b"0" * (shutil.disk_usage(small).free - 30_000))
         outcome = evolve(f"outputs={small}", "stop.generations=1", "stop.evaluations=null", "resume=force")
-        assert outcome.status == 2, outcome.out
+        assert outcome.status == 1, outcome.out
+        assert f"in {small}/run: No space left on device; free some space" in outcome.err
         assert "the same command goes on from here" in outcome.err
+        assert not any(model.failure for model in state(small).population)
         ballast.unlink()
         outcome = evolve(f"outputs={small}", "stop.generations=1", "stop.evaluations=null", "resume=force")
         assert outcome.status == 0, outcome.err

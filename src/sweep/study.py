@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError
 
 from src import config, place
 from src.config import Settings
-from src.errors import UserError, printable
+from src.errors import FruitlessError, MachineError, UserError, machine_fault, printable
 from src.files import in_use
 from src.interruption import interruptible
 from src.journal import run_state, spared
@@ -237,6 +237,12 @@ class StudySearch(OptunaSweeperImpl):
             storage = optuna.storages.get_storage(self.storage)
             storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
+    def _give_back(self, trials: Sequence[optuna.Trial]) -> None:
+        """Have trials that the machine failed handed out again, and this start of theirs not counted."""
+        for trial in trials:
+            trial.set_user_attr("starts", trial.user_attrs["starts"] - 1)
+            self._release(self._study.trials[trial.number])
+
     # --- trials ------------------------------------------------------------------------------------------------------
 
     def _run(self, trials: Sequence[optuna.Trial]) -> None:
@@ -248,12 +254,23 @@ class StudySearch(OptunaSweeperImpl):
         try:
             returns = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
         except Exception as error:  # a worker that died takes its whole batch with it
+            if (fault := machine_fault(error)) is not None:
+                self._give_back(trials)
+                raise MachineError(fault) from error
             print(f"the launcher lost these trials ({type(error).__name__}); they are begun again", file=sys.stderr)
             for trial in trials:
                 self._release(self._study.trials[trial.number])
             return
+        failure: MachineError | None = None
         for trial, result in zip(trials, returns, strict=True):
-            self._tell(trial, result)
+            found = result._return_value  # of a failure, Hydra's own property would print a line
+            if isinstance(found, MachineError):
+                self._give_back([trial])
+                failure = failure or found
+            else:
+                self._tell(trial, result)
+        if failure is not None:
+            raise failure
 
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
         """The trial's configuration, as overrides of the command line's."""
@@ -309,7 +326,9 @@ class StudySearch(OptunaSweeperImpl):
             f"python -m src.compare {self.folder}   compares them; optuna-dashboard '{self._where}'   shows the study"
         )
         if not done and not cut:
-            raise UserError("no trial came to its end; see above why, mend it, and give the sweep a new sweep.study=…")
+            barren = any(str(trial.user_attrs.get("failure")).startswith("FruitlessError") for trial in trials)
+            kind = FruitlessError if barren else UserError
+            raise kind("no trial came to its end; see above why, mend it, and give the sweep a new sweep.study=…")
 
 
 def _checked(composed: DictConfig) -> Settings:
