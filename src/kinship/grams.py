@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from src.errors import UserError
+from src.files import replacing
 
 _FORMAT = 1
 
@@ -97,9 +97,12 @@ class Grams:
         return self.of([name for name in self.names if name not in gone])
 
     def save(self, path: str | Path) -> None:
-        """Write one .npz file, beside its place first and then renamed, so that a reader finds all of it or none."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write one .npz file, so that a reader finds all of it or none."""
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            self.write(file)
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the content of an .npz file."""
         arrays = {
             "format": np.array(_FORMAT),
             "names": np.array(self.names, dtype=np.str_),
@@ -110,21 +113,11 @@ class Grams:
             "gram": self.gram,
             "sums": self.sums,
         }
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
+        np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: str | Path) -> Grams:
+    def load(cls, path: str | Path | IO[bytes]) -> Grams:
         """Read what `save` wrote; FileNotFoundError if it is not there, UserError if it is something else."""
-        path = Path(path)
         try:
             with np.load(path, allow_pickle=False) as file:
                 if int(file["format"]) != _FORMAT:
