@@ -202,6 +202,7 @@ class Weights:
 
         With `verify`, whatever is not what was merged there is removed too, to be made again when it is needed.
         """
+        files.remove_abandoned(self._folder, alone=True)
         for left in self._folder.iterdir() if self._folder.is_dir() else ():
             if left.name.startswith(".") or not (left.name in self._recipes or _note(left)):
                 shutil.rmtree(left, ignore_errors=True)

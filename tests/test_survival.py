@@ -133,10 +133,7 @@ def test_what_is_kept(evolve: Command, tmp_path: Path) -> None:
     runs = tmp_path / "outputs"
     made = set(state(runs, "all").recipes)
     assert stored(runs / "all") == made
-    assert stored(runs / "best") == set()
-    survivors = stored(runs / "survivors")
-    assert survivors < made
-    assert {model.name for model in state(runs, "survivors").population.best(3) if not model.founder} <= survivors
+    assert stored(runs / "best") == stored(runs / "survivors") == set()
     whole, lean = state(runs, "all"), state(runs, "survivors")
     assert [(m.name, m.parents, m.scores) for m in whole.population] == [
         (m.name, m.parents, m.scores) for m in lean.population
