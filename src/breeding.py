@@ -6,7 +6,7 @@ needed again. What was found is on disk as soon as it is known, whenever the jou
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src import cache, digest, holdout, merge
+from src import cache, digest, holdout, merge, seal
 from src.config import Settings
 from src.errors import SpoiledError, UserError, machine_fault, persistently, printable
 from src.evaluate.evaluator import Evaluation, Evaluator
@@ -25,6 +25,8 @@ from src.workers import Workers
 Found = list[tuple[str, dict[str, Any]]]
 """What the journal is to tell of a candidate: events and their fields."""
 Follow = Callable[[int, int], None]
+Tell = Callable[..., None]
+"""Writes an event and its fields into the journal."""
 
 
 class Breeding:
@@ -69,17 +71,24 @@ class Breeding:
         sides = {"evaluate.tasks": self.evaluator, "evaluate.holdout": self.evaluator.holdout}
         return {f"what {key} asks": side.identity[:12] for key, side in sides.items() if side is not None}
 
-    def breed(self, one: Offspring, *, keep: bool, follow: Follow) -> Found:
-        """Merge an offspring and score it; its weights are written if `keep`."""
+    def breed(self, one: Offspring, *, keep: bool, follow: Follow, tell: Tell | None = None) -> Found:
+        """Merge an offspring and score it; its weights are written if `keep`.
+
+        `tell` hears of the merge as soon as it is finished, and it is not among what is returned then.
+        """
         found: Found = []
-        stage, began = "merge", time.monotonic()
+        stage = "merge"
         try:
             recipe = self._recipe(one)
             keep = keep and not self._workers.assisting
             with self._weights.born(one.name, recipe, keep=keep, disk=not self.evaluator.in_memory) as born:
-                merged = {"recipe": recipe.as_dict(), "fingerprint": born.fingerprint}
                 if one.name not in self._recipes:
-                    found.append(("merged", {**merged, "cached": born.cached, "seconds": time.monotonic() - began}))
+                    merged: dict[str, Any] = {"recipe": recipe.as_dict(), "fingerprint": born.fingerprint}
+                    merged |= {"cached": born.cached, "seconds": born.seconds}
+                    if tell is None:
+                        found.append(("merged", merged))
+                    else:
+                        tell("merged", model=one.name, **merged)
                 stage = "evaluation"
                 found.append(("evaluated", self._scored(one.name, born, follow)))
         except Exception as error:
@@ -115,9 +124,8 @@ class Breeding:
         file = holdout.place(self._settings.folder, name, side)
         kept = None
         if (evaluation := _saved(file, key)) is None:
-            if (kept := self._memory.evaluation(key)) is not None:
-                evaluation = Evaluation.from_dict(kept)
-            else:
+            evaluation = kept = self._memory.evaluation(key, Evaluation.from_dict)
+            if evaluation is None:
                 evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
                 self._memory.keep_evaluation(key, asdict(evaluation))
             persistently(lambda: evaluation.save(file, key), file)
@@ -135,9 +143,13 @@ class Breeding:
 def _saved(file: Path, key: str) -> Evaluation | None:
     """The evaluation that an interrupted start had finished, if it is of the very same model and questions."""
     try:
-        saved = json.loads(file.read_text())
+        saved = seal.load(file.read_bytes())
         return Evaluation.from_dict(saved) if saved["key"] == key else None
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        why = str(error).splitlines()[0]
+        print(f"warning: {file}: {why}; it is discarded and the model scored again", file=sys.stderr)
         return None
 
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
-from src import cache, digest, holdout, merge, publish, terminal, track
+from src import cache, digest, files, holdout, merge, publish, terminal, track
 from src.breeding import Breeding, Follow, Found
 from src.checkpoint import Checkpoint
 from src.config import Settings, flat, refuse_other
@@ -159,11 +159,14 @@ class Evolution:
         population = self.state.population
         todo = [one for one in self.state.selected if population[one.name].average is None and self._sound(one.name)]
         certain = {one.name for one in todo if self._stays(one.name)}
-        self._require_space(len(certain))
+        self._workers.once(lambda: self._weights.require_space(certain))
+        # Where several are at work, the journal waits: it tells of one candidate after the other, always.
+        tell = self._record if self._workers.processes == 1 else None
         with self._bar(f"generation {population.generation}", len(todo)) as follow:
             found = self._workers.map(
                 lambda one: persistently(
-                    lambda: self._breeding.breed(one, keep=one.name in certain, follow=follow), self._at(one.name)
+                    lambda: self._breeding.breed(one, keep=one.name in certain, follow=follow, tell=tell),
+                    self._at(one.name),
                 ),
                 todo,
                 divisible=True,
@@ -174,7 +177,7 @@ class Evolution:
         """Write the weights that later generations may need and that are not on disk yet."""
         kept = self._kept(self.state.population)
         missing = self._workers.once(lambda: [n for n in self._names() if n in kept and not self._weights.there(n)])
-        self._require_space(len(missing))
+        self._workers.once(lambda: self._weights.require_space(missing))
         make = self._weights.checkpoint
         for _ in self._workers.map(lambda one: persistently(lambda: str(make(one).path), self._at(one)), missing):
             pass
@@ -222,6 +225,8 @@ class Evolution:
             todo = [name for name in models if name not in known]
             self._score(todo, "holdout", "holdout")
         for side in holdout.SIDES:
+            lost = self._workers.once(partial(holdout.lost, self.folder, self.state, side))
+            self._score(lost, side, f"samples, {side}", again=True)
             compared = holdout.compare(self.folder, self.state, side)
             if compared is not None and compared != self.state.compared.get(side):
                 self._record("compared", side=side, **asdict(compared))
@@ -230,6 +235,8 @@ class Evolution:
         """Keep the best model with its card, say why the run ended, and close everything."""
         winner = self.state.population.best(1)[0]
         if self._workers.main:
+            if self.settings.keep != "all":
+                self._weights.discard({winner.name})  # makes room for a copy
             best = self.folder / "best"
             persistently(lambda: hand_on(best, self.state, self.kinship, self._weights, self._given), best)
         self._record("stopped", reason=self._reason, best=winner.name)
@@ -242,7 +249,7 @@ class Evolution:
 
     def _farewell(self) -> None:
         winner = self.state.population.best(1)[0]
-        if self.settings.keep == "best" and self._workers.main:
+        if self.settings.keep != "all" and self._workers.main:
             self._weights.discard(())
         self._tracker.summary(ending.summary(self.state))
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
@@ -289,8 +296,8 @@ class Evolution:
 
     # --- memory ------------------------------------------------------------------------------------------------------
 
-    def _score(self, models: Sequence[str], side: str, label: str) -> None:
-        """Score models that are on disk."""
+    def _score(self, models: Sequence[str], side: str, label: str, *, again: bool = False) -> None:
+        """Score models that are on disk; `again`, of what the journal knows already, which is not told of it twice."""
         self._workers.once(lambda: [str(self._weights.checkpoint(name).path) for name in models])
         with self._bar(label, len(models)) as follow:
             found = self._workers.map(
@@ -298,7 +305,7 @@ class Evolution:
                 models,
                 divisible=True,
             )
-            self._settle(models, found)
+            self._settle(models, ([] for _ in found) if again else found)
 
     @contextmanager
     def _bar(self, label: str, total: int) -> Iterator[Follow]:
@@ -358,14 +365,19 @@ class Evolution:
                     parameters=checkpoint.parameters,
                 )
         check_unchanged(self._given, self.state)
-        if self._workers.main:
-            self._weights.sweep()
         if self.settings.retry_failed and not self.finished:
             for model in self.state.population:
                 if model.failure is not None and model.name not in self.state.retried:
                     self._record("retried", model=model.name)
         elif self.settings.retry_failed and self.state.holdout_failures:
             self._record("resumed", settings=self._wanted())
+        self._workers.once(self._clear)
+
+    def _clear(self) -> None:
+        """Remove what earlier starts left half-written; the journal's lock keeps everybody else away."""
+        for place in (self.folder, *(holdout.place(self.folder, "", side).parent for side in holdout.SIDES)):
+            files.remove_abandoned(place, alone=True)
+        self._weights.sweep(verify=not self.finished)
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -392,11 +404,6 @@ class Evolution:
             if model.average is None and model.failure is None:
                 population = population.update(model.name, average=-math.inf if model.name == name else math.inf)
         return name in self._kept(population)
-
-    def _require_space(self, models: int) -> None:
-        """Refuse to go on if so many more do not fit; before anybody begins to write."""
-        if models:
-            self._workers.once(lambda: self._weights.require_space(models))
 
     def _hopeless(self) -> str | None:
         """Why this run has no chance beside the others of its study; None to go on."""

@@ -17,6 +17,7 @@ import psutil
 from src.errors import UserError
 
 _PARTIAL = ".partial"
+_FICLONE = 0x40049409  # of linux/fs.h; Python's fcntl names it from 3.13 on
 
 
 @contextmanager
@@ -32,16 +33,41 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = partial_path(path)
     try:
         yield partial
-        handle = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(partial)
         partial.replace(path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` to fill; once the block ends, sync it and put it in place of all that lay there.
+
+    After an exception the partial folder is removed and `path` stays as it was.
+
+    Raises:
+        OSError: the disk's own, from the write, the sync or the rename.
+    """
+    partial = partial_path(path)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for made in (*partial.rglob("*"), partial):
+            _sync(made)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new one."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,19 +91,33 @@ def check_regular(path: Path) -> None:
     raise UserError(f"{path} is a {kinds.get(stat.S_IFMT(mode), 'device')}; expected a file: remove it, or replace it")
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's content, never as a hard link: what is written to the one must not reach the other.
+
+    Where the file system can, the two share their blocks until one of them is written to (a reflink).
+    """
+    try:
+        with source.open("rb") as reader, target.open("wb") as writer:
+            fcntl.ioctl(writer, _FICLONE, reader.fileno())
+    except OSError:  # another file system, or one that shares nothing
+        shutil.copyfile(source, target)
+
+
 def partial_path(path: Path) -> Path:
     """Return the place beside `path` where this thread of this process prepares it: .NAME.HOST.PID.THREAD.partial."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}{_PARTIAL}")
 
 
-def remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path, *, alone: bool = False) -> None:
     """Remove the partial files and folders within `folder` (not below it) whose writer is no longer alive.
 
-    What another host wrote is left alone: nobody here can tell whether it still writes.
+    What another host wrote is left alone, since nobody here can tell whether it still writes; unless the caller is
+    `alone`, behind a lock that keeps everybody else from writing there: then whatever lies there was abandoned.
     """
     for left in folder.glob(f".*{_PARTIAL}"):
         host, _, rest = left.name.removesuffix(_PARTIAL).rpartition(".")[0].rpartition(".")
-        if not host.endswith(f".{socket.gethostname()}") or not rest.isdigit() or psutil.pid_exists(int(rest)):
+        here = host.endswith(f".{socket.gethostname()}") and rest.isdigit()
+        if not alone and (not here or psutil.pid_exists(int(rest))):
             continue
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
@@ -107,3 +147,11 @@ def size_words(nbytes: float) -> str:
         if nbytes < 1000 or unit == "GiB":
             break
     return f"{nbytes:,.1f} {unit}"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

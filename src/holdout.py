@@ -1,6 +1,7 @@
 """The honest winner: what the best of many is worth on what did not steer the search (docs/holdout.md).
 
     place          where the scores of single samples lie, by side
+    samples        what lies there, if it is what the journal tells of
     compare        the winner and the best founder, on the same samples
     winners_curse  by how much selection overstates the winner, over several runs
 
@@ -9,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +17,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from src import seal
 from src.analysis import compare_configurations, compare_models
+from src.analysis.average import Samples
 from src.command import Parser, status
 from src.errors import UserError
 from src.journal import Compared, State, events_of, replay
@@ -31,6 +35,35 @@ def place(folder: Path, model: str, side: str) -> Path:
     return folder / "samples" / ("holdout" if side == "holdout" else "") / f"{model}.json"
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A model's samples on one side."""
+
+    average: float
+    """What the tasks' weights make of them, in points."""
+    samples: Samples
+    """The score of each, by lm-eval task and document."""
+    weights: Mapping[str, float]
+    """What each lm-eval task counts."""
+
+
+_SCORED = TypeAdapter(Scored)
+
+
+def samples(folder: Path, state: State, model: str, side: str) -> Scored:
+    """Read a model's samples from a run's folder.
+
+    Raises:
+        OSError: they are not there, or the disk does not give them back.
+        ValueError: the file is not what was written, or of another evaluation than the journal tells of.
+    """
+    found = _SCORED.validate_python(seal.load(place(folder, model, side).read_bytes()))
+    told = state.holdout.get(model) if side == "holdout" else state.population[model]
+    if told is None or found.average != told.average:
+        raise ValueError("it is of another evaluation than the journal tells of")
+    return found
+
+
 def averages(state: State, side: str) -> dict[str, float]:
     """The average of every model that was scored on a side and can be a parent, oldest first."""
     eligible = {model.name: model.average for model in state.population.eligible() if model.average is not None}
@@ -39,22 +72,39 @@ def averages(state: State, side: str) -> dict[str, float]:
     return {name: state.holdout[name].average for name in eligible if name in state.holdout}
 
 
-def compare(folder: Path, state: State, side: str) -> Compared | None:
-    """The winner against the founder that is best on this side; None where it is that founder, or nothing is known.
+def rivals(state: State, side: str) -> tuple[str, str] | None:
+    """The winner and the founder that is best on this side; None where they are one, or nothing is known.
 
     The founder is chosen on the side itself: on the holdout that favours the founders a little, never the winner.
     """
     winner = state.population.best(1)[0].name
     scored = averages(state, side)
     founder = max((name for name in scored if state.population[name].founder), key=scored.__getitem__, default=winner)
-    if winner not in scored or winner == founder:
+    return (winner, founder) if winner in scored and winner != founder else None
+
+
+def lost(folder: Path, state: State, side: str) -> list[str]:
+    """Who of the rivals has no samples that can be believed: somebody deleted, changed or cut the file."""
+    found = []
+    for name in rivals(state, side) or ():
+        try:
+            samples(folder, state, name, side)
+        except (OSError, ValueError):
+            found.append(name)
+    return found
+
+
+def compare(folder: Path, state: State, side: str) -> Compared | None:
+    """The rivals on the same samples; None where there are none, or no samples to compare them on."""
+    if (found := rivals(state, side)) is None:
         return None
+    winner, founder = found
     try:
-        first, second = (json.loads(place(folder, name, side).read_text()) for name in (winner, founder))
-        found = compare_models(first["samples"], second["samples"], weights=first["weights"])
-    except (OSError, ValueError, KeyError):  # somebody deleted or cut a file, or the tasks have no scores by sample
+        first, second = (samples(folder, state, name, side) for name in found)
+        difference = compare_models(first.samples, second.samples, weights=first.weights)
+    except (OSError, ValueError):  # the tasks have no scores by sample, say
         return None
-    fields: dict[str, Any] = asdict(found)
+    fields: dict[str, Any] = asdict(difference)
     return Compared(winner, founder, samples=fields.pop("n"), **fields)
 
 

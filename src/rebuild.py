@@ -28,6 +28,8 @@ def rebuild(folder: Path, model: str) -> Path:
     given = {name: open_checkpoint(source) for name, source in state.sources.items()}
     check_unchanged(given, state)
     weights = Weights(folder.resolve(), given, state.recipes, state.fingerprints, cache=Cache(None))
+    for one in (*(ancestor.name for ancestor in state.population.ancestors(model)), model):
+        weights.verify(one)
     return weights.checkpoint(model).path
 
 

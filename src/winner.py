@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from src import licence
+from src import files, licence
 from src.checkpoint import Checkpoint
 from src.journal import State
 from src.population import KinshipTable
@@ -18,7 +17,7 @@ from src.weights import Weights
 def hand_on(
     folder: Path, state: State, kinship: KinshipTable, weights: Weights, given: Mapping[str, Checkpoint]
 ) -> None:
-    """Put the best model's files into `folder`, beside its place first; whatever lay there is replaced.
+    """Put copies of the best model's files into `folder`, whole or not at all; whatever lay there is replaced.
 
     `given` has the base, as `base`, and the founders: where they came from, and the cards that say their licences.
     """
@@ -28,14 +27,10 @@ def hand_on(
     licences = {
         name: licence.of(given[name].path, sources[name] if is_hub_name(sources[name]) else None) for name in line
     }
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    weights.copy_to(winner.name, beside)
-    (beside / "README.md").write_text(card.model_card(state, winner.name, kinship, sources, licences))
-    if licence.of_merge(licences).get("license_link") == "LICENSE.md":
-        (beside / "LICENSE.md").write_text(licence.words(licences) + "\n")
-    if winner.parents:
-        (beside / "recipe.yaml").write_text(card.multi_recipe(state, winner.name, sources))
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    with files.replacing_folder(folder) as beside:
+        weights.copy_to(winner.name, beside)
+        (beside / "README.md").write_text(card.model_card(state, winner.name, kinship, sources, licences))
+        if licence.of_merge(licences).get("license_link") == "LICENSE.md":
+            (beside / "LICENSE.md").write_text(licence.words(licences) + "\n")
+        if winner.parents:
+            (beside / "recipe.yaml").write_text(card.multi_recipe(state, winner.name, sources))

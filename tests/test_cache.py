@@ -75,7 +75,7 @@ def test_a_merge_is_not_remembered_for_a_donor_with_another_tokenizer(
     other = Path(shutil.copytree(family, tmp_path / "other"))
     for file in other.glob("*/tokenizer_config.json"):
         file.write_text(json.dumps({**json.loads(file.read_text()), "padding_side": "left"}))
-    outcome = evolve("name=second", "cache.weights=true", *COMMAND, at=other)
+    outcome = evolve("name=second", "cache.weights=true", "keep=all", *COMMAND, at=other)
     assert outcome.status == 0, outcome.err
     made = list((tmp_path / "outputs/second/models").glob("*/tokenizer_config.json"))
     assert made

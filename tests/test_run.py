@@ -44,7 +44,7 @@ def test_a_run_goes_through_its_generations_and_leaves_a_loadable_winner(evolve:
 
 
 def test_scores_are_lm_evals_and_gains_and_kinships_are_their_own(evolve: Command, tmp_path: Path) -> None:
-    evolve("stop.generations=1")
+    evolve("stop.generations=1", "keep=all")
     state = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
     for model in state.population:
         samples = json.loads((tmp_path / f"outputs/run/samples/{model.name}.json").read_text())["samples"]

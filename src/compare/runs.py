@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from src.analysis.average import Samples
 from src.config import flat
 from src.errors import UserError
-from src.holdout import place
+from src.holdout import samples
 from src.journal import Event, State, events_of, replay
 from src.kinship.metrics import METRICS
 from src.population import KinshipTable
@@ -94,9 +93,9 @@ class Run:
     def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
         """The best model's score on every sample of a side, and the tasks' weights; None where there are none."""
         try:
-            kept = json.loads(place(self.folder, self.best, side).read_text())
-            return kept["samples"], kept["weights"]
-        except (OSError, ValueError, KeyError):  # not held out, deleted, or cut off
+            kept = samples(self.folder, self.state, self.best, side)
+            return kept.samples, kept.weights
+        except (OSError, ValueError):  # not held out, deleted, cut off, or changed
             return None
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import hashlib
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,8 +19,9 @@ from typing import Any
 from lm_eval import evaluate as run_tasks
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task as HarnessTask
+from pydantic import TypeAdapter
 
-from src import digest
+from src import digest, files, seal
 from src.checkpoint import tensors_of
 from src.config import Evaluate
 from src.errors import UserError
@@ -63,16 +62,12 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
-        """What `asdict` made plain data of, after a trip through JSON."""
-        samples = {task: {int(doc): score for doc, score in scored.items()} for task, scored in kept["samples"].items()}
-        return cls(kept["scores"], kept["average"], kept["stderr"], samples, kept["weights"], kept["metrics"])
+        """Return what `asdict` made plain data of, after a trip through JSON; ValueError if this is something else."""
+        return TypeAdapter(cls).validate_python(kept)
 
     def save(self, path: Path, key: str) -> None:
-        """Write it as JSON, beside its place first, under the digest of all that it depends on."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        beside.write_text(json.dumps({"key": key, **asdict(self)}) + "\n")
-        beside.replace(path)
+        """Write it as JSON with a checksum, under the digest of all that it depends on."""
+        files.write_bytes(path, seal.dump({"key": key, **asdict(self)}))
 
 
 class Evaluator:

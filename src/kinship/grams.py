@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -106,7 +107,12 @@ class Grams:
         return self.of([name for name in self.names if name not in gone])
 
     def save(self, path: str | Path) -> None:
-        """Write one .npz file, beside its place first and then renamed, so that a reader finds all of it or none."""
+        """Write one .npz file, so that a reader finds all of it or none."""
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            self.write(file)
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the content of an .npz file."""
         arrays = {
             "format": np.array(_FORMAT),
             "names": np.array(self.names, dtype=np.str_),
@@ -117,8 +123,7 @@ class Grams:
             "gram": self.gram,
             "sums": self.sums,
         }
-        with replacing(Path(path)) as beside, beside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Grams:
@@ -126,12 +131,18 @@ class Grams:
         path = Path(path)
         try:
             check_regular(path)
-            return cls._of(_arrays(path))
+            with path.open("rb") as file:
+                return cls.read(file)
         except (FileNotFoundError, UserError):
             raise
         except Exception as error:  # of zipfile, its decompressors or numpy's reader of headers, whatever the damage is
             why = printable(str(error))[:200]
             raise UserError(f"{path}: no stored kinship ({why}); remove it, and it is measured again") from None
+
+    @classmethod
+    def read(cls, file: IO[bytes]) -> Grams:
+        """Read what `write` wrote; of anything else, whatever numpy and zipfile make of it, or a ValueError."""
+        return cls._of(_arrays(file))
 
     @classmethod
     def _of(cls, arrays: Mapping[str, np.ndarray]) -> Grams:
@@ -153,15 +164,15 @@ class Grams:
         return grams
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
     """The arrays of a file, which are what they should be as far as their dtypes and dimensions tell."""
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-        if any(member.compress_type for member in file.zip.infolist()):  # as if to unpack more than a disk can hold
+    with np.load(file, allow_pickle=False) as stored:
+        if any(member.compress_type for member in stored.zip.infolist()):  # as if to unpack more than a disk can hold
             raise ValueError("compressed")
-        found = int(file["format"])
+        found = int(stored["format"])
         if found != _FORMAT:
-            raise UserError(f"{path}: kinship of format {found}, expected {_FORMAT}; remove it")
-        arrays = {name: file[name] for name in _STORED}
+            raise ValueError(f"kinship of format {found}, expected {_FORMAT}")
+        arrays = {name: stored[name] for name in _STORED}
     for name, (kind, dimensions) in _STORED.items():
         dtype = arrays[name].dtype
         if dtype.kind != kind or arrays[name].ndim != dimensions or (kind != _TEXT and dtype.itemsize != 8):

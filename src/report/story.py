@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from src import holdout
 from src.analysis.average import Samples
 from src.errors import UserError
 from src.journal import Event, State, events_of, replay
@@ -147,7 +147,7 @@ def read(folder: Path) -> Story:
         raise UserError(f"{folder}: nothing has been evaluated yet; there is nothing to show")
     troubles: list[str] = []
     grams = _grams(folder / "kinship.npz", state.measured, troubles)
-    samples, weights = _samples(folder / "samples", (model.name for model in state.population), troubles)
+    samples, weights = _samples(folder, state, troubles)
     return Story(folder.resolve().name, events, state, grams, samples, weights, tuple(troubles))
 
 
@@ -163,21 +163,15 @@ def _grams(path: Path, measured: Iterable[str], troubles: list[str]) -> Grams | 
     return stored.of([name for name in stored.names if name in known])
 
 
-def _samples(
-    folder: Path, names: Iterable[str], troubles: list[str]
-) -> tuple[dict[str, Samples], Mapping[str, float] | None]:
+def _samples(folder: Path, state: State, troubles: list[str]) -> tuple[dict[str, Samples], Mapping[str, float] | None]:
     found: dict[str, Samples] = {}
     weights: Mapping[str, float] | None = None
-    for name in names:
-        path = folder / f"{name}.json"
+    for model in state.population:
         try:
-            kept = json.loads(path.read_text())
-            weights = kept.get("weights", weights)
-            found[name] = {
-                task: {int(doc): float(score) for doc, score in one.items()} for task, one in kept["samples"].items()
-            }
+            kept = holdout.samples(folder, state, model.name, "select")
+            found[model.name], weights = kept.samples, kept.weights
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            troubles.append(f"{path.name} cannot be read ({type(error).__name__}: {error})")
+        except (OSError, ValueError) as error:
+            troubles.append(f"{model.name}.json cannot be read ({str(error).splitlines()[0]})")
     return found, weights

@@ -1,9 +1,9 @@
 """Journals of runs that never were, for what is only read from journals."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from src import files, seal
 from src.journal import Journal
 
 SETTINGS: dict[str, Any] = {
@@ -70,9 +70,8 @@ def write_run(
     journal.append("stopped", reason="the budget is spent: all of it", best=best)
     journal.close()
     if samples is not None:
-        (folder / "samples").mkdir()
-        kept = {"scores": {}, "samples": {"task": dict(enumerate(samples))}, "weights": {"task": 1.0}}
-        (folder / f"samples/{best}.json").write_text(json.dumps(kept))
+        kept = {"average": max(averages), "samples": {"task": dict(enumerate(samples))}, "weights": {"task": 1.0}}
+        files.write_bytes(folder / f"samples/{best}.json", seal.dump(kept))
     return folder
 
 

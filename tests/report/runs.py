@@ -1,6 +1,5 @@
 """Runs of any size in a second: real strategies, journals, kinships and analysis; the models are vectors of numbers."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from pydantic import TypeAdapter
 
-from src import config
+from src import config, files, seal
 from src.journal import Journal, State
 from src.kinship import METRICS, Grams, Tensor, kinship_matrix
 from src.kinship.kinds import kind_of, layer_of
@@ -128,17 +127,18 @@ class Run:
         for task, target in self.targets.items():
             skill = 1 / (1 + np.exp(-16 * float(np.mean((self.vectors[name] - self.vectors["base"]) * target)) + 2))
             right = self.rng.random(SAMPLES) < 0.5 * skill + 0.5 * (self.difficulty[task] < skill)
-            samples[task] = {str(i): float(one) for i, one in enumerate(right)}
+            samples[task] = {i: float(one) for i, one in enumerate(right)}
             scores[task] = 100 * float(right.mean())
-        file = self.folder / "samples" / f"{name}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps({"scores": scores, "samples": samples}))
+        average = float(np.mean(list(scores.values())))
+        weights = dict.fromkeys(scores, 1 / len(scores))
+        kept = {"average": average, "samples": samples, "weights": weights}
+        files.write_bytes(self.folder / "samples" / f"{name}.json", seal.dump(kept))
         errors = [np.std(list(one.values()), ddof=1) / np.sqrt(SAMPLES) for one in samples.values()]
         self._record(
             "evaluated",
             model=name,
             scores=scores,
-            average=float(np.mean(list(scores.values()))),
+            average=average,
             stderr=100 * float(np.sqrt(np.sum(np.square(errors)))) / len(errors),
             samples=SAMPLES * len(scores),
             cached=len(self.vectors) % 5 == 0,

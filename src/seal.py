@@ -1,0 +1,48 @@
+"""A checksum within what is written: what was changed, cut off or never ours is not believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_MARK = b', "checksum": "'
+_DIGEST = 32  # bytes of a sha256
+
+
+def dump(content: Mapping[str, Any]) -> bytes:
+    """Return a JSON object, at least one key, with the sha256 of all that comes before it as its last key."""
+    body = json.dumps(content).encode()
+    return body[:-1] + _MARK + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+
+
+def load(data: bytes) -> dict[str, Any]:
+    """Return what `dump` was given, the checksum left out.
+
+    Raises:
+        ValueError: there is no checksum, or it is not that of the rest.
+    """
+    body, _, last = data.rpartition(_MARK)
+    body += b"}"
+    if last != hashlib.sha256(body).hexdigest().encode() + b'"}\n':
+        raise ValueError("its checksum does not match its content")
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def wrap(content: bytes, key: str) -> bytes:
+    """Return the content with a sha256 of itself and of `key` behind it."""
+    return content + hashlib.sha256(key.encode() + content).digest()
+
+
+def unwrap(data: bytes, key: str) -> bytes:
+    """Return what `wrap` was given under the same key.
+
+    Raises:
+        ValueError: it was changed, or wrapped under another key, or never.
+    """
+    content = data[:-_DIGEST]
+    if data[-_DIGEST:] != hashlib.sha256(key.encode() + content).digest():
+        raise ValueError("its checksum does not match its content")
+    return content
