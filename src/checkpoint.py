@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from src import digest
-from src.errors import UserError
+from src.errors import UserError, printable
+from src.files import check_regular
 from src.header import TensorSpec, read_header, words
 
 COMPARABLE = ("BF16", "F16", "F32", "F64")
@@ -111,12 +113,20 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None) -> Check
     Raises UserError if there is no such checkpoint, or if it is not one whose weights can be trusted: no config.json,
     no safetensors, a damaged header, an index that does not fit its shards.
     """
-    text = str(source)
-    folder = Path(text).expanduser()
+    try:
+        return _opened(str(source), revision, local=isinstance(source, Path))
+    except OSError as error:  # a name too long for the disk, a folder that nobody may look into
+        raise UserError(
+            f"{source}: cannot be read ({error.strerror}); check the path, and that it is yours to read"
+        ) from None
+
+
+def _opened(text: str, revision: str | None, *, local: bool) -> Checkpoint:
+    folder = Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where there is no such user)
     if folder.is_file():
         raise UserError(f"{text} is a file; expected the folder of a checkpoint (config.json beside *.safetensors)")
     if not folder.is_dir():
-        if isinstance(source, Path) or not _HUB_NAME.fullmatch(text):
+        if local or not _HUB_NAME.fullmatch(text):
             raise UserError(f"{text}: no such folder; give the folder of a checkpoint or a hub name like org/name")
         folder = _download(text, revision)
     path = folder.absolute()
@@ -209,13 +219,14 @@ def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compare
 def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
     """The safetensors files of a folder, each with the tensors that the index says it holds (None without an index)."""
     single, index = path / _SINGLE, path / _INDEX
-    if single.exists() and index.exists():
+    # What leads nowhere is there, too, and is complained about when it is read.
+    if os.path.lexists(single) and os.path.lexists(index):
         raise UserError(
             f"{text}: both {_SINGLE} and {_INDEX} are there and programs disagree on which counts; remove the stale one"
         )
-    if single.exists():
+    if os.path.lexists(single):
         return {single: None}
-    if index.exists():
+    if os.path.lexists(index):
         return _read_index(index, text)
     if (path / "adapter_config.json").exists() or (path / "adapter_model.safetensors").exists():
         raise UserError(
@@ -225,12 +236,13 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
     pickles = sorted(p.name for p in path.iterdir() if p.name.endswith((".bin", ".pt", ".pth", ".ckpt")))
     if pickles:
         raise UserError(
-            f"{text}: its weights are pickled ({pickles[0]}), which may run code when loaded; convert them: python -c "
+            f"{text}: its weights are pickled ({printable(pickles[0])}), which may run code when loaded; "
+            "convert them: python -c "
             "'from transformers import AutoModelForCausalLM as M; "
             f'M.from_pretrained("{text}", dtype="auto").save_pretrained("NEW")\''
         )
     others = sorted(p.name for p in path.glob("*.safetensors"))
-    found = f"only {', '.join(others[:3])}" if others else "no weights"
+    found = f"only {printable(', '.join(others[:3]))}" if others else "no weights"
     raise UserError(f"{text}: {found} there; expected {_SINGLE}, or {_INDEX} and its shards")
 
 
@@ -245,10 +257,14 @@ def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
         # By its words alone: the hub's cache is made of links, and a link in the folder is the user's own.
         pure = PurePosixPath(file)
         if pure.is_absolute() or ".." in pure.parts or PureWindowsPath(file).drive or "\\" in file or "\0" in file:
-            raise UserError(f"{index}: shard {file!r} points outside the folder; expected a file beside the index")
+            raise UserError(
+                f"{index}: shard {file[:100]!r} points outside the folder; expected a file beside the index"
+            )
         shard = index.parent / file
-        if shard not in files and not shard.is_file():
-            raise UserError(f"{text}: the index names the shard {file}, which is absent; copy or download it again")
+        if shard not in files and not os.path.lexists(shard):
+            raise UserError(
+                f"{text}: the index names the shard {printable(file[:100])}, which is absent; copy or download it again"
+            )
         held = files.setdefault(shard, set())
         assert held is not None
         held.add(name)
@@ -259,12 +275,15 @@ def _check_index(file: Path, found: Mapping[str, TensorSpec], listed: set[str], 
     for name in sorted(listed ^ set(found)):
         says = "is said by the index to be" if name in listed else "is, unknown to the index,"
         lacks = ", and is not" if name in listed else ""
-        raise UserError(f"{text}: tensor {name} {says} in {file.name}{lacks}; copy or download the checkpoint again")
+        raise UserError(
+            f"{text}: tensor {printable(name[:100])} {says} in {file.name}{lacks}; "
+            "copy or download the checkpoint again"
+        )
 
 
 def _config(path: Path, text: str) -> dict[str, Any]:
     file = path / "config.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise UserError(
             f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
         )
@@ -273,6 +292,7 @@ def _config(path: Path, text: str) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
+        check_regular(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not readable as JSON ({error}); copy or download it again") from None
@@ -292,7 +312,7 @@ def _download(name: str, revision: str | None) -> Path:
             )
         )
     except Exception as error:  # the hub's own errors, those of its HTTP client, of sockets and of the disk
-        why = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        why = printable((str(error).strip() or type(error).__name__).splitlines()[0][:160])
         raise UserError(
             f"{name}: neither a folder here nor a model that the hub gave ({type(error).__name__}: {why})\n"
             f"check the name and the network, or download it elsewhere (hf download {name}) and give its folder"
@@ -319,6 +339,7 @@ def _check_architecture(base: Checkpoint, label: str, model: Checkpoint) -> None
     for key in ("model_type", "architectures"):
         mine, theirs = base.config.get(key), model.config.get(key)
         if mine and theirs and mine != theirs:
+            theirs, mine = printable(str(theirs)[:100]), printable(str(mine)[:100])
             raise UserError(f"{label} has {key} {theirs} and the base {mine}; expected fine-tunes of one base")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
+from src.files import check_regular
 from src.header import TensorSpec
 
 _DTYPES = {  # torch's word for it, and safetensors'
@@ -70,11 +71,22 @@ def of_surroundings(folder: Path) -> str:
     """The sha256 hex digest of what lies beside a checkpoint's weights: tokenizer, configuration, templates.
 
     Two that share it can swap weights; two that do not may score differently with the same weights.
+
+    Raises:
+        UserError: what is called like one of these files and cannot be read: a folder, a link that leads nowhere.
     """
     digest = hashlib.sha256()
     for file in (file for pattern in _BESIDE for file in sorted(folder.glob(pattern))):
-        if not file.name.endswith(".index.json"):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        if file.name.endswith(".index.json"):
+            continue
+        try:
+            check_regular(file)
+            digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes())
+        except OSError as error:
+            raise UserError(
+                f"{file}: cannot be read ({error.strerror}), and lies beside the weights; "
+                "copy or download it again, or remove it"
+            ) from None
     return digest.hexdigest()
 
 

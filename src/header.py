@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import UserError
+from src.errors import UserError, printable
+from src.files import check_regular
 
 ITEM_BYTES = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8},
@@ -18,6 +20,7 @@ ITEM_BYTES = {
 }
 
 _HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
+_MOST_DIMENSIONS, _LONGEST_NAME = 32, 1000  # numpy takes no more of the first everywhere; no model has such a name
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class TensorSpec:
 def read_header(file: Path) -> dict[str, TensorSpec]:
     """The tensors of one safetensors file, from its header alone; UserError where header and file do not agree."""
     try:
+        check_regular(file)
         with file.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             prefix = stream.read(8)
@@ -83,6 +87,11 @@ def _parse_entry(file: Path, name: str, entry: Any, start: int) -> TensorSpec:
     def whole(values: Any) -> bool:
         return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
 
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise UserError(
+            f"{file}: wrong header, the tensor {printable(name[:100])}… has a name of {len(name)} characters; "
+            f"expected printable ones, at most {_LONGEST_NAME}: copy or download it again"
+        )
     wrong = f"{file}: wrong header, tensor {name}"
     if not isinstance(entry, dict):
         raise UserError(f"{wrong} has no dtype, shape and data_offsets; copy or download it again")
@@ -90,9 +99,14 @@ def _parse_entry(file: Path, name: str, entry: Any, start: int) -> TensorSpec:
     shape: Any = entry.get("shape")
     offsets: Any = entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise UserError(f"{wrong} has dtype {dtype!r}; expected one of {', '.join(ITEM_BYTES)}")
+        raise UserError(f"{wrong} has dtype {reprlib.repr(dtype)}; expected one of {', '.join(ITEM_BYTES)}")
     if not whole(shape) or not whole(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise UserError(f"{wrong} has shape {shape} and data_offsets {offsets}; expected whole numbers, begin <= end")
+        raise UserError(
+            f"{wrong} has shape {reprlib.repr(shape)} and data_offsets {reprlib.repr(offsets)}; "
+            "expected whole numbers, begin <= end"
+        )
+    if len(shape) > _MOST_DIMENSIONS:
+        raise UserError(f"{wrong} has {len(shape)} dimensions; expected at most {_MOST_DIMENSIONS}")
     nbytes = math.prod(shape) * ITEM_BYTES[dtype]
     if offsets[1] - offsets[0] != nbytes:
         raise UserError(
