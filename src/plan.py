@@ -183,8 +183,8 @@ def _rounding(found: Mapping[str, Moved], dtype: str | None) -> str:
     off = next(words for share, words in OFF if nearest[-1] >= share)
     return (
         f"rounding: {_span(changed)} of the founders' weights differ from the base's, {_span(nearest)} of these by one "
-        f"step of {dtype or 'their 16 bits'}: predicted kinship leaves the rounding of offspring out, and "
-        f"may be off by {off}"
+        f"step of {dtype or 'their 16 bits'}: predicted kinship leaves the rounding of offspring out, and may be off "
+        f"by {off}"
     )
 
 

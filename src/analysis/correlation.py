@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 METHODS = ("pearson", "spearman")
+DRAWN = 1 << 20
+"""Figures that are drawn at a time: 8 MiB, a few times over."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,21 @@ def _bootstrap(
     a: np.ndarray, b: np.ndarray, method: str, level: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     """Percentiles of r over resampled rows; a resample in which nothing varies has no r and is left out."""
-    drawn = np.random.default_rng(seed).integers(len(a), size=(resamples, len(a)))
-    left, right = a[drawn], b[drawn]
-    if method == "spearman":
-        left, right = stats.rankdata(left, axis=1), stats.rankdata(right, axis=1)
-    left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
-    lengths = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
-    r = (left * right).sum(axis=1)[lengths > 0] / lengths[lengths > 0]
-    low, high = np.quantile(np.clip(r, -1, 1), [(1 - level) / 2, (1 + level) / 2])
+    rng, found = np.random.default_rng(seed), []
+    for rows in at_once(resamples, len(a)):
+        drawn = rng.integers(len(a), size=(rows, len(a)))
+        left, right = a[drawn], b[drawn]
+        if method == "spearman":
+            left, right = stats.rankdata(left, axis=1), stats.rankdata(right, axis=1)
+        left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+        lengths = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
+        found.append((left * right).sum(axis=1)[lengths > 0] / lengths[lengths > 0])
+    low, high = np.quantile(np.clip(np.concatenate(found), -1, 1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def at_once(resamples: int, size: int) -> Iterator[int]:
+    """How many resamples of so many figures to draw at a time, so that memory does not grow with them."""
+    most = max(1, DRAWN // size)
+    for start in range(0, resamples, most):
+        yield min(most, resamples - start)

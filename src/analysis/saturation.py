@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from src.analysis.correlation import at_once
+
 LEAST = 3
 """Merges that a stage has at least: fewer are an accident."""
 ALPHA = 0.05
@@ -102,9 +104,11 @@ def _sharpness(scores: np.ndarray, borders: Sequence[int]) -> np.ndarray:
 
 
 def _p_value(score: np.ndarray, borders: Sequence[int], found: float, permutations: int, seed: int) -> float:
-    shuffled = np.random.default_rng(seed).permuted(np.tile(score, (permutations, 1)), axis=1)
-    as_sharp = _sharpness(shuffled, borders).max(axis=1) >= found - 1e-9
-    return float((1 + as_sharp.sum()) / (1 + permutations))
+    rng, as_sharp = np.random.default_rng(seed), 0
+    for rows in at_once(permutations, len(score)):
+        shuffled = rng.permuted(np.tile(score, (rows, 1)), axis=1)
+        as_sharp += int((_sharpness(shuffled, borders).max(axis=1) >= found - 1e-9).sum())
+    return (1 + as_sharp) / (1 + permutations)
 
 
 def _none(p: float, count: int) -> Saturation:

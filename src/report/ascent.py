@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from src.population import Model
-from src.report.look import Drawing, Figure, Section, axis, figure, rounded, safe, var
+from src.report.look import Drawing, Figure, Section, axis, figure, rounded, safe, thinned, var
 from src.report.story import Story
 
 SIGMAS = 1.96
 """Standard errors on either side of a 95 % interval."""
+POINTS = 1000
+"""Models up to which each is a point in figures of all; of more, so many evenly spaced over the run."""
 KINDS = (
     ("founders", "square", "grey"),
     ("offspring", "circle", "blue"),
@@ -23,7 +26,7 @@ def section(story: Story) -> Section:
     born = {model.name: model.generation for model in story.population}
     words = [
         "The line is the best average so far; the band is its 95 % interval (±1.96 standard errors over samples). "
-        "Every model is a point.",
+        f"Every model is a point{of_points(len(story.population.eligible()))}.",
     ]
     return Section(
         "ascent",
@@ -34,6 +37,11 @@ def section(story: Story) -> Section:
             [Drawing("best-by-evaluations", "by evaluations paid", _drawn(story, bought, "evaluations"))],
         ],
     )
+
+
+def of_points(count: int) -> str:
+    """What follows the claim that every one of so many models is a point, where that would be too many."""
+    return f": {POINTS:,} of {count:,}, evenly spaced, and the rest is left out" if count > POINTS else ""
 
 
 def kind(model: Model) -> int:
@@ -64,18 +72,21 @@ def _drawn(story: Story, place: dict[str, int], title: str) -> Figure:
             "hoverinfo": "text",
             "line": line,
         },
-        *_points(story, models, place),
+        *_points(story, thinned(models, POINTS), place),
     ]
     whole = {"dtick": 1} if last <= 12 else {}
     return figure(data, xaxis=axis(title, range=[x[0] - margin, last + margin], **whole), yaxis=axis("average, points"))
 
 
 def _record(models: list[Model], place: dict[str, int], last: float) -> tuple[list[float], list[Model]]:
-    """Where the best so far changed hands, who it was from there on, and a little beyond the end of the run."""
+    """Where the best so far changed hands, who it was from there on, and a little beyond the end of the run.
+
+    The models come in the order of their places.
+    """
     x: list[float] = []
     best: list[Model] = []
-    for at in sorted({place[model.name] for model in models}):
-        now = max((m for m in models if place[m.name] <= at), key=lambda model: model.average or 0.0)
+    for at, some in itertools.groupby(models, key=lambda model: place[model.name]):
+        now = max([*best[-1:], *some], key=lambda model: model.average or 0.0)
         if not best or now.name != best[-1].name:
             x.append(at)
             best.append(now)

@@ -152,7 +152,7 @@ def warnings(story: Story) -> list[str]:
 def models(story: Story) -> Table:
     """Everybody, oldest first."""
     columns = ("model", "parents", "average", "± (se)", "gain", f"{story.metric.name} of the parents")
-    found = rows(story.population, story.kinship, story.state.stderr)
+    found = rows(story.population, story.kinship, story.state.stderr, story.shown)
     lines = [
         (
             name,

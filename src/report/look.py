@@ -9,9 +9,10 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 Figure = dict[str, Any]
+Item = TypeVar("Item")
 
 LIGHT = {
     "page": "#f6f7f9",
@@ -181,6 +182,13 @@ def chance(p: float) -> str:
 def many(count: int, noun: str) -> str:
     """So many of something."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def thinned(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def safe(name: str) -> str:

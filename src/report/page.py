@@ -53,7 +53,7 @@ def sections(story: Story) -> list[Section]:
 
 def render(story: Story, found: Sequence[Section]) -> str:
     """The page's HTML. Whatever a user named is escaped."""
-    everybody = Section("models", "All models", [], tables=[lead.models(story)])
+    everybody = Section("models", "All models", story.left_out, tables=[lead.models(story)])
     return document(f"{story.name}: {story.winner.name}", _opening(story), [*found, everybody])
 
 

@@ -21,6 +21,8 @@ ABOVE, BELOW = 100, 56
 """Pixels above the drawing, for its legend, and below it."""
 NAME = 18
 """Letters of a name that are shown beside a model; the pointer tells all."""
+STEPS = 24
+"""Merges of the winner's line that are named in words, the youngest."""
 SWEEPS = 8
 """Passes over the generations that untangle the edges."""
 SYMBOLS = (("founder", "square"), ("offspring", "circle"), ("exploration", "diamond"), ("failed", "x"))
@@ -30,13 +32,15 @@ Places = dict[str, tuple[float, float]]
 
 def section(story: Story) -> Section:
     """The whole family."""
-    line = " → ".join(model.name for model in story.line if model.parents) or story.winner.name
+    merges = [model.name for model in story.line if model.parents]
+    line = " → ".join([*(["…"] if len(merges) > STEPS else []), *merges[-STEPS:]]) or story.winner.name
     words = [
         "Founders on the left, each generation a column. A model's colour is its average; an edge's colour is the "
         f"kinship of the two parents. Thick edges and ringed models are the winner's line ({line}). "
         "Point at a model for its scores, parents and recipe.",
+        *(f"{words} So are the edges to it." for words in story.left_out),
     ]
-    column = 58 if len(story.population) <= FEW else 27
+    column = 58 if len(story.shown) <= FEW else 27
     least = max(560, 150 + column * (story.population.generation + 1))
     drawing = Drawing("pedigree", "from the founders to the winner", _drawn(story), least)
     return Section("pedigree", "Who descends from whom", words, [[drawing]], wide=True)
@@ -50,9 +54,10 @@ def places(story: Story) -> Places:
     """
     columns: dict[int, list[str]] = defaultdict(list)
     related: dict[str, list[str]] = defaultdict(list)
-    for model in story.population:
+    there = {model.name for model in story.shown}
+    for model in story.shown:
         columns[model.generation].append(model.name)
-        for parent in model.parents:
+        for parent in [parent for parent in model.parents if parent in there]:
             related[model.name].append(parent)
             related[parent].append(model.name)
     y = {name: place for names in columns.values() for name, place in zip(names, _spread(len(names)), strict=True)}
@@ -65,7 +70,7 @@ def places(story: Story) -> Places:
             }
             names.sort(key=wanted.__getitem__, reverse=True)  # the highest first, as _spread has it
             y.update(zip(names, _spread(len(names)), strict=True))
-    return {model.name: (float(model.generation), y[model.name]) for model in story.population}
+    return {model.name: (float(model.generation), y[model.name]) for model in story.shown}
 
 
 def _spread(count: int) -> list[float]:
@@ -75,11 +80,11 @@ def _spread(count: int) -> list[float]:
 def _drawn(story: Story) -> Figure:
     at = places(story)
     tallest = max(abs(y) for _, y in at.values())
-    inner = int((46 if len(story.population) <= FEW else 24) * (2 * tallest + 1.8))
+    inner = int((46 if len(story.shown) <= FEW else 24) * (2 * tallest + 1.8))
     height = ABOVE + BELOW + inner
     last = story.population.generation
     every = max(1, -(-last // 40))
-    longest = max(len(_label(model.name)) for model in story.population if model.founder)
+    longest = max((len(_label(model.name)) for model in story.shown if model.founder), default=0)
     return figure(
         [*_edges(story, at), *_nodes(story, at), *_legend(story, height)],
         height=height,
@@ -105,15 +110,15 @@ def _edges(story: Story, at: Places) -> list[dict[str, Any]]:
     low, high = _range(story)
     champions = {model.name for model in story.line}
     paths: dict[tuple[bool, int], tuple[list[float | None], list[float | None]]] = defaultdict(lambda: ([], []))
-    for model in story.population:
+    for model in story.shown:
         related = story.kinship.mean(model.parents) if model.parents else math.nan
         shade = -1 if math.isnan(related) else min(len(KIN) - 1, int(len(KIN) * (related - low) / (high - low)))
-        for parent in model.parents:
+        for parent in [parent for parent in model.parents if parent in at]:
             x, y = paths[model.name in champions, shade]
             curve = _curve(at[parent], at[model.name])
             x += [*(point[0] for point in curve), None]
             y += [*(point[1] for point in curve), None]
-    few = len(story.population) <= FEW
+    few = len(story.shown) <= FEW
     shades = [colour for _, colour in _scale(story.metric.larger_is_closer)]
     return [
         {
@@ -161,10 +166,10 @@ def _scale(closer: bool) -> list[list[Any]]:
 def _nodes(story: Story, at: Places) -> list[dict[str, Any]]:
     champions = {model.name for model in story.line}
     averages = [model.average for model in story.population.eligible() if model.average is not None]
-    few = len(story.population) <= FEW
+    few = len(story.shown) <= FEW
     traces = []
     for symbol_of, symbol in SYMBOLS:
-        some = [model for model in story.population if _kind(model) == symbol_of]
+        some = [model for model in story.shown if _kind(model) == symbol_of]
         if not some:
             continue
         named = [few or model.founder or model.name == story.winner.name for model in some]
@@ -252,7 +257,7 @@ def _legend(story: Story, height: int) -> list[dict[str, Any]]:
         (_scale(story.metric.larger_is_closer), *_range(story), BARS[1]),
     ]
     bars = [_bar(*scale, 1 - 20 / height) for scale, _ in zip(scales, _titles(story), strict=False)]
-    kinds = {_kind(model) for model in story.population}
+    kinds = {_kind(model) for model in story.shown}
     symbols = [
         {**_NOTHING, "name": name, "marker": {"symbol": symbol, "size": 10, "color": var("quiet")}}
         for name, symbol in SYMBOLS

@@ -11,8 +11,8 @@ import numpy as np
 from src.analysis import METHODS, Correlation, correlate, early_stop, saturation, stop_after
 from src.analysis.saturation import ALPHA
 from src.population import Model
-from src.report.ascent import KINDS, hover, kind
-from src.report.look import Drawing, Figure, Section, Table, axis, chance, figure, many, rounded, span, var
+from src.report.ascent import KINDS, POINTS, hover, kind, of_points
+from src.report.look import Drawing, Figure, Section, Table, axis, chance, figure, many, rounded, span, thinned, var
 from src.report.relatives import threshold
 from src.report.story import Story
 
@@ -30,6 +30,8 @@ def section(story: Story) -> Section:
     targets = {"gain": gains, "|gain|": [abs(gain) for gain in gains]}
     found = {(name, method): correlate(kinship, y, method) for name, y in targets.items() for method in METHODS}
     words = [_summary(found["|gain|", "pearson"], story.metric.name), _stages(story), *_stops(story)]
+    if left_out := of_points(len(merges)):
+        words.append(f"The figures of all merges show some{left_out}; lines and figures in words are of all.")
     panels = [
         [Drawing("kinship-gain", "gain", _drawn(story, merges, kinship, targets["gain"], "merge gain, points"))],
         [Drawing("kinship-abs-gain", "size of the gain", _drawn(story, merges, kinship, targets["|gain|"], "|gain|"))],
@@ -119,8 +121,9 @@ def _drawn(story: Story, merges: Sequence[Model], x: Sequence[float], y: Sequenc
                 "hoverinfo": "skip",
             }
         )
+    shown = thinned(range(len(merges)), POINTS)
     for number, (name, symbol, colour) in enumerate(KINDS):
-        some = [i for i, model in enumerate(merges) if kind(model) == number]
+        some = [i for i in shown if kind(merges[i]) == number]
         if some:
             data.append(
                 {

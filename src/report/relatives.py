@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,9 +20,8 @@ LABELLED = 60
 
 def section(story: Story) -> Section:
     """Kinship of everybody to everybody that was measured."""
-    names = [model.name for model in story.population.best(len(story.population))]
-    measured = set().union(*story.kinship.values)
-    names = [name for name in names if name in measured]
+    shown = {model.name for model in story.shown} & story.state.measured
+    names = [model.name for model in story.population.best(len(story.population)) if model.name in shown]
     growth = [[Drawing("kinship-growth", "as the run went on", _growth(story))]]
     if len(names) < 2:
         return Section("kinship", "How related they are", ["No kinship was measured."])
@@ -31,6 +31,7 @@ def section(story: Story) -> Section:
         if _gaps(story, names)
         else f"Kinship is {story.metric.about}.",
         "Where the k best have become near-copies (one bright block), merging them brings nothing new.",
+        *story.left_out,
     ]
     matrices = [
         Drawing("kinship-by-average", "best first", _matrix(story, names)),
@@ -54,13 +55,10 @@ def clustered(story: Story, names: Sequence[str]) -> list[str]:
 
 def _values(story: Story, names: Sequence[str]) -> np.ndarray:
     """[n, n], NaN where a pair was never measured, the metric's own value on the diagonal."""
-    place = {name: i for i, name in enumerate(names)}
     matrix = np.full((len(names), len(names)), np.nan)
     np.fill_diagonal(matrix, story.metric.itself)
-    for pair, value in story.kinship.values.items():
-        if len(pair) == 2 and pair <= place.keys():
-            i, j = (place[name] for name in pair)
-            matrix[i, j] = matrix[j, i] = value
+    for (i, a), (j, b) in itertools.combinations(enumerate(names), 2):
+        matrix[i, j] = matrix[j, i] = story.kinship.between(a, b)
     return matrix
 
 

@@ -15,6 +15,8 @@ from src.journal import Event, State, events_of, replay
 from src.kinship import METRICS, Grams, Metric
 from src.population import KinshipTable, Model, Population
 
+SHOWN = 300
+"""Models up to which a page shows every one; of more, those that tell most (see `Story.shown`)."""
 HOLDOUT = -1
 """Stands for a generation where time is told: the scoring of what was held out."""
 
@@ -100,12 +102,35 @@ class Story:
         return [*self.population.ancestors(self.winner.name), self.winner]
 
     @cached_property
+    def shown(self) -> list[Model]:
+        """The models that are shown one by one, oldest first: all, or SHOWN of them.
+
+        These are the winner's line, as far back as half the room for it goes, then the best of the others.
+        """
+        if len(self.population) <= SHOWN:
+            return list(self.population)
+        ranked = self.population.best(SHOWN)
+        kept = {model.name for model in self.line[-SHOWN // 2 :]}
+        kept |= {model.name for model in [one for one in ranked if one.name not in kept][: SHOWN - len(kept)]}
+        return [model for model in self.population if model.name in kept]
+
+    @property
+    def left_out(self) -> list[str]:
+        """What a reader has to know of `shown`; empty where everybody is."""
+        if len(self.shown) == len(self.population):
+            return []
+        return [
+            f"Of {len(self.population):,} models {len(self.shown)} are shown: the winner's line, as far back as there "
+            "is room, and the best of the others. The rest is left out here; the journal has it."
+        ]
+
+    @cached_property
     def top_kinship(self) -> dict[int, float]:
         """Mean kinship within S_k when each generation closed; NaN where a pair of it was never measured."""
-        k = self.k or 0
+        tops = self.population.tops(self.k) if self.k else []
         return {
-            generation: self.kinship.mean([model.name for model in self.population.until(generation).best(k)])
-            for generation in range(self.state.closed + 1 if k else 0)
+            generation: self.kinship.mean([model.name for model in top])
+            for generation, top in enumerate(tops[: self.state.closed + 1])
         }
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich import box
 from rich.table import Table
@@ -16,8 +16,13 @@ COLUMNS = ("model", "parents", "average", "stderr", "gain", "kinship")
 Row = tuple[str, str, float | None, float | None, float | None, float | None]
 
 
-def rows(population: Population, kinship: KinshipTable, stderr: Mapping[str, float]) -> list[Row]:
-    """One row a model, oldest first; None where there is no such figure (a founder's gain, a failure's average)."""
+def rows(
+    population: Population, kinship: KinshipTable, stderr: Mapping[str, float], models: Iterable[Model] | None = None
+) -> list[Row]:
+    """One row a model, or each of some `models`, oldest first.
+
+    None where there is no such figure (a founder's gain, a failure's average).
+    """
     return [
         (
             model.name,
@@ -27,7 +32,7 @@ def rows(population: Population, kinship: KinshipTable, stderr: Mapping[str, flo
             population.gain(model.name),
             _known(kinship.mean(model.parents)),
         )
-        for model in population
+        for model in (population if models is None else models)
     ]
 
 
