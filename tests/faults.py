@@ -1,7 +1,6 @@
 """A run on a disk that fails on purpose, over and over: python -m tests.faults FOLDER COUNT, with faults.c preloaded.
 
-Everything is imported once, and each start of a run is a fork. What came of a fault goes to stdout, a line of JSON
-each.
+Everything is imported once; each start of a run is a fork. What came of a fault is a line of JSON on stdout.
 """
 
 import errno

@@ -1,5 +1,6 @@
 """What every command has in common: one line for a mistake, and no complaint when its reader leaves early."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,30 @@ def test_what_is_not_there_costs_a_line(command: str, tmp_path: Path) -> None:
     assert outcome.stderr.startswith("error: ")
     assert "nowhere" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [("run", "hydra"), ("run", "pydantic"), ("compare", "scipy"), ("report", "src.command"), ("zoo", "torch")],
+)
+def test_ctrl_c_while_libraries_are_imported_costs_a_line(command: str, module: str) -> None:
+    """Interrupted at the import of a module, as Python tells of it: before the command has done anything of its own."""
+    starting = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", f"src.{command}", "nowhere"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert starting.stderr is not None
+    said = []
+    for line in starting.stderr:
+        said.append(line)
+        if line.rpartition("|")[2].strip().startswith(module):
+            starting.send_signal(signal.SIGINT)
+            break
+    said += starting.communicate(timeout=60)[1].splitlines(keepends=True)
+    assert starting.returncode == 130
+    assert [line for line in said if not line.startswith("import time:")] == ["interrupted\n"]
 
 
 def test_a_reader_that_leaves_early_is_no_mistake(tmp_path: Path) -> None:

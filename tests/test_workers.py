@@ -16,7 +16,7 @@ import pytest
 from accelerate import PartialState
 
 from src.config import Workers as Settings
-from src.errors import UserError
+from src.errors import MachineError, UserError
 from src.workers import Workers
 from tests import processes
 
@@ -126,6 +126,31 @@ def test_a_helper_that_fails_leaves_its_piece_to_the_owner(tmp_path: Path) -> No
     assert together(2, tmp_path, task) == ([0, 0], [[list(range(10))]] * 2)
 
 
+def test_a_job_that_is_begun_again_has_the_pieces_that_were_answered_already(tmp_path: Path) -> None:
+    def task(workers: Workers) -> Any:
+        failed = []
+
+        def piece(number: int) -> int:
+            time.sleep(0.02)
+            if not workers.assisting and not failed:
+                failed.append(number)
+                raise MemoryError("for a moment")
+            return number
+
+        counted = noted(tmp_path, piece)
+
+        def job(_: str) -> list[int]:
+            try:
+                return workers.share(20, counted)
+            except MemoryError:
+                return workers.share(20, counted)
+
+        return list(workers.map(job, ["only"], divisible=True))
+
+    assert together(2, tmp_path, task) == ([0, 0], [[list(range(20))]] * 2)
+    assert sorted(item for item, _ in done(tmp_path)) == list(range(20))
+
+
 def test_once_is_done_by_the_main_process_and_gather_hears_everybody(tmp_path: Path) -> None:
     def task(workers: Workers) -> Any:
         return [workers.once(lambda: f"by {workers.rank}"), workers.gather(workers.rank), workers.threads]
@@ -133,13 +158,15 @@ def test_once_is_done_by_the_main_process_and_gather_hears_everybody(tmp_path: P
     assert together(2, tmp_path, task) == ([0, 0], [["by 0", [0, 1], 1]] * 2)
 
 
-@pytest.mark.parametrize("guilty", [0, 1])
-def test_a_mistake_met_by_one_ends_all_in_one_line(tmp_path: Path, guilty: int) -> None:
+@pytest.mark.parametrize(("guilty", "kind", "status"), [(0, UserError, 2), (1, UserError, 2), (1, MachineError, 1)])
+def test_a_mistake_met_by_one_ends_all_in_one_line(
+    tmp_path: Path, guilty: int, kind: type[Exception], status: int
+) -> None:
     def task(workers: Workers) -> None:
         def job(item: int) -> None:
             time.sleep(0.1)
             if workers.rank == guilty and item > 2:
-                raise UserError("the disk of /x is full")
+                raise kind("the disk of /x is full")
 
         list(workers.map(job, range(1000)))
 
@@ -149,13 +176,13 @@ def test_a_mistake_met_by_one_ends_all_in_one_line(tmp_path: Path, guilty: int) 
         try:
             with Workers(settings()) as workers:
                 task(workers)
-        except UserError as error:
+        except kind as error:
             if rank == 0:
                 _refuse(str(error))
-            return 2
+            return status
         return 0
 
-    assert processes.wait(processes.start(2, work, tmp_path / "output")) == [2, 2]
+    assert processes.wait(processes.start(2, work, tmp_path / "output")) == [status, status]
     said = "".join((tmp_path / f"output.{rank}").read_text() for rank in (0, 1))
     assert said == "error: the disk of /x is full\n"
 

@@ -1,5 +1,6 @@
 """A search of many runs through its front door, on the pico family: counted, killed, continued, shared."""
 
+import errno
 import json
 import os
 import random
@@ -13,9 +14,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from src import errors, merge
 from src.compare.__main__ import main as compare
 from src.journal import run_state
-from src.sweep.study import StudySearch
+from src.sweep.study import STARTS, StudySearch
 from tests.conftest import Outcome, run
 from tests.family import FOUNDERS, TASKS
 from tests.test_kills import in_child
@@ -175,6 +177,35 @@ def test_a_sweep_without_one_good_trial_says_so(sweep: Sweep) -> None:
     outcome = sweep("hydra.sweeper.n_trials=2", "strategy=greedy_topk", "strategy.k=choice(0,1)", "stop.evaluations=8")
     assert outcome.status == 2
     assert "no trial came to its end" in outcome.err
+
+
+def test_what_the_machine_failed_ends_the_sweep_in_a_line_and_fails_no_trial(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(errors, "PAUSES", ())
+    for _ in range(STARTS + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(merge, "merge_in_memory", full)
+            outcome = sweep("hydra.sweeper.n_trials=2")
+        assert outcome.status == 1
+        assert outcome.err.startswith("error: sweeps/study/0: 1-1, in ")
+        assert "No space left on device; free some space; the same command goes on" in outcome.err
+        assert outcome.err.count("\n") == 1
+        assert states(tmp_path) == ["WAITING"]
+    assert sweep("hydra.sweeper.n_trials=2").status == 0
+    assert states(tmp_path) == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_sweep_in_which_nothing_was_merged_fails(sweep: Sweep, tmp_path: Path) -> None:
+    outcome = sweep("hydra.sweeper.n_trials=2", "merge=task_arithmetic", "merge.parameters.lambda=1e39")
+    assert outcome.status == 1
+    assert states(tmp_path) == ["FAIL", "FAIL"]
+    assert "error: sweeps/study/0: no merge worked; the first, 1-1: 1-1 has NaN or infinite weights" in outcome.err
+    assert "error: no trial came to its end" in outcome.err
+    assert "Traceback" not in outcome.err
 
 
 def test_hopeless_trials_are_cut_short_and_counted_as_such(sweep: Sweep, tmp_path: Path) -> None:
