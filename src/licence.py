@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from src.markdown import plain
+
 HUB = "https://huggingface.co"
 
 
@@ -64,11 +66,11 @@ def of_merge(licences: Mapping[str, Licence | None]) -> dict[str, str]:
 def words(licences: Mapping[str, Licence | None]) -> str:
     """The same for people: a sentence or a list, in Markdown."""
     unknown = [name for name, licence in licences.items() if licence is None]
-    listed = "\n".join(f"- {name}: {licence or 'not known'}" for name, licence in licences.items())
+    listed = "\n".join(f"- {plain(name)}: {plain(licence or 'not known')}" for name, licence in licences.items())
     if not unknown and len(set(licences.values())) == 1:
-        return f"As all its founders: {next(iter(licences.values()))}."
+        return f"As all its founders: {plain(next(iter(licences.values())))}."
     if len(unknown) == len(licences):
         return "Not known: no founder's card names one. Ask their authors before passing this model on."
     if unknown:
-        return f"Not known, since that of {', '.join(unknown)} is not:\n\n{listed}"
+        return f"Not known, since that of {plain(', '.join(unknown))} is not:\n\n{listed}"
     return f"Its founders' licences differ; whoever uses this model is bound by each of them:\n\n{listed}"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from src.config import Track, flat
 from src.errors import UserError, printable
+from src.markdown import fenced, plain
 from src.terminal import warn
 
 PATIENCE = 15
@@ -162,7 +163,7 @@ class TensorBoard:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
         """A table, as it stands after this generation."""
         lines = [columns, ["---"] * len(columns), *rows]
-        text = "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines)
+        text = "\n".join("| " + " | ".join("" if cell is None else plain(cell) for cell in line) + " |" for line in lines)
         self._tracker.log({name: text}, step=generation)
 
     def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:
@@ -174,7 +175,7 @@ class TensorBoard:
 
     def artifact(self, path: Path, kind: str) -> None:
         """The file's text: TensorBoard keeps no files."""
-        self._tracker.log({f"{kind}/{path.name}": f"```\n{path.read_text()}\n```"}, step=self._generation)
+        self._tracker.log({f"{kind}/{path.name}": fenced(path.read_text() + "\n", "")}, step=self._generation)
 
     def finish(self) -> None:
         """Flush and close."""

@@ -10,6 +10,7 @@ import yaml
 from src.evaluate import benchmark
 from src.journal import HeldOut, State
 from src.licence import Licence, of_merge, words
+from src.markdown import code, fenced, plain
 from src.population import KinshipTable
 from src.report.ending import NORMAL
 from src.report.metadata import metadata
@@ -43,14 +44,14 @@ def model_card(
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
     descent = "\n".join(
-        f"| {one.name} | {' × '.join(one.parents) or state.sources[one.name]} | {one.average:.2f} | "
+        f"| {plain(one.name)} | {plain(' × '.join(one.parents) or state.sources[one.name])} | {one.average:.2f} | "
         f"{_signed(population.gain(one.name))} | {_kinship(kinship, one.parents)} |"
         for one in line
     )
     return f"""---
 {metadata(state, winner, sources, of_merge(licences))}
 ---
-# {winner}
+# {plain(winner)}
 
 {_opening(state, winner, len(population))}
 
@@ -85,7 +86,7 @@ def _scores(state: State, winner: str) -> str:
     lucky = f"The best of {len(state.population)} models was kept for these scores, so its own are a little lucky."
     if winner not in state.holdout:
         warning = benchmark.warning((state.started or {})["settings"]["evaluate"])
-        advice = f" In particular, {warning}." if warning else ""
+        advice = f" In particular, {plain(warning)}." if warning else ""
         return f"## Scores\n\n{steered}{lucky} Nothing was held out: expect less on fresh samples.{advice}"
     held_out = {name: state.holdout[name] for name in names if name in state.holdout}
     return f"""## Scores to quote
@@ -101,9 +102,9 @@ On what was held out: it did not steer the search.
 
 def _table(scored: Mapping[str, HeldOut]) -> str:
     tasks = list(next(iter(scored.values())).scores)
-    rows = [f"| {task} | " + " | ".join(f"{one.scores[task]:.2f}" for one in scored.values()) + " |" for task in tasks]
+    rows = [f"| {plain(task)} | " + " | ".join(f"{one.scores[task]:.2f}" for one in scored.values()) + " |" for task in tasks]
     averages = " | ".join(f"**{one.average:.2f}** ± {NORMAL * one.stderr:.2f}" for one in scored.values())
-    head = f"| task | {' | '.join(scored)} |\n| --- |{' ---: |' * len(scored)}"
+    head = f"| task | {' | '.join(map(plain, scored))} |\n| --- |{' ---: |' * len(scored)}"
     return "\n".join([head, *rows, f"| average (95 %) | {averages} |"])
 
 
@@ -111,7 +112,7 @@ def _gained(state: State, side: str) -> str:
     if (found := state.compared.get(side)) is None:
         return ""
     return (
-        f"{found.winner} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {found.founder}, "
+        f"{plain(found.winner)} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {plain(found.founder)}, "
         f"the best founder here, over the same {found.samples} samples.\n\n"
     )
 
@@ -119,8 +120,8 @@ def _gained(state: State, side: str) -> str:
 def _opening(state: State, winner: str, models: int) -> str:
     if state.population[winner].founder:
         return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
-    base, generation = state.sources["base"], state.population[winner].generation
-    return f"A merge of fine-tunes of `{base}`, evolved by kinmerge; it was born in generation {generation}."
+    base, generation = code(state.sources["base"]), state.population[winner].generation
+    return f"A merge of fine-tunes of {base}, evolved by kinmerge; it was born in generation {generation}."
 
 
 def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
@@ -134,9 +135,7 @@ def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
 
     mergekit-multi recipe.yaml --intermediate-dir merges --out-path {winner} {options}
 
-```yaml
-{multi_recipe(state, winner, sources)}```
-"""
+{fenced(multi_recipe(state, winner, sources), "yaml")}"""
 
 
 def _with_sources(config: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:

@@ -192,8 +192,8 @@ def thinned(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def safe(name: str) -> str:
-    """A name as a figure may show it: Plotly takes a few HTML tags within texts, and names come from users."""
-    return html.escape(str(name), quote=False)
+    """A name as a figure may show it: Plotly takes a few HTML tags within texts, and `var(--…)` is a colour here."""
+    return html.escape(printable_lines(str(name)), quote=False).replace("var(--", "var&#40;--")
 
 
 def resolved(value: Any, palette: Mapping[str, str]) -> Any:
