@@ -163,7 +163,9 @@ class TensorBoard:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
         """A table, as it stands after this generation."""
         lines = [columns, ["---"] * len(columns), *rows]
-        text = "\n".join("| " + " | ".join("" if cell is None else plain(cell) for cell in line) + " |" for line in lines)
+        text = "\n".join(
+            "| " + " | ".join("" if cell is None else plain(cell) for cell in line) + " |" for line in lines
+        )
         self._tracker.log({name: text}, step=generation)
 
     def figure(self, name: str, figure: Mapping[str, Any], generation: int) -> None:

@@ -212,7 +212,7 @@ def test_a_full_disk_stops_cleanly_and_resumes(evolve: Command, tmp_path: Path) 
         outcome = evolve(f"outputs={small}", "stop.generations=1", "stop.evaluations=null", "resume=force")
         assert outcome.status == 1, outcome.out
         assert f"{small}/run" in outcome.err
-            assert ": No space left on device; free some space" in outcome.err
+        assert ": No space left on device; free some space" in outcome.err
         assert "the same command goes on from here" in outcome.err
         assert not any(model.failure for model in state(small).population)
         ballast.unlink()

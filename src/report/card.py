@@ -102,7 +102,10 @@ On what was held out: it did not steer the search.
 
 def _table(scored: Mapping[str, HeldOut]) -> str:
     tasks = list(next(iter(scored.values())).scores)
-    rows = [f"| {plain(task)} | " + " | ".join(f"{one.scores[task]:.2f}" for one in scored.values()) + " |" for task in tasks]
+    rows = [
+        f"| {plain(task)} | " + " | ".join(f"{one.scores[task]:.2f}" for one in scored.values()) + " |"
+        for task in tasks
+    ]
     averages = " | ".join(f"**{one.average:.2f}** ± {NORMAL * one.stderr:.2f}" for one in scored.values())
     head = f"| task | {' | '.join(map(plain, scored))} |\n| --- |{' ---: |' * len(scored)}"
     return "\n".join([head, *rows, f"| average (95 %) | {averages} |"])
@@ -111,8 +114,9 @@ def _table(scored: Mapping[str, HeldOut]) -> str:
 def _gained(state: State, side: str) -> str:
     if (found := state.compared.get(side)) is None:
         return ""
+    winner, founder = plain(found.winner), plain(found.founder)
     return (
-        f"{plain(found.winner)} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {plain(found.founder)}, "
+        f"{winner} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {founder}, "
         f"the best founder here, over the same {found.samples} samples.\n\n"
     )
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from src.errors import printable_lines
+
 Figure = dict[str, Any]
 Item = TypeVar("Item")
 
