@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +30,10 @@ _UNION_BRANCHES = (
     "int",
     "tuple[",
 )  # pydantic's, within the path of a key
+
+# Mappings whose keys are somebody else's: evaluate.model_args.KEY=… needs no + before it. YAML cannot say this.
+_OPEN = DictConfig({}, flags={"struct": False})
+ConfigStore.instance().store("open_keys", DictConfig({"evaluate": {"model_args": _OPEN}}))
 
 
 class _Settings(BaseModel):
@@ -113,6 +118,8 @@ class Evaluate(_Settings):
     backend: Literal["hf", "vllm"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
     model_args: dict[str, Any]
+    unsafe_code: bool = False
+    """Whether a task may execute Python of its own, or have what a model wrote executed."""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -327,6 +334,8 @@ def is_config_error(error: BaseException) -> bool:
 
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
+LEAVE = "evaluate.unsafe_code"
+"""What a start was allowed to do changes no score, and older journals do not have it."""
 
 
 def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Settings) -> None:
@@ -336,7 +345,7 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
         UserError: listing what differs and the ways on; not if resume=force allows the change.
     """
     before, after = flat(then), flat(now)
-    differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    differ = [key for key in sorted({*before, *after} - {LEAVE}) if before.get(key) != after.get(key)]
     harmful = [key for key in differ if not key.startswith(HARMLESS) and not _holds_out_tasks(key, before, after)]
     if not differ or (not harmful and settings.resume == "force"):
         return

@@ -41,7 +41,8 @@ def look(settings: Settings) -> dict[str, Found]:
 
 
 def check(settings: Settings, found: Mapping[str, Found]) -> None:
-    """Refuse what would fail later: founders of different families, an unknown merge method, parameter or task.
+    """Refuse what would fail later: founders of different families, or that mergekit cannot merge, an unknown merge
+    method or parameter, a task that lm-eval does not have, that would execute code, or that cannot work.
 
     Raises:
         UserError: the first mistake.
@@ -53,9 +54,15 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
     from src.evaluate import tasks
 
     merge.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
+    _check_tensors(settings, base, here)
     inside = settings.evaluate.include is not None and settings.evaluate.include.is_relative_to(settings.zoo.folder)
     tasks.check_backend(settings.evaluate)
-    tasks.check_tasks(settings.evaluate, known=zoo.TASKS if inside else ())
+    tasks.check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
+    if settings.dry_run or any(one.checkpoint is None for one in found.values()):
+        from src.evaluate.evaluator import Evaluator
+
+        # A run makes its tasks before it evaluates anything; a plan, or a long download, should not come before that.
+        Evaluator(tasks.with_data_here(settings.evaluate), seed=settings.seed)
 
 
 def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
@@ -70,7 +77,16 @@ def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
     models = {name: open_checkpoint(source) for name, source in settings.founders.models.items()}
     for warning in check_family(base, models):
         warn(warning)
+    _check_tensors(settings, base, models)
     return base, models
+
+
+def _check_tensors(settings: Settings, base: Checkpoint | None, models: Mapping[str, Checkpoint]) -> None:
+    """Refuse a checkpoint that takes part in merges and lacks what mergekit asks for."""
+    from src import merge
+
+    ancestor = {"base": base} if base is not None and settings.merge.base_model == "ancestor" else {}
+    merge.check_tensors({**models, **ancestor}, remote_code=settings.trust_remote_code)
 
 
 def check_unchanged(given: Mapping[str, Checkpoint], state: State) -> None:

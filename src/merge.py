@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import Any
 
 import torch
 import transformers
-from mergekit.architecture import get_architecture_info
+from mergekit.architecture import WeightInfo, arch_info_for_config, get_architecture_info
+from mergekit.architecture.conversion import can_convert_checkpoint_keys
 from mergekit.common import dtype_from_name
-from mergekit.config import MergeConfiguration, ParameterSetting, evaluate_setting
+from mergekit.config import ConditionalParameter, MergeConfiguration, ParameterSetting, evaluate_setting
 from mergekit.graph import Executor
 from mergekit.io.tasks import LoaderCache
 from mergekit.io.tensor_writer import TensorWriter
@@ -99,10 +101,24 @@ def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
     try:
         setting: Any = TypeAdapter(ParameterSetting).validate_python(value)
         evaluate_setting("", setting, 0, validate=parameter.validate)
+        found = [parameter.validate(scalar) for scalar in _scalars(setting)]
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"{key} is {value!r}; expected {parameter.value_type.__name__}, or a gradient of such"
         ) from error
+    if any(isinstance(scalar, float) and not math.isfinite(scalar) for scalar in found):
+        raise UserError(f"{key} is {value!r}; expected finite numbers (mergekit would make a model of NaN with it)")
+
+
+def _scalars(setting: Any) -> Iterator[Any]:
+    """Every value within a setting, whatever part of the model its filter gives it to."""
+    if isinstance(setting, ConditionalParameter):
+        yield from _scalars(setting.value)
+    elif isinstance(setting, list):
+        for one in setting:
+            yield from _scalars(one)
+    else:
+        yield setting
 
 
 def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
@@ -118,6 +134,40 @@ def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
             f"merge.method={spec.name} with base_model={settings.base_model or 'null'} cannot merge {parents} parents "
             f"({str(error)[:1].lower()}{str(error)[1:]}); choose another merge=… or strategy=…"
         ) from error
+
+
+def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False) -> None:
+    """Refuse checkpoints that lack a tensor which mergekit asks for; their headers tell.
+
+    An architecture that mergekit has no table of is inferred from the checkpoints themselves, and lacks nothing.
+
+    Raises:
+        UserError: the first that is missing, whose it is, and the architecture; or a configuration nobody can read.
+    """
+    for name, checkpoint in models.items():
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(checkpoint.path), trust_remote_code=remote_code)
+            architecture = arch_info_for_config(config)
+            weights = architecture.all_weights(config) if architecture else []
+        except Exception as error:  # transformers' and mergekit's own, for whatever a config.json may hold
+            raise UserError(
+                f"mergekit cannot merge {name}: its config.json does not say what it is "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+            ) from error
+        for weight in weights:
+            if not weight.optional and not _can_load(weight, checkpoint, config.model_type):
+                raise UserError(
+                    f"{name} has no tensor {weight.name}, which mergekit requires of {config.architectures[0]}: "
+                    "every merge of it would fail; use checkpoints that have it, or models of another architecture"
+                )
+
+
+def _can_load(weight: WeightInfo, checkpoint: Checkpoint, model_type: str) -> bool:
+    """Whether mergekit will find a weight: under its name or another, or made of what the checkpoint has."""
+    names = [weight.name, *(weight.aliases or ())]
+    if any(name in checkpoint.tensors for name in [*names, *(weight.tied_names or ())]):
+        return True
+    return any(can_convert_checkpoint_keys(model_type, set(checkpoint.tensors), name) for name in names)
 
 
 def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, align: bool = False) -> Recipe:

@@ -17,7 +17,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 from lm_eval import evaluate as run_tasks
-from lm_eval.api.model import LM
 from lm_eval.api.task import Task as HarnessTask
 from pydantic import TypeAdapter
 
@@ -25,6 +24,7 @@ from src import digest, files, seal
 from src.checkpoint import tensors_of
 from src.config import Evaluate
 from src.errors import UserError
+from src.evaluate.answers import Answered, by_kind, try_out
 from src.evaluate.living import Engine, LivingModel, Piece, Requests, Tensors
 from src.evaluate.tasks import Sheet, draw, load, main_metric, manager_of
 
@@ -86,7 +86,7 @@ class Evaluator:
         remote_code: bool = False,
         beside: Evaluator | None = None,
     ) -> None:
-        """Load the tasks.
+        """Load the tasks, make their documents and requests, and try their metrics on made-up answers.
 
         Args:
             settings: tasks, metrics, weights, holdout, limit.
@@ -96,14 +96,15 @@ class Evaluator:
             beside: the evaluator of the tasks that steer; given, this is the one of what is held out.
 
         Raises:
-            UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric.
+            UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric, one that
+                can score nothing.
         """
         self._settings = settings
         others = bool(beside and settings.held_out)
         self._chosen, key = (settings.held_out, "holdout") if others else (settings.tasks, "tasks")
         self._home: _Home = beside._home if beside else _Home(settings, devices, seed, remote_code)
         manager = manager_of(settings)
-        self._loaded = {task.name: load(manager, task, key) for task in self._chosen}
+        self._loaded = {task.name: load(manager, task) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
         self._tasks = {
             "tasks": leaves,
@@ -115,7 +116,10 @@ class Evaluator:
             for task in self._chosen
             for leaf, harness in self._loaded[task.name]["tasks"].items()
         }
-        self._drawn = {name: draw(leaf, settings, seed, held_out=beside is not None) for name, leaf in leaves.items()}
+        self._sheets: dict[str, Sheet] = {}
+        for name, leaf in leaves.items():
+            self._sheets[name] = Sheet(leaf, draw(leaf, settings, seed, held_out=beside is not None))
+            try_out(leaf, self._sheets[name], self._metrics[name])
         if beside and others and (both := sorted(leaves.keys() & beside._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
         self.holdout: Evaluator | None = None
@@ -124,15 +128,9 @@ class Evaluator:
             self.holdout = Evaluator(settings, seed=seed, beside=self, **options)
 
     @functools.cached_property
-    def _sheets(self) -> dict[str, Sheet]:
-        """Documents and requests of every task, made when they are first asked for."""
-        return {name: Sheet(leaf, self._drawn[name]) for name, leaf in self._tasks["tasks"].items()}
-
-    @functools.cached_property
     def requests(self) -> Requests:
         """What one model is asked."""
-        assert self._sheets
-        found = _by_kind(self._tasks["tasks"])
+        found = by_kind(self._tasks["tasks"])
         gc.collect()
         gc.freeze()  # they stay for good; the collector need not walk over them during every evaluation
         return found
@@ -187,7 +185,13 @@ class Evaluator:
                 found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
         for sheet in self._sheets.values():
             sheet.clear()
-        result: Any = run_tasks(lm=_Answered(found), task_dict=self._tasks, bootstrap_iters=0, log_samples=False)
+        result: Any = run_tasks(
+            lm=Answered(found),
+            task_dict=self._tasks,
+            bootstrap_iters=0,
+            log_samples=False,
+            confirm_run_unsafe_code=self._settings.unsafe_code,
+        )
         return result["results"]
 
     def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
@@ -245,35 +249,6 @@ class _Home:
         if id(requests) not in self._planned:
             self._planned[id(requests)] = self._living.pieces(requests)
         return self._living, self._planned[id(requests)]
-
-
-class _Answered(LM):
-    """What lm-eval takes for a model: answers that were given before."""
-
-    def __init__(self, answers: Mapping[str, list[Any]]) -> None:
-        super().__init__()
-        self._answers = answers
-
-    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether it is what the model would have said."""
-        return self._answers["loglikelihood"]
-
-    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
-        """Log-probability of each text."""
-        return self._answers["loglikelihood_rolling"]
-
-    def generate_until(self, requests: list[Any]) -> list[str]:
-        """What the model said."""
-        return self._answers["generate_until"]
-
-
-def _by_kind(leaves: Mapping[str, HarnessTask]) -> dict[str, list[Any]]:
-    """The requests of all tasks in the order in which lm-eval asks them, repeated ones as often as they are asked."""
-    found: dict[str, list[Any]] = {}
-    for leaf in leaves.values():
-        for instance in leaf.instances:
-            found.setdefault(instance.request_type, []).extend([instance] * instance.repeats)
-    return found
 
 
 def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:

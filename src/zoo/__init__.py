@@ -22,12 +22,15 @@ from src.errors import UserError
 from src.files import partial_path, remove_abandoned
 from src.zoo import skills
 
-RECIPE = 1  # raise it whenever a change makes other models or other tasks: folders of an older recipe are rebuilt
+# Raise it whenever a change makes other models, other tasks or another reader: folders of an older recipe are rebuilt.
+RECIPE = 1
 
 FOUNDERS: tuple[str, ...] = tuple(skills.SKILLS)
 TASKS: tuple[str, ...] = tuple(skills.DRAWS)
 MARK = frozenset({"seed", "effort", "recipe", "parameters", "base", "founders", "tasks"})
 """What a family's manifest says, and no other program's: only a folder that carries it is ever replaced."""
+READER = {"questions.Questions": Path(__file__).with_name("questions.py").read_bytes()}
+"""The only Python beside the family's tasks: its source by lm-eval's reference to it."""
 
 Progress = Callable[[str, int, int], None]
 
