@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import marshal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from src.journal import Journal, parse
 from src.zoo import skills
 from src.zoo import tasks as zoo_tasks
 from tests.conftest import Command
@@ -227,10 +229,12 @@ def test_a_journal_from_before_there_was_the_key_goes_on(evolve: Command, tmp_pa
     given = "stop.generations=1", "strategy.k=2"
     assert evolve(*given).status == 0
     journal = tmp_path / "outputs/run/journal.jsonl"
-    first, *rest = journal.read_text().splitlines()
-    started = json.loads(first)
+    started, *rest = parse(journal)[0]
     assert started["settings"]["evaluate"].pop("unsafe_code") is False
-    journal.write_text("\n".join([json.dumps(started), *rest]) + "\n")
+    journal.unlink()
+    with closing(Journal(journal)) as rewritten:
+        for event in (started, *rest):
+            rewritten.append(event.pop("event"), **event)
     for allowing in ([], [ALLOW]):
         outcome = evolve(*given, *allowing)
         assert outcome.status == 0, outcome.err

@@ -341,9 +341,10 @@ def test_ctrl_c_ends_a_sweep_with_the_way_to_go_on(sweep: Sweep, tmp_path: Path)
     os.kill(pid, signal.SIGINT)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130
-    assert states(tmp_path) == ["RUNNING"]
-    assert sweep("hydra.sweeper.n_trials=1").status == 0
-    assert states(tmp_path) == ["COMPLETE"]
+    assert states(tmp_path)[-1] == "RUNNING"  # the trials are short: one may have ended before the signal was heard
+    begun = len(states(tmp_path))
+    assert sweep(f"hydra.sweeper.n_trials={begun}").status == 0
+    assert states(tmp_path) == ["COMPLETE"] * begun
 
 
 def test_the_runs_of_a_sweep_are_a_group_on_wandb_with_their_flat_configuration_and_summary(
