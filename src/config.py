@@ -334,8 +334,6 @@ def is_config_error(error: BaseException) -> bool:
 
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
-LEAVE = "evaluate.unsafe_code"
-"""What a start was allowed to do changes no score, and older journals do not have it."""
 
 
 def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Settings) -> None:
@@ -345,7 +343,7 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
         UserError: listing what differs and the ways on; not if resume=force allows the change.
     """
     before, after = flat(then), flat(now)
-    differ = [key for key in sorted({*before, *after} - {LEAVE}) if before.get(key) != after.get(key)]
+    differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     harmful = [key for key in differ if not key.startswith(HARMLESS) and not _holds_out_tasks(key, before, after)]
     if not differ or (not harmful and settings.resume == "force"):
         return

@@ -29,8 +29,11 @@ from src.winner import hand_on
 from src.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING = frozenset({"dry_run", "resume", "retry_failed", "publish", "sweep"})
-"""Settings of a single start, not of the run."""
+PASSING: Any = {
+    **dict.fromkeys(("dry_run", "resume", "retry_failed", "publish", "sweep"), True),
+    "evaluate": {"unsafe_code"},
+}
+"""Settings of a single start, not of the run, as pydantic leaves them out: none changes what is found."""
 
 
 def _versions() -> dict[str, str]:
@@ -332,7 +335,7 @@ class Evolution:
         self.state.apply(self.journal.append(event, **fields))
 
     def _wanted(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude=set(PASSING))
+        return self.settings.model_dump(mode="json", exclude=PASSING)
 
     def _asked(self) -> dict[str, Any]:
         """What all processes of a run must have in common."""
