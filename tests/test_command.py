@@ -1,5 +1,6 @@
 """What every command has in common: one line for a mistake, and no complaint when its reader leaves early."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -37,13 +38,14 @@ def test_what_is_not_there_costs_a_line(command: str, tmp_path: Path) -> None:
     ("command", "module"),
     [("run", "hydra"), ("run", "pydantic"), ("compare", "scipy"), ("report", "src.command"), ("zoo", "torch")],
 )
-def test_ctrl_c_while_libraries_are_imported_costs_a_line(command: str, module: str) -> None:
+def test_ctrl_c_while_libraries_are_imported_costs_a_line(command: str, module: str, tmp_path: Path) -> None:
     """Interrupted at the import of a module, as Python tells of it: before the command has done anything of its own."""
     starting = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", f"src.{command}", "nowhere"],
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
     )
     assert starting.stderr is not None
     said = []
