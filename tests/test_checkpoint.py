@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from src import digest
 from src.checkpoint import check_family, compared, open_checkpoint
 from src.errors import UserError
 from src.header import read_header
@@ -114,6 +115,14 @@ HEADERS = {
         None,
         r"has 8 bytes by its data_offsets and 12 by its",
     ),
+    "too many dimensions": (
+        {"w": entry(shape=(1,) * 300, offsets=(0, 4))},
+        b"\0" * 4,
+        None,
+        "tensor w has 300 dimensions; expected at most 32",
+    ),
+    "an escape in a name": ({"w\x1b[31m": entry()}, b"\0" * 8, None, r"the tensor w\\x1b\[31m… has a name"),
+    "an endless name": ({"w" * 5000: entry()}, b"\0" * 8, None, "has a name of 5000 characters"),
     "overlap": ({"v": entry(), "w": entry(offsets=(4, 12))}, b"\0" * 12, None, "data_offsets of v and w overlap"),
     "a hole": ({"v": entry(), "w": entry(offsets=(12, 20))}, b"\0" * 20, None, "data_offsets of v and w leave a hole"),
     "beyond the end": ({"w": entry(shape=(4,), offsets=(0, 16))}, b"\0" * 8, None, "truncated, its header speaks of"),
@@ -127,6 +136,39 @@ def test_wrong_headers(name, tmp_path):
     folder = write_raw(tmp_path / "m", header, data, length)
     with pytest.raises(UserError, match=rf"model\.safetensors: .*{words}"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("what", ["a pipe", "a folder", "a link that leads nowhere"])
+def test_what_is_no_file_where_one_is_expected(name, what, family):
+    file = family["a"] / name
+    file.unlink(missing_ok=True)
+    if what == "a pipe":
+        os.mkfifo(file)
+    elif what == "a folder":
+        file.mkdir()
+    else:
+        file.symlink_to("nowhere")
+
+    def look() -> None:
+        digest.of_surroundings(open_checkpoint(family["a"]).path)
+
+    with pytest.raises(UserError) as found:
+        look()
+    assert str(file) in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\x1b[31mred"])
+def test_a_shard_that_no_disk_could_hold(name, family):
+    weights = load_file(family["a"] / "model.safetensors")
+    (family["a"] / "model.safetensors").unlink()
+    index = {"weight_map": dict.fromkeys(weights, f"{name}.safetensors")}
+    (family["a"] / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError) as found:
+        open_checkpoint(family["a"])
+    assert str(found.value).isprintable()
+    assert len(str(found.value)) < 1000
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])
