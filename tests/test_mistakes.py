@@ -53,6 +53,7 @@ MISTYPED = [
     (["evaluate.tasks=[{name: pico_words, weight: 0}]"], "weight is 0; should be greater than 0"),
     (["evaluate.tasks=[{name: pico_words, shots: -1}]"], "shots is -1"),
     (["evaluate.tasks=[{name: pico_words, metric: f1}]"], "pico_words has no metric 'f1'. Known: acc, acc_norm"),
+    (["workers.threads=100000"], "workers.threads is 100000; expected "),
     (["evaluate.include=/nowhere"], "evaluate.include is '/nowhere'; no such folder"),
     (["evaluate.limit=0"], "evaluate.limit is 0; should be greater than or equal to 1"),
     (["evaluate.holdout=1"], "evaluate.holdout is 1; expected a share of the samples between 0 and 1 (0.5)"),
