@@ -196,9 +196,9 @@ def bare(options: argparse.Namespace, outputs: Path) -> None:
 
 def watched(options: argparse.Namespace, outputs: Path, after: Callable[[Any], Clocks]) -> None:
     """Run an evolution as src.run does, and print how long its generations took."""
-    from src import founders
     from src.evolution import Evolution
-    from src.workers import Workers
+    from src.models import founders
+    from src.runtime.workers import Workers
 
     asked = settings(options, outputs)
     found: list[tuple[int, Clocks, Clocks]] = []
@@ -227,8 +227,8 @@ def watched(options: argparse.Namespace, outputs: Path, after: Callable[[Any], C
 
 def items(options: argparse.Namespace, outputs: Path, divisible: bool) -> None:
     """Eight evaluations, the third of which asks everything ten times over."""
-    from src.evaluate.evaluator import Evaluator
-    from src.workers import Workers
+    from src.evaluation.evaluator import Evaluator
+    from src.runtime.workers import Workers
 
     asked = settings(options, outputs)
     folders = [Path(source) for source in asked.founders.models.values()]

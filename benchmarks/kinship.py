@@ -28,9 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.checkpoint import Checkpoint, open_checkpoint
 from src.kinship import METRICS, Grams, Totals, measure
 from src.kinship.measuring import processors
+from src.models.checkpoint import Checkpoint, open_checkpoint
 
 WHOLE_MOST, ONCE_MOST = 4, 8  # models up to which the side-by-side table waits for the whole-model methods
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from src import merge
 from src.config import Settings
+from src.models import merging
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,13 +25,13 @@ def candidate(settings: Settings, number: int) -> tuple[float, float, float]:
     assert settings.evaluate.include is not None
     founders = {name: Path(source).resolve() for name, source in settings.founders.models.items()}
     parents = list(itertools.combinations(founders, 2))[number % 10]
-    recipe = merge.recipe(settings.merge, parents, seed=settings.seed, threads=1)
+    recipe = merging.recipe(settings.merge, parents, seed=settings.seed, threads=1)
     programs = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="kinmerge-today-") as temporary:
         made = Path(temporary) / "made"
         config = Path(temporary) / "merge.yaml"
-        config.write_text(yaml.safe_dump(merge.with_paths(recipe.config, founders)))
-        merging = seconds([str(programs / "mergekit-yaml"), str(config), str(made)])
+        config.write_text(yaml.safe_dump(merging.with_paths(recipe.config, founders)))
+        merged_in = seconds([str(programs / "mergekit-yaml"), str(config), str(made)])
         tasks = ",".join(task.name for task in settings.evaluate.tasks)
         limit = ["--limit", str(settings.evaluate.limit)] if settings.evaluate.limit else []
         evaluating = seconds(
@@ -44,7 +44,7 @@ def candidate(settings: Settings, number: int) -> tuple[float, float, float]:
         models = [str(founders[parent]) for parent in parents]
         base = str(Path(settings.founders.base).resolve())
         relating = seconds([sys.executable, "-m", "benchmarks.kinship", "--alone", "once", base, str(made), *models])
-    return merging, evaluating, relating
+    return merged_in, evaluating, relating
 
 
 def seconds(command: Sequence[str]) -> float:

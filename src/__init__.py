@@ -3,6 +3,6 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # this is `python -m src.…`, whose libraries take seconds to be there
-    from src import interruption
+    from src.runtime import signals
 
-    interruption.loading()
+    signals.loading()

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from src.command import Parser, status
-from src.errors import UserError, printable_lines
+from src.runtime.command import Parser, status
+from src.runtime.errors import printable_lines
+from src.study.analyse import analyse, as_json, as_text, read
 
-if TYPE_CHECKING:
-    from src.analysis import Correlation, EarlyStop, Saturation
-
-# scipy is imported where it is first needed: --help and a mistyped path must answer at once.
-
-NEEDED = ("generation", "average", "gain")
-LEAST = 3
-"""Rows that a correlation needs."""
 DETAILS = """
 TABLE.csv has a header and a row for each merge:
   generation   1, 2, 3, …
@@ -32,186 +20,6 @@ TABLE.csv has a header and a row for each merge:
 
 Saturation is found by a changepoint on ranks, in |gain| and in the first metric (docs/report.md has the rule).
 """
-
-
-@dataclass(frozen=True)
-class Table:
-    """Merges, in the order of the file."""
-
-    generation: tuple[int, ...]
-    average: tuple[float, ...]
-    gain: tuple[float, ...]
-    metrics: Mapping[str, tuple[float, ...]]
-    """Kinship of the parents, by the metric's name."""
-    distances: frozenset[str]
-    """The metrics of which small is close."""
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a table says."""
-
-    correlations: tuple[tuple[str, str, Correlation], ...]
-    """Metric, target (gain or abs_gain), and how the two go together."""
-    metric: str
-    """The metric that saturation and the stop are read from."""
-    saturation: Saturation
-    stop: EarlyStop
-    """A stop on kinship, at the threshold asked for; without one, at saturation."""
-
-
-def read(path: Path, distances: Sequence[str] = ()) -> Table:
-    """The table in a file.
-
-    Raises:
-        UserError: no such file, a column that is missing, a cell that is no number (by its line), too few rows.
-    """
-    from src.kinship import METRICS
-
-    header, rows = _cells(path)
-    words = {name for name in header if name not in NEEDED and not any(_is_number(row[name]) for row in rows)}
-    names = [name for name in header if name not in words]
-    metrics = [name for name in names if name not in NEEDED]
-    if unknown := [name for name in distances if name not in metrics]:
-        raise UserError(f"--distance {unknown[0]}: {path} has no such metric; it has {', '.join(metrics) or 'none'}")
-    if not metrics:
-        raise UserError(f"{path} has no column of kinship; expected one a metric beside {', '.join(NEEDED)}")
-    columns = {name: tuple(_number(row, name, path, line) for line, row in enumerate(rows, 2)) for name in names}
-    if fractions := [value for value in columns["generation"] if value != int(value)]:
-        raise UserError(f"{path}: the generation {fractions[0]} is no whole number")
-    known = {name for name, metric in METRICS.items() if not metric.larger_is_closer}
-    return Table(
-        tuple(map(int, columns["generation"])),
-        columns["average"],
-        columns["gain"],
-        {name: columns[name] for name in metrics},
-        frozenset(known | set(distances)) & set(metrics),
-    )
-
-
-def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> Findings:
-    """What the table says of kinship and gain, saturation, and an early stop."""
-    from src.analysis import METHODS, correlate, early_stop, saturation, stop_after
-
-    targets = {"gain": table.gain, "abs_gain": tuple(map(abs, table.gain))}
-    correlations = tuple(
-        (metric, target, correlate(kinship, gains, method))
-        for method in METHODS
-        for metric, kinship in table.metrics.items()
-        for target, gains in targets.items()
-    )
-    metric, kinship = next(iter(table.metrics.items()))
-    closer = metric not in table.distances
-    found = saturation(table.generation, table.gain, kinship, larger_is_closer=closer)
-    if threshold is None:
-        stop = stop_after(table.generation, table.average, found.generation)
-    else:
-        stop = early_stop(
-            table.generation,
-            table.average,
-            kinship,
-            threshold=threshold,
-            patience=patience,
-            larger_is_closer=closer,
-        )
-    return Findings(correlations, metric, found, stop)
-
-
-def as_json(findings: Findings) -> str:
-    """One JSON object; what is not defined is null."""
-    content = {
-        "correlations": [
-            {"metric": metric, "target": target, **asdict(found)} for metric, target, found in findings.correlations
-        ],
-        "saturation_generation": findings.saturation.generation,
-        "saturation": {"metric": findings.metric, **asdict(findings.saturation)},
-        "early_stop": {**asdict(findings.stop), "cost": findings.stop.cost},
-    }
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
-
-
-def as_text(findings: Findings) -> str:
-    """A table of correlations, and the rest in words."""
-    rows = [("metric", "with", "method", "r", "95 % interval", "p", "n")]
-    rows += [
-        (
-            metric,
-            "|gain|" if target == "abs_gain" else target,
-            found.method,
-            f"{found.r:+.3f}",
-            f"{found.low:+.2f} to {found.high:+.2f}",
-            f"{found.p:.3f}",
-            str(found.n),
-        )
-        for metric, target, found in findings.correlations
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([*lines, "", _saturation(findings), *_stop(findings.stop)])
-
-
-def _saturation(findings: Findings) -> str:
-    found = findings.saturation
-    if found.generation is None:
-        return f"no saturation: |gain| and {findings.metric} show no change that chance would not (p {found.p:.3f})"
-    return (
-        f"saturated from generation {found.generation} on (p {found.p:.4f}): "
-        f"mean |gain| {found.gain_before:.2f} before, {found.gain_after:.2f} after; "
-        f"mean {findings.metric} {found.kinship_before:.3f} before, {found.kinship_after:.3f} after"
-    )
-
-
-def _stop(stop: EarlyStop) -> list[str]:
-    if stop.generation is None:
-        return []
-    return [
-        f"a stop after generation {stop.generation} would have saved {stop.saved} of {stop.merges} merges "
-        f"({stop.share:.0%}) and cost {stop.cost:.2f} points of the best average ({stop.best:.2f})"
-    ]
-
-
-def _cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The header, and the rows by its names."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if any(map(str.strip, line))]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a table of merges as CSV") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({error})") from None
-    header = [name.strip() for name in lines[0][1]] if lines else []
-    if missing := [name for name in NEEDED if name not in header]:
-        found = ", ".join(header) or "nothing"
-        raise UserError(f"{path} has no column {missing[0]}; found {found}; expected {', '.join(NEEDED)} and metrics")
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise UserError(f"{path} has the column {twice[0] or 'without a name'} twice; leave one out")
-    for number, line in lines[1:]:
-        if len(line) != len(header):
-            raise UserError(f"{path}, line {number}: {len(line)} cells, expected {len(header)}")
-    if len(lines) - 1 < LEAST:
-        raise UserError(f"{path} has too few rows: {len(lines) - 1} merges; expected {LEAST} or more")
-    return header, [dict(zip(header, line, strict=True)) for _, line in lines[1:]]
-
-
-def _number(row: Mapping[str, str], name: str, path: Path, line: int) -> float:
-    if not _is_number(row[name]):
-        raise UserError(f"{path}, line {line}, column {name}: {row[name]!r} is no number")
-    return float(row[name])
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

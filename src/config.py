@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from src import names, place
-from src.errors import UserError, printable
-from src.names import SAFE_NAME
+from src.runtime import names, place
+from src.runtime.errors import UserError, printable
+from src.runtime.names import SAFE_NAME
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
-from src.sweep.settings import Sweep
+from src.study.sweep.settings import Sweep
 
 _UNION_BRANCHES = (
     "constrained-",

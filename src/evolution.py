@@ -12,21 +12,25 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
-from src import cache, digest, files, holdout, merge, publish, terminal, track
-from src.breeding import Breeding, Follow, Found
-from src.checkpoint import Checkpoint
 from src.config import Settings, flat, refuse_other
-from src.errors import UserError, persistently
-from src.founders import check_unchanged
+from src.evaluation import holdout
+from src.evaluation.candidates import Breeding, Follow, Found
+from src.export import upload
+from src.export.winner import hand_on
 from src.journal import VERSION, Follower, Journal, State, replay, spared
 from src.kinship import METRICS
+from src.kinship.measurements import Relating
+from src.models import digest, merging
+from src.models.checkpoint import Checkpoint
+from src.models.founders import check_unchanged
+from src.models.store import Weights
 from src.population import KinshipTable, Population
-from src.relating import Relating
-from src.report import ending, figures, page, progress, table
-from src.sweep import rivals
-from src.weights import Weights
-from src.winner import hand_on
-from src.workers import Workers
+from src.report import page
+from src.runtime import cache, files, progress, terminal
+from src.runtime.errors import UserError, persistently
+from src.runtime.workers import Workers
+from src.study.sweep import rivals
+from src.tracking import figures, summary, table, trackers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
 PASSING: Any = {
@@ -108,8 +112,8 @@ class Evolution:
         return f"no merge worked; the first, {failed[0].name}: {failed[0].failure}; mend that, and begin anew: name=…"
 
     @cached_property
-    def _tracker(self) -> track.Tracker:
-        return track.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
+    def _tracker(self) -> trackers.Tracker:
+        return trackers.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
 
     @property
     def kinship(self) -> KinshipTable:
@@ -254,7 +258,7 @@ class Evolution:
         winner = self.state.population.best(1)[0]
         if self.settings.keep != "all" and self._workers.main:
             self._weights.discard(())
-        self._tracker.summary(ending.summary(self.state))
+        self._tracker.summary(summary.summary(self.state))
         self._tracker.artifact(self.folder / "best" / "README.md", "card")
         if not winner.founder:
             self._tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
@@ -267,7 +271,7 @@ class Evolution:
     def publish(self) -> None:
         """Upload best/ to the hub, if that was asked for."""
         if self._workers.main and self.settings.publish.repo_id is not None:
-            publish.upload(self.folder / "best", self.settings.publish)
+            upload.upload(self.folder / "best", self.settings.publish)
 
     def close(self) -> None:
         """Flush the tracker and let go of the journal, however the run ends."""
@@ -282,7 +286,7 @@ class Evolution:
         self._console.print(f"stopped: {self.state.stopped}", highlight=False)
         if known := spared([self.state]):
             self._console.print(known, highlight=False)
-        self._console.print(ending.text(self.state), highlight=False, soft_wrap=True)
+        self._console.print(summary.text(self.state), highlight=False, soft_wrap=True)
         for made in ("best", page.NAME):
             self._console.print(os.path.relpath(self.folder / made), highlight=False, soft_wrap=True)
         spent = self.state.spent
@@ -294,7 +298,7 @@ class Evolution:
         }
 
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
-        planned = merge.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
+        planned = merging.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
         return self._relating.predicted(planned.config, self.settings.kinship.metric)
 
     # --- memory ------------------------------------------------------------------------------------------------------

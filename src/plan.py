@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
-from src import terminal
 from src.config import Settings
-from src.evaluate import benchmark
-from src.files import size_words
-from src.founders import Found
+from src.evaluation import benchmarks
+from src.models.founders import Found
 from src.population import KinshipTable, Model, Pair, Population
+from src.runtime import terminal
+from src.runtime.files import size_words
 
 if TYPE_CHECKING:
     from src.kinship import Grams, Moved
@@ -42,7 +42,7 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
             console.print(part)
-    if warning := benchmark.warning(settings.evaluate.model_dump()):
+    if warning := benchmarks.warning(settings.evaluate.model_dump()):
         console.print(f"\nwarning: {warning}")
     for remark in dict.fromkeys(one.remark for one in found.values() if one.checkpoint is None):
         names = [name for name, one in found.items() if one.checkpoint is None and one.remark == remark]
@@ -169,7 +169,7 @@ def _table(settings: Settings, title: str, columns: Sequence[str]) -> Table:
 
 def _predicted(settings: Settings, grams: Grams, parents: tuple[str, ...]) -> Mapping[str, float] | None:
     from src.kinship import predicted_kinship
-    from src.merge import recipe
+    from src.models.merging import recipe
 
     return predicted_kinship(grams, recipe(settings.merge, parents, seed=0, threads=1).config, settings.kinship.metric)
 

@@ -15,11 +15,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from src import config, launch
+from src import config
 from src.config import Settings
-from src.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
-from src.interruption import Interrupted, interruptible
-from src.sweep import plugin
+from src.runtime import launch
+from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
+from src.runtime.signals import Interrupted, interruptible
+from src.study.sweep import plugin
 
 COURTESY = 3.0
 """Seconds that another process lets the main one speak first."""
@@ -33,20 +34,23 @@ def run(settings: Settings) -> dict[str, float]:
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import founders, plan, publish, track  # reads headers, no weights; what is heavy waits
-    from src.evaluate import benchmark
-    from src.terminal import warn
+    from src import plan
+    from src.evaluation import benchmarks
+    from src.export import upload
+    from src.models import founders  # reads headers, no weights; what is heavy waits
+    from src.runtime.terminal import warn
+    from src.tracking import trackers
 
-    publish.check(settings.publish)
+    upload.check(settings.publish)
     if not launch.rank():  # the only one that tracks: the others may have no key
-        track.check(settings.track)
+        trackers.check(settings.track)
     found = founders.look(settings)
     founders.check(settings, found)
     if settings.dry_run:
         plan.show(settings, found)
         return {}
     from src.evolution import Evolution
-    from src.workers import Workers
+    from src.runtime.workers import Workers
 
     given = founders.bring(settings)
     with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
@@ -54,7 +58,7 @@ def run(settings: Settings) -> dict[str, float]:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
             evolution.follow_up()
         else:
-            if warning := benchmark.warning(settings.evaluate.model_dump()):
+            if warning := benchmarks.warning(settings.evaluate.model_dump()):
                 warn(warning)
             evolution.introduce()
             while evolution.goes_on():

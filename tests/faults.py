@@ -84,11 +84,12 @@ def siege(preloaded: Path, folder: Path, faults: int) -> list[Outcome]:
 
 def main(folder: Path, faults: int) -> None:
     """Run once without a fault, and then with each of so many."""
-    from src import breeding, errors
+    from src.evaluation import candidates
+    from src.runtime import errors
     from tests.test_kills import FakeEvaluator
 
     errors.PAUSES = (0.0, 0.0)
-    breeding.Evaluator = FakeEvaluator  # type: ignore[assignment,misc]
+    candidates.Evaluator = FakeEvaluator  # type: ignore[assignment,misc]
     family = write_family(folder / "family", ("red", "green", "blue"))
     outputs = folder / "outputs"  # the same for all: it is told in the journal
     log = folder / "log"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from src import merge, relating
-from src.evaluate import evaluator
+from src.evaluation import evaluator
 from src.journal import parse, replay
+from src.kinship import measurements
+from src.models import merging
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
 
@@ -24,7 +25,7 @@ def test_a_second_run_evaluates_and_measures_nothing_again(
 ) -> None:
     assert evolve("name=first", *COMMAND).status == 0
     monkeypatch.setattr(evaluator, "run_tasks", refuse)
-    monkeypatch.setattr(relating, "measure", refuse)
+    monkeypatch.setattr(measurements, "measure", refuse)
     outcome = evolve("name=second", *COMMAND)
     assert outcome.status == 0, outcome.err
     first, second = events(tmp_path / "outputs", "first"), events(tmp_path / "outputs", "second")
@@ -61,8 +62,8 @@ def test_merged_weights_are_remembered_only_if_asked(
     evolve("name=plain", *COMMAND)
     assert not (tmp_path / "outputs/cache/weights").exists()
     evolve("name=first", "cache.weights=true", *COMMAND)
-    monkeypatch.setattr(merge, "run_merge", refuse)
-    monkeypatch.setattr(merge, "merge_in_memory", refuse)
+    monkeypatch.setattr(merging, "run_merge", refuse)
+    monkeypatch.setattr(merging, "merge_in_memory", refuse)
     outcome = evolve("name=second", "cache.weights=true", *COMMAND)
     assert outcome.status == 0, outcome.err
     assert events(tmp_path / "outputs", "first")[1:] == events(tmp_path / "outputs", "second")[1:]

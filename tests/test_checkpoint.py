@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from src import digest
-from src.checkpoint import check_family, compared, open_checkpoint
-from src.errors import UserError
-from src.header import read_header
+from src.models import digest
+from src.models.checkpoint import check_family, compared, open_checkpoint
+from src.models.header import read_header
+from src.runtime.errors import UserError
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint, write_family
 
 

@@ -36,7 +36,7 @@ def test_what_is_not_there_costs_a_line(command: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "module"),
-    [("run", "hydra"), ("run", "pydantic"), ("compare", "scipy"), ("report", "src.command"), ("zoo", "torch")],
+    [("run", "hydra"), ("run", "pydantic"), ("compare", "scipy"), ("report", "src.runtime.command"), ("zoo", "torch")],
 )
 def test_ctrl_c_while_libraries_are_imported_costs_a_line(command: str, module: str, tmp_path: Path) -> None:
     """Interrupted at the import of a module, as Python tells of it: before the command has done anything of its own."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from src import breeding, holdout, rebuild, seal
+from src import rebuild
+from src.evaluation import candidates, holdout
 from src.journal import parse
 from src.report import lead
 from src.report.story import read
+from src.runtime import checksums
 from tests.conftest import Command, Outcome
 from tests.test_kills import FakeEvaluator
 from tests.test_run import ALL_RULES_OFF, events
@@ -23,7 +25,7 @@ Damage = Callable[[Path, Path], None]
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that follow from the weights, at once."""
-    monkeypatch.setattr(breeding, "Evaluator", FakeEvaluator)
+    monkeypatch.setattr(candidates, "Evaluator", FakeEvaluator)
 
 
 def cut(path: Path, other: Path) -> None:
@@ -56,14 +58,14 @@ def old(path: Path, other: Path) -> None:
 
 
 def poorer(path: Path, other: Path) -> None:
-    kept = seal.load(path.read_bytes())
+    kept = checksums.load(path.read_bytes())
     del kept["samples"]
-    path.write_bytes(seal.dump(kept))
+    path.write_bytes(checksums.dump(kept))
 
 
 def mistyped(path: Path, other: Path) -> None:
-    kept = seal.load(path.read_bytes())
-    path.write_bytes(seal.dump({**kept, "scores": "all of them", "weights": [1]}))
+    kept = checksums.load(path.read_bytes())
+    path.write_bytes(checksums.dump({**kept, "scores": "all of them", "weights": [1]}))
 
 
 OF_JSON = [cut, swapped, emptied, better, old, poorer, mistyped]

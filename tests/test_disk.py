@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
-from src import breeding, files, merge, relating
-from src.evaluate.evaluator import Evaluation
+from src.evaluation import candidates
+from src.evaluation.evaluator import Evaluation
 from src.journal import State, parse, replay
+from src.kinship import measurements
+from src.models import merging
+from src.runtime import files
 from tests import processes
 from tests.conftest import Command
 from tests.test_kills import FakeEvaluator, in_child
@@ -26,7 +29,7 @@ SHORT = ("stop.generations=1", *ALL_RULES_OFF)
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that follow from the weights, at once."""
-    monkeypatch.setattr(breeding, "Evaluator", FakeEvaluator)
+    monkeypatch.setattr(candidates, "Evaluator", FakeEvaluator)
 
 
 def state(outputs: Path, name: str = "run") -> State:
@@ -67,7 +70,7 @@ def test_writing_into_the_winner_s_folder_changes_nobody_s_file(
     evolve: Command, family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offspring: bool
 ) -> None:
     """Not the user's checkpoint, which may be a link into the hub's cache, nor any run's models, nor our cache."""
-    monkeypatch.setattr(breeding, "Evaluator", Favouring)
+    monkeypatch.setattr(candidates, "Evaluator", Favouring)
     monkeypatch.setattr(Favouring, "offspring", offspring)
     copy = Path(shutil.copytree(family, tmp_path / "family"))
     for name in ("base", "red", "green", "blue", "grey"):
@@ -205,15 +208,15 @@ def test_a_run_goes_on_without_a_cache_that_is_full(
 def test_a_run_goes_on_without_a_cache_that_is_gone_and_its_place_taken(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, real = tmp_path / "cache", relating.Relating.extend
+    folder, real = tmp_path / "cache", measurements.Relating.extend
 
-    def pulled(self: relating.Relating, *rest: Any) -> bool:
+    def pulled(self: measurements.Relating, *rest: Any) -> bool:
         if folder.is_dir():
             shutil.rmtree(folder)
         folder.write_text("no folder")
         return real(self, *rest)
 
-    monkeypatch.setattr(relating.Relating, "extend", pulled)
+    monkeypatch.setattr(measurements.Relating, "extend", pulled)
     one_warning(evolve, tmp_path, folder, "read")
 
 
@@ -248,7 +251,7 @@ def test_a_merge_that_was_finished_is_not_repeated_though_its_evaluation_was_cut
     command = ("keep=all", "workers.timeout=2", *SHORT)
     assert evolve("name=whole", *command).status == 0
     with monkeypatch.context() as patch:
-        patch.setattr(breeding, "Evaluator", Deadly)
+        patch.setattr(candidates, "Evaluator", Deadly)
         status = processes.wait(processes.start(count, lambda _: evolve(*command).status))
     assert -signal.SIGKILL in status
     run = tmp_path / "outputs/run"
@@ -257,13 +260,13 @@ def test_a_merge_that_was_finished_is_not_repeated_though_its_evaluation_was_cut
     told = [event.get("model") for event in events(tmp_path / "outputs") if event["event"] == "merged"]
     if count == 1:
         assert told == ["1-1", "1-2"], "what is finished is told when it is finished"
-    real, made = merge.merge_in_memory, []
+    real, made = merging.merge_in_memory, []
 
-    def counted(recipe: merge.Recipe, models: Any, shell: Path, **options: Any) -> Any:
+    def counted(recipe: merging.Recipe, models: Any, shell: Path, **options: Any) -> Any:
         made.append(shell.name.lstrip(".").partition(".")[0])
         return real(recipe, models, shell, **options)
 
-    monkeypatch.setattr(merge, "merge_in_memory", counted)
+    monkeypatch.setattr(merging, "merge_in_memory", counted)
     outcome = evolve(*command)
     assert outcome.status == 0, outcome.err
     assert set(made) == {"1-1", "1-2", "1-3"} - there

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from src.config import Evaluate
-from src.evaluate.evaluator import Evaluation, Evaluator
+from src.evaluation.evaluator import Evaluation, Evaluator
 from tests.family import TASKS
 
 KINDS = {
@@ -119,7 +119,7 @@ def test_whatever_reaches_lm_evals_model(family: Path, changes: dict[str, Any]) 
 
 
 def test_an_answer_is_the_same_bit_for_bit_in_memory_as_on_disk_and_after_other_models(family: Path) -> None:
-    from src.checkpoint import tensors_of
+    from src.models.checkpoint import tensors_of
 
     first, second = (Evaluator(asked(list(TASKS), family / "tasks"), seed=0) for _ in range(2))
     on_disk = first.evaluate(family / "green")

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from src import command, errors, merge
-from src.errors import MachineError, SpoiledError, UserError, machine_fault, persistently
-from src.evaluate import evaluator
+from src.evaluation import evaluator
 from src.journal import parse
+from src.models import merging
+from src.runtime import command, errors
+from src.runtime.errors import MachineError, SpoiledError, UserError, machine_fault, persistently
 from tests import faults
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
@@ -126,8 +127,8 @@ FAULTS: dict[str, Callable[[], Exception]] = {
 @pytest.mark.parametrize(
     ("room", "function", "fault"),
     [
-        (merge, "merge_in_memory", "disk"),
-        (merge, "merge_in_memory", "rust"),
+        (merging, "merge_in_memory", "disk"),
+        (merging, "merge_in_memory", "rust"),
         (evaluator, "run_tasks", "memory"),
         (evaluator, "run_tasks", "network"),
     ],
@@ -142,7 +143,7 @@ def test_a_fault_that_passes_leaves_no_trace_and_one_that_lasts_ends_the_run(
     fault: str,
 ) -> None:
     real, calls = getattr(room, function), [0]
-    first, passes = (2, 2) if room is merge else (6, 6)
+    first, passes = (2, 2) if room is merging else (6, 6)
 
     def failing(*arguments: object, **named: object) -> object:
         calls[0] += 1
@@ -176,7 +177,7 @@ def test_a_journal_that_could_not_be_written_takes_the_next_event(tmp_path: Path
     script = """
 import os, sys
 from pathlib import Path
-from src import errors
+from src.runtime import errors
 from src.journal import Journal
 errors.PAUSES = (0.0, 0.0)
 journal = Journal(Path(sys.argv[1]))

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import holdout, rebuild
-from src.compare.__main__ import main as compare
-from src.errors import UserError
-from src.events import check_fields, models_of
+from src import rebuild
+from src.compare import main as compare
+from src.holdout import main as winners_curse
 from src.journal import Journal, State, events_of, replay, run_state
-from src.names import OFFSPRING_NAME, SAFE_NAME
+from src.journal.events import check_fields, models_of
 from src.report.__main__ import main as report
+from src.runtime.errors import UserError
+from src.runtime.names import OFFSPRING_NAME, SAFE_NAME
 from tests.compare.journals import write_run
 from tests.conftest import Command
 
@@ -75,7 +76,7 @@ def test_no_name_of_an_offspring_leads_out_of_the_run(
         assert outcome.status == 2
         assert outcome.err.startswith(f"error: line {line} of the journal makes no sense to this version"), outcome.err
         assert len(outcome.err.splitlines()) == 1
-        for main, arguments in ((rebuild.main, [name]), (report, []), (holdout.main, []), (compare, [str(run)])):
+        for main, arguments in ((rebuild.main, [name]), (report, []), (winners_curse, []), (compare, [str(run)])):
             assert main([str(run), *arguments]) == 2
             assert f"error: line {line} of the journal" in capsys.readouterr().err
         with pytest.raises(UserError, match=f"line {line} "):

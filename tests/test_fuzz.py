@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import config
 from src.config import Settings
-from src.errors import UserError
+from src.runtime.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
 

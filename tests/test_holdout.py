@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import holdout
-from src.evaluate import evaluator, tasks
+from src.evaluation import evaluator, holdout, tasks
+from src.holdout import main as winners_curse
 from src.journal import HeldOut, Journal, State, parse, replay
 from src.population import Model
 from tests.conftest import Command
@@ -254,12 +254,12 @@ def test_the_command_prints_the_curse_of_several_runs(
     for seed in range(2):
         evolve(f"name=seed-{seed}", f"seed={seed}", "strategy=one_shot", "evaluate.holdout=0.5", founders=FOUNDERS[:2])
         runs.append(str(tmp_path / f"outputs/seed-{seed}"))
-    assert holdout.main(runs) == 0
+    assert winners_curse(runs) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| seed-0", "| seed-1", "| mean of 2"]
-    assert holdout.main(runs[:1]) == 2
+    assert winners_curse(runs[:1]) == 2
     assert "takes finished runs with evaluate.holdout" in capsys.readouterr().err
-    assert holdout.main([str(tmp_path)]) == 2
+    assert winners_curse([str(tmp_path)]) == 2
     assert "is no run" in capsys.readouterr().err
 
 

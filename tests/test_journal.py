@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import UserError
 from src.journal import Journal, parse, replay
+from src.runtime.errors import UserError
 from tests.conftest import Command
 
 JSON = st.recursive(

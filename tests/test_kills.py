@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from src import breeding, digest
-from src.checkpoint import tensors_of
-from src.evaluate.evaluator import Evaluation
+from src.evaluation import candidates
+from src.evaluation.evaluator import Evaluation
 from src.journal import parse
+from src.models import digest
+from src.models.checkpoint import tensors_of
 from tests.conftest import run
 from tests.family import FOUNDERS, TASKS
 from tests.test_run import ALL_RULES_OFF, events
@@ -71,7 +72,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
     family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, evaluator: str
 ) -> None:
     if evaluator == "fake":
-        monkeypatch.setattr(breeding, "Evaluator", FakeEvaluator)
+        monkeypatch.setattr(candidates, "Evaluator", FakeEvaluator)
     models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
 
     def start(name: str) -> int:

@@ -8,10 +8,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from src import merge
-from src.checkpoint import open_checkpoint
 from src.config import Merge
-from src.errors import UserError
+from src.models import merging
+from src.models.checkpoint import open_checkpoint
+from src.runtime.errors import UserError
 from tests.conftest import Command, run
 from tests.test_mistakes import check_refused
 
@@ -55,15 +55,15 @@ def test_what_mergekit_will_ask_for_is_what_it_asks_for(tmp_path: Path, kind: st
     config, missing = KINDS[kind]
     paths = save(config, tmp_path, "a", "b")
     checkpoints = {name: open_checkpoint(path) for name, path in paths.items()}
-    recipe = merge.recipe(LINEAR, ["a", "b"], seed=0, threads=1)
+    recipe = merging.recipe(LINEAR, ["a", "b"], seed=0, threads=1)
     if missing is None:
-        merge.check_tensors(checkpoints)
-        merge.merge(recipe, paths, tmp_path / "out")
+        merging.check_tensors(checkpoints)
+        merging.merge(recipe, paths, tmp_path / "out")
         return
     with pytest.raises(UserError, match=f"a has no tensor {missing}, which mergekit requires of .*ForCausalLM"):
-        merge.check_tensors(checkpoints)
+        merging.check_tensors(checkpoints)
     with pytest.raises(RuntimeError, match=missing):
-        merge.merge(recipe, paths, tmp_path / "out")
+        merging.merge(recipe, paths, tmp_path / "out")
 
 
 def test_a_gpt_neox_that_has_the_buffers_of_old_is_merged(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_a_gpt_neox_that_has_the_buffers_of_old_is_merged(tmp_path: Path) -> Non
             tensors[f"{at}.masked_bias"] = torch.tensor(-1e9)
             tensors[f"{at}.rotary_emb.inv_freq"] = torch.ones(1)
         save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-    merge.check_tensors({name: open_checkpoint(path) for name, path in paths.items()})
-    merge.merge(merge.recipe(LINEAR, ["a", "b"], seed=0, threads=1), paths, tmp_path / "out")
+    merging.check_tensors({name: open_checkpoint(path) for name, path in paths.items()})
+    merging.merge(merging.recipe(LINEAR, ["a", "b"], seed=0, threads=1), paths, tmp_path / "out")
 
 
 @pytest.mark.parametrize("plan", [False, True], ids=["run", "plan"])

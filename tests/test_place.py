@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from src import names
-from src.cache import Cache
-from src.files import size_words
-from src.weights import Weights
+from src.models.store import Weights
+from src.runtime import names
+from src.runtime.cache import Cache
+from src.runtime.files import size_words
 from tests.conftest import Command, run
 from tests.test_mistakes import check_refused
 

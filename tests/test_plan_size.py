@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from src import kinship
-from src.checkpoint import open_checkpoint
 from src.kinship import Moved, kinship_matrix, measure, moved, predicted_kinship
+from src.models.checkpoint import open_checkpoint
 from tests.checkpoints import CONFIG, DTYPES, llama_shapes, random_weights, write_checkpoint
 from tests.conftest import Command
 from tests.family import write_family

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from src import journal
-from src.evaluate import evaluator
-from src.evaluate.evaluator import Evaluation
-from src.workers import Workers
+from src.evaluation import evaluator
+from src.evaluation.evaluator import Evaluation
+from src.runtime.workers import Workers
 from tests import processes
 from tests.conftest import run
 from tests.family import FOUNDERS, SAMPLES, TASKS
@@ -120,7 +120,7 @@ def test_a_restart_by_the_launcher_goes_on_by_itself(family: Path, tmp_path: Pat
         "import os, signal, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
-        "from src.evaluate.evaluator import Evaluator\n"
+        "from src.evaluation.evaluator import Evaluator\n"
         "real, mark = Evaluator.evaluate, Path(sys.argv[0] + '.died')\n"
         "def evaluate(self, folder, *rest):\n"
         "    found = real(self, folder, *rest)\n"

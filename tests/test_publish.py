@@ -12,9 +12,9 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 
-from src import licence
-from src.licence import Licence
-from src.report.metadata import is_hub_name, metadata
+from src.export import licence
+from src.export.licence import Licence
+from src.export.metadata import is_hub_name, metadata
 from tests.conftest import Command
 from tests.family import FOUNDERS
 from tests.test_run import ALL_RULES_OFF

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from src.export import card
 from src.journal import VOLATILE, parse, replay
-from src.report import card
 from tests.checkpoints import write_checkpoint
 from tests.conftest import Command
 from tests.family import SAMPLES, TASKS

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from src import interruption, merge, rebuild, weights
-from src.evaluate import evaluator, living
+from src import rebuild
+from src.evaluation import evaluator, model
 from src.journal import State, parse, replay
+from src.models import merging, store
+from src.runtime import signals
 from tests.conftest import Command
 from tests.test_run import ALL_RULES_OFF, events
 
@@ -31,15 +33,15 @@ def state(outputs: Path, name: str = "run") -> State:
 def test_an_offspring_with_nan_weights_is_left_out_and_the_run_goes_on(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = merge.merge_in_memory
+    real = merging.merge_in_memory
 
-    def sometimes_nan(recipe: merge.Recipe, models: dict[str, Path], shell: Path, **options: Any) -> Any:
+    def sometimes_nan(recipe: merging.Recipe, models: dict[str, Path], shell: Path, **options: Any) -> Any:
         tensors = real(recipe, models, shell, **options)
         if "1-2" in shell.name:
             tensors["model.norm.weight"][0] = float("nan")
         return tensors
 
-    monkeypatch.setattr(merge, "merge_in_memory", sometimes_nan)
+    monkeypatch.setattr(merging, "merge_in_memory", sometimes_nan)
     outcome = evolve("stop.generations=2", *ALL_RULES_OFF)
     assert outcome.status == 0, outcome.err
     found = state(tmp_path / "outputs")
@@ -49,7 +51,7 @@ def test_an_offspring_with_nan_weights_is_left_out_and_the_run_goes_on(
     assert not any("1-2" in model.parents for model in found.population)
 
 
-@pytest.mark.parametrize(("room", "function"), [(merge, "merge_in_memory"), (evaluator, "run_tasks")])
+@pytest.mark.parametrize(("room", "function"), [(merging, "merge_in_memory"), (evaluator, "run_tasks")])
 def test_a_candidate_that_raises_is_recorded_left_out_and_retried_only_when_asked(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: object, function: str
 ) -> None:
@@ -107,16 +109,16 @@ def test_on_out_of_memory_the_batch_is_halved_until_it_fits(
 ) -> None:
     import torch
 
-    real, batches = living.LivingModel._model_call, []
+    real, batches = model.LivingModel._model_call, []
 
-    def too_large(self: living.LivingModel, inps: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+    def too_large(self: model.LivingModel, inps: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
         batches.append(len(inps))
         if len(inps) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, inps, *rest, **named)
 
     whole = evolve("name=whole", "stop.generations=1", "evaluate.batch_size=4")
-    monkeypatch.setattr(living.LivingModel, "_model_call", too_large)
+    monkeypatch.setattr(model.LivingModel, "_model_call", too_large)
     outcome = evolve("stop.generations=1", "evaluate.batch_size=16")
     assert whole.status == outcome.status == 0, outcome.err
     assert max(batches) == 16
@@ -190,7 +192,7 @@ def test_a_generation_that_does_not_fit_the_disk_is_not_begun(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(weights.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 100))
+        patch.setattr(store.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 100))
         outcome = evolve("stop.generations=1")
     assert outcome.status == 2
     assert re.search(r"\d\.\d KiB are needed for the next 3 models and 100 bytes are free", outcome.err)
@@ -306,7 +308,7 @@ def test_a_second_ctrl_c_leaves_at_once() -> None:
     """While a long computation outside Python, a merge or a forward pass, keeps the first from being raised."""
     stubborn = """
 import hashlib
-from src.interruption import interruptible
+from src.runtime.signals import interruptible
 with interruptible("advice"):
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
@@ -325,7 +327,7 @@ with interruptible("advice"):
     began = time.monotonic()
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert time.monotonic() - began < interruption.PATIENCE - 0.3  # sooner than by patience alone
+    assert time.monotonic() - began < signals.PATIENCE - 0.3  # sooner than by patience alone
     assert err.splitlines() == [b"", b"advice"]
 
 

@@ -12,8 +12,8 @@ import pytest
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from src import track
 from src.config import Track
+from src.tracking import trackers
 from tests.conftest import Command
 
 CONFIG = {"seed": 3, "strategy": {"name": "kinship_topk", "k": 3}}
@@ -23,11 +23,11 @@ def settings(tracker: str) -> Track:
     return Track.model_validate({"tracker": tracker, "project": "test", "group": "together", "mode": "offline"})
 
 
-@pytest.mark.parametrize("name", track.TRACKERS)
+@pytest.mark.parametrize("name", trackers.TRACKERS)
 def test_every_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     card.write_text("the best")
-    tracker = track.start(settings(name), tmp_path, CONFIG)
+    tracker = trackers.start(settings(name), tmp_path, CONFIG)
     for generation in range(3):
         tracker.log({"average/best": 50.0 + generation, "cost/evaluations": 4}, generation)
         tracker.table("models", ["model", "average"], [["1-1", 50.0], ["1-2", None]], generation)
@@ -38,9 +38,9 @@ def test_every_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
     assert (tmp_path / name).is_dir() is (name != "none")
 
 
-@pytest.mark.parametrize("name", track.TRACKERS)
+@pytest.mark.parametrize("name", trackers.TRACKERS)
 def test_only_the_main_process_tracks(name: str, tmp_path: Path) -> None:
-    assert isinstance(track.start(settings(name), tmp_path, CONFIG, main=False), track.NoTracker)
+    assert isinstance(trackers.start(settings(name), tmp_path, CONFIG, main=False), trackers.NoTracker)
     assert not any(tmp_path.iterdir())
 
 
@@ -102,10 +102,10 @@ def test_tensorboard_has_the_figures_and_the_tables_as_text(evolve: Command, tmp
 def test_without_a_key_wandb_is_offline_and_with_one_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert track._mode("auto") == "offline"
+    assert trackers._mode("auto") == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert track._mode("auto") == "online"
-    assert track._mode("offline") == "offline"
+    assert trackers._mode("auto") == "online"
+    assert trackers._mode("offline") == "offline"
 
 
 @pytest.mark.parametrize("server", ["absent", "silent"])
@@ -117,7 +117,7 @@ def test_a_server_that_cannot_be_reached_or_never_answers_leaves_offline_files_a
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.delenv("WANDB_MODE")
-        monkeypatch.setattr(track, "PATIENCE", 3)
+        monkeypatch.setattr(trackers, "PATIENCE", 3)
         wandb.teardown()  # it reads its environment once
         outcome = evolve("track=wandb", "stop.generations=1")
     wandb.teardown()
@@ -135,7 +135,7 @@ def test_a_tracker_that_fails_costs_its_figures_and_a_line_not_the_run(
     def fail(*_: object) -> None:
         raise ConnectionError("the line is dead")
 
-    monkeypatch.setattr(track.TensorBoard, "log", fail)
+    monkeypatch.setattr(trackers.TensorBoard, "log", fail)
     outcome = evolve("track=tensorboard", "stop.generations=1")
     assert outcome.status == 0, outcome.err
     assert outcome.err.count("tracking failed and goes on no further (the line is dead)") == 1

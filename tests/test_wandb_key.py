@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import wandb
 
-from src import track
+from src.tracking import trackers
 from tests.conftest import Command
 
 ROOT = Path(__file__).parent.parent
@@ -79,16 +79,16 @@ def test_the_modes_that_wandb_s_variable_may_ask_for(
 
 
 def test_the_key_that_wandb_login_has_written_is_found(tmp_path: Path) -> None:
-    assert track._mode("auto") == "offline"
+    assert trackers._mode("auto") == "offline"
     host = urlsplit(wandb.Settings().base_url).netloc
     (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
-    assert track._mode("auto") == "online"
+    assert trackers._mode("auto") == "online"
 
 
 def test_nothing_is_asked_on_a_terminal() -> None:
     said, status = on_a_terminal(["-m", "src.run", "dry_run=true", "track=wandb", "track.mode=online"])
     assert status == 2, said
-    assert said.startswith("error: track.mode is online, and W&B has no API key here;")
+    assert said.startswith("error: trackers.mode is online, and W&B has no API key here;")
     assert len(said.splitlines()) == 1
 
 
@@ -96,7 +96,7 @@ def test_a_key_that_is_gone_by_the_time_it_is_needed_costs_a_warning_not_a_quest
     code = (
         "from pathlib import Path; from src import track; from src.config import Track\n"
         "settings = Track(tracker='wandb', project='p', group=None, mode='online')\n"
-        f"tracker = track.start(settings, Path({str(tmp_path)!r}), {{'seed': 0}})\n"
+        f"tracker = trackers.start(settings, Path({str(tmp_path)!r}), {{'seed': 0}})\n"
         "tracker.log({'average/best': 1.0}, 0)\n"
         "tracker.finish()\n"
     )

@@ -16,8 +16,8 @@ import pytest
 from accelerate import PartialState
 
 from src.config import Workers as Settings
-from src.errors import MachineError, UserError
-from src.workers import Workers
+from src.runtime.errors import MachineError, UserError
+from src.runtime.workers import Workers
 from tests import processes
 
 Task = Callable[[Workers], Any]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.command import Parser, status
-from src.errors import UserError
+from src.runtime.command import Parser, status
+from src.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from src.kinship.grams import Grams
@@ -55,10 +55,10 @@ def _parser() -> Parser:
 
 def _run(options: argparse.Namespace) -> None:
     _check_plot(options.plot)
-    from src.checkpoint import check_family, open_checkpoint
     from src.kinship import render
     from src.kinship.metrics import metric_of
-    from src.terminal import warn
+    from src.models.checkpoint import check_family, open_checkpoint
+    from src.runtime.terminal import warn
 
     metric = metric_of(options.metric)
     sources = name_models(options.models)

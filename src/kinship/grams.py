@@ -10,9 +10,9 @@ from typing import IO
 
 import numpy as np
 
-from src.errors import UserError, printable
-from src.files import check_regular, replacing
 from src.kinship.kinds import KINDS
+from src.runtime.errors import UserError, printable
+from src.runtime.files import check_regular, replacing
 
 _FORMAT = 1
 _TEXT, _WHOLE, _REAL = "U", "i", "f"  # numpy's kinds of dtype

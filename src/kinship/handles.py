@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from src.errors import MachineError, UserError
+from src.runtime.errors import MachineError, UserError
 
 _MOST = 512
 

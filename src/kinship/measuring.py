@@ -14,13 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
-from src.checkpoint import Checkpoint, Compared, compared
-from src.errors import UserError
-from src.header import ITEM_BYTES, TensorSpec
 from src.kinship import native
 from src.kinship.grams import Grams, Tensor
 from src.kinship.handles import Handles
 from src.kinship.kinds import kind_of, layer_of
+from src.models.checkpoint import Checkpoint, Compared, compared
+from src.models.header import ITEM_BYTES, TensorSpec
+from src.runtime.errors import UserError
 
 _STRETCH = 1 << 21  # elements handed to a thread at a time
 _NEAR = 0.02  # squared distance, of the squares of both lengths, below which a pair is measured again in float64

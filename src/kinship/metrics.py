@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.errors import UserError
 from src.kinship.grams import Grams, Totals
+from src.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.checkpoint import COMPARABLE
-from src.files import replacing
-from src.header import ITEM_BYTES, TensorSpec
+from src.models.checkpoint import COMPARABLE
+from src.models.header import ITEM_BYTES, TensorSpec
+from src.runtime.files import replacing
 
 _SOURCES = [Path(__file__).with_name(name) for name in ("gram.c", "gram_of.h")]
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.errors import UserError
 from src.kinship.grams import Grams
 from src.kinship.metrics import Metric
+from src.runtime.errors import UserError
 
 _MOST_NUMBERS = 16  # models beyond which numbers in the cells would not be readable
 

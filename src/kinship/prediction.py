@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from src.errors import UserError
 from src.kinship.grams import Grams, Tensor
 from src.kinship.metrics import kinship_matrix
 from src.kinship.recipe import NotPredictable, Recipe, read_recipe
+from src.runtime.errors import UserError
 
 Coefficients = dict[str, float]  # of the inputs' weights, by their names in the configuration
 Inner = Callable[[Coefficients, Coefficients], float]  # product of two combinations of weights

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.errors import UserError
+from src.runtime.errors import UserError
 
 Scalar = bool | int | float | str
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from src.errors import printable
 from src.kinship.grams import Grams
 from src.kinship.metrics import Metric, delta_norms, mean_kinship
+from src.runtime.errors import printable
 
 Part = tuple[str, Grams]
 

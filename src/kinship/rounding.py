@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.checkpoint import Checkpoint, compared
-from src.header import ITEM_BYTES, TensorSpec
+from src.models.checkpoint import Checkpoint, compared
+from src.models.header import ITEM_BYTES, TensorSpec
 
 GRIDS = {"BF16": "bfloat16", "F16": "float16"}
 """The dtypes whose steps are counted, as headers and as mergekit name them."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from src.errors import UserError
-from src.header import ITEM_BYTES, TensorSpec
+from src.models.header import ITEM_BYTES, TensorSpec
+from src.runtime.errors import UserError
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 _CPU_BYTES, _GPU_BYTES = 512 << 10, 64 << 20  # a block of all models: one that stays in the cache, one worth a launch

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.command import Parser, status
-from src.errors import UserError
+from src.runtime.command import Parser, status
+from src.runtime.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from src.pages.look import Drawing, Figure, Section, axis, figure, rounded, safe, thinned, var
 from src.population import Model
-from src.report.look import Drawing, Figure, Section, axis, figure, rounded, safe, thinned, var
 from src.report.story import Story
 
 SIGMAS = 1.96

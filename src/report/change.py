@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from src.kinship import Grams
+from src.pages.look import Drawing, Figure, Section, axis, figure, rounded, safe, var
 from src.population import Model
-from src.report.look import Drawing, Figure, Section, axis, figure, rounded, safe, var
 from src.report.story import Story
 
 TITLES = {

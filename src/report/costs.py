@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from src.report.look import Drawing, Figure, Section, axis, figure, many, rounded, var
+from src.pages.look import Drawing, Figure, Section, axis, figure, many, rounded, var
 from src.report.story import HOLDOUT, Story
 from src.strategy import Strategy
 

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.analysis import compare_models
-from src.evaluate import benchmark
-from src.report import ending
+from src.evaluation import benchmarks
+from src.pages.look import Table, many, span
 from src.report.ascent import SIGMAS
 from src.report.costs import lasting
-from src.report.look import Table, many, span
 from src.report.story import Story
-from src.report.table import rows
+from src.statistics import compare_models
+from src.tracking import summary
+from src.tracking.table import rows
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def tiles(story: Story) -> list[Tile]:
         )
     explorations = sum(model.exploration for model in merges)
     spent = sum(story.state.seconds.values())
-    held = ending.quoted(story.state)
+    held = summary.quoted(story.state)
     return [
         Tile("winner", winner.name, " × ".join(winner.parents) or "a founder"),
         *([Tile("on the holdout: quote this", f"{held.average:.2f}", _within(held.low, held.high))] if held else []),
@@ -113,7 +113,7 @@ def _quote(story: Story) -> list[str]:
         f"{story.winner.average:.2f} on what steered the search was the best of {len(story.population)}, and such a "
         "figure is too high on average"
     )
-    held, found = ending.quoted(story.state), gain(story)
+    held, found = summary.quoted(story.state), gain(story)
     if held is None:
         return [f"Quote another score: {steered}. evaluate.holdout=0.5 keeps half of the samples for the end."]
     gained = ""
@@ -132,7 +132,7 @@ def _within(low: float, high: float) -> str:
 def warnings(story: Story) -> list[str]:
     """What a reader should know before trusting the figures."""
     found = gain(story)
-    said = [text] if (text := benchmark.warning(story.settings["evaluate"])) else []
+    said = [text] if (text := benchmarks.warning(story.settings["evaluate"])) else []
     if found and not found.beyond_chance:
         side = "on the holdout" if found.held_out else "on what steered the search"
         said.append(

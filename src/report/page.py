@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.pages.look import Section, alone
+from src.pages.shell import document, drawings, paragraphs, put
 from src.report import ascent, change, costs, lead, pedigree, relation, relatives, scores
-from src.report.look import Section, alone
-from src.report.shell import document, drawings, paragraphs, put
 from src.report.story import Story, read
-from src.terminal import warn
+from src.runtime.terminal import warn
 
 if TYPE_CHECKING:
-    from src.track import Tracker
+    from src.tracking.trackers import Tracker
 
 SECTIONS = (ascent, pedigree, relatives, relation, change, scores, costs)
 NAME = "report.html"

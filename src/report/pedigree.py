@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from src.pages.look import HEAT, KIN, Drawing, Figure, Section, figure, rounded, safe, var
 from src.population import Model
 from src.report.ascent import hover
-from src.report.look import HEAT, KIN, Drawing, Figure, Section, figure, rounded, safe, var
 from src.report.story import Story
 
 FEW = 48

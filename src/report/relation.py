@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from src.analysis import METHODS, Correlation, correlate, early_stop, saturation, stop_after
-from src.analysis.saturation import ALPHA
+from src.pages.look import Drawing, Figure, Section, Table, axis, chance, figure, many, rounded, span, thinned, var
 from src.population import Model
 from src.report.ascent import KINDS, POINTS, hover, kind, of_points
-from src.report.look import Drawing, Figure, Section, Table, axis, chance, figure, many, rounded, span, thinned, var
 from src.report.relatives import threshold
 from src.report.story import Story
+from src.statistics import METHODS, Correlation, correlate, early_stop, saturation, stop_after
+from src.statistics.saturation import ALPHA
 
 LEAST = 3
 """Merges that a correlation needs."""

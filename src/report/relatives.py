@@ -10,7 +10,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from src.report.look import HEAT, Drawing, Figure, Section, axis, figure, rounded, safe, var
+from src.pages.look import HEAT, Drawing, Figure, Section, axis, figure, rounded, safe, var
 from src.report.story import Story
 from src.strategy.stop import SATURATION
 

@@ -7,12 +7,8 @@ from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
-from src.analysis import compare_models, holm
-from src.analysis.average import Samples
 from src.kinship import shares
-from src.population import Model
-from src.report.ascent import SIGMAS
-from src.report.look import (
+from src.pages.look import (
     HUES,
     Drawing,
     Figure,
@@ -27,7 +23,11 @@ from src.report.look import (
     var,
     worded,
 )
+from src.population import Model
+from src.report.ascent import SIGMAS
 from src.report.story import Story
+from src.statistics import compare_models, holm
+from src.statistics.average import Samples
 
 SYMBOLS = ("circle", "square", "triangle-up", "cross", "triangle-down")
 """Of founders: colour alone does not tell them apart to every eye."""

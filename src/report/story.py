@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src import holdout
-from src.analysis.average import Samples
-from src.errors import UserError
+from src.evaluation import holdout
 from src.journal import Event, State, events_of, replay
 from src.kinship import METRICS, Grams, Metric
 from src.population import KinshipTable, Model, Population
+from src.runtime.errors import UserError
+from src.statistics.average import Samples
 
 SHOWN = 300
 """Models up to which a page shows every one; of more, those that tell most (see `Story.shown`)."""

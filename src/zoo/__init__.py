@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.errors import UserError
-from src.files import partial_path, remove_abandoned
+from src.runtime.errors import UserError
+from src.runtime.files import partial_path, remove_abandoned
 from src.zoo import skills
 
 # Raise it whenever a change makes other models, other tasks or another reader: folders of an older recipe are rebuilt.

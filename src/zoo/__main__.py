@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from src import zoo
-from src.command import Parser, status
+from src.runtime.command import Parser, status
 
 
 def _arguments() -> argparse.Namespace:

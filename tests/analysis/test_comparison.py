@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.analysis import average_interval, compare_configurations, compare_models, holm
+from src.statistics import average_interval, compare_configurations, compare_models, holm
 
 scores = st.sampled_from([0.0, 1.0, 0.25])
 tasks = st.lists(st.dictionaries(st.integers(0, 30), scores, min_size=1), min_size=1, max_size=4).map(

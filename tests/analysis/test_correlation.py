@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from src.analysis import METHODS, correlate
+from src.statistics import METHODS, correlate
 
 numbers = st.floats(-100, 100).map(lambda x: round(x, 3))
 rows = st.lists(st.tuples(numbers, numbers), min_size=4, max_size=30)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.analysis import correlate, early_stop, saturation, stop_after
+from src.statistics import correlate, early_stop, saturation, stop_after
 
 ROWS = list(csv.DictReader((Path(__file__).parent.parent / "data/community_path_1.csv").open()))
 PUBLISHED = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.analysis import saturation
+from src.statistics import saturation
 
 Path = tuple[np.ndarray, np.ndarray, np.ndarray]
 

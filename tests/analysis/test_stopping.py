@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.analysis import early_stop, stop_after
+from src.statistics import early_stop, stop_after
 
 runs = st.lists(st.tuples(st.integers(1, 8), st.floats(0, 100), st.floats(-1, 1)), min_size=1, max_size=30).map(sorted)
 

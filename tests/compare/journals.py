@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from src import files, seal
 from src.journal import Journal
+from src.runtime import checksums, files
 
 SETTINGS: dict[str, Any] = {
     "name": "run",
@@ -71,7 +71,7 @@ def write_run(
     journal.close()
     if samples is not None:
         kept = {"average": max(averages), "samples": {"task": dict(enumerate(samples))}, "weights": {"task": 1.0}}
-        files.write_bytes(folder / f"samples/{best}.json", seal.dump(kept))
+        files.write_bytes(folder / f"samples/{best}.json", checksums.dump(kept))
     return folder
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.analysis import compare_configurations, compare_models, holm
-from src.compare import runs
-from src.compare.__main__ import main
-from src.compare.configurations import band, configurations
+from src.compare import main
+from src.statistics import compare_configurations, compare_models, holm
+from src.study.compare import runs
+from src.study.compare.configurations import band, configurations
 from tests.compare.journals import write_run
 from tests.conftest import Command
 

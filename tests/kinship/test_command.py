@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from src.checkpoint import open_checkpoint
-from src.errors import UserError
 from src.kinship import METRICS, kinship_matrix, measure
 from src.kinship.__main__ import main, name_models
+from src.models.checkpoint import open_checkpoint
+from src.runtime.errors import UserError
 from tests.checkpoints import llama_shapes, random_weights, write_checkpoint, write_family
 
 

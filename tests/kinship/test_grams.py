@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.errors import UserError
 from src.kinship import Grams, Tensor, kinship_matrix
+from src.runtime.errors import UserError
 
 SIGNATURES = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"\x93NUMPY")
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from src.checkpoint import open_checkpoint
-from src.errors import UserError
 from src.kinship import METRICS, Grams, kinship_matrix, measure, native
 from src.kinship.kinds import kind_of, layer_of
+from src.models.checkpoint import open_checkpoint
+from src.runtime.errors import UserError
 from tests.checkpoints import CONFIG, DTYPES, llama_shapes, random_weights, write_checkpoint, write_family
 
 KERNELS = ["compiled", "torch"]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import UserError
 from src.kinship import METRICS, Grams, Tensor, delta_norms, kinship_matrix, mean_kinship, metric_of, shares
+from src.runtime.errors import UserError
 
 NUMBERS = st.floats(-100, 100, allow_subnormal=False).map(lambda x: round(x, 3))
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoint import open_checkpoint
-from src.errors import UserError
 from src.kinship import METRICS, NotPredictable, kinship_matrix, measure, predict
 from src.kinship.recipe import evaluate
+from src.models.checkpoint import open_checkpoint
+from src.runtime.errors import UserError
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint
 
 LAYERS = 3

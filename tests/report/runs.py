@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from pydantic import TypeAdapter
 
-from src import config, files, seal
+from src import config
 from src.journal import Journal, State
 from src.kinship import METRICS, Grams, Tensor, kinship_matrix
 from src.kinship.kinds import kind_of, layer_of
+from src.runtime import checksums, files
 from src.strategy import Strategy
 
 LAYERS, WIDTH, SAMPLES = 6, 24, 100
@@ -132,7 +133,7 @@ class Run:
         average = float(np.mean(list(scores.values())))
         weights = dict.fromkeys(scores, 1 / len(scores))
         kept = {"average": average, "samples": samples, "weights": weights}
-        files.write_bytes(self.folder / "samples" / f"{name}.json", seal.dump(kept))
+        files.write_bytes(self.folder / "samples" / f"{name}.json", checksums.dump(kept))
         errors = [np.std(list(one.values()), ddof=1) / np.sqrt(SAMPLES) for one in samples.values()]
         self._record(
             "evaluated",

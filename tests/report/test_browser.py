@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.compare.__main__ import main as compare
+from src.compare import main as compare
 from src.report.page import write
 from src.report.story import read
 from tests.compare.journals import write_run

@@ -12,10 +12,10 @@ from plotly.graph_objects import Figure
 from safetensors.torch import load_file
 
 from src.kinship import Grams
+from src.pages.look import alone
 from src.report import lead
 from src.report.__main__ import main
 from src.report.change import change
-from src.report.look import alone
 from src.report.page import drawings, render, sections
 from src.report.pedigree import places
 from src.report.story import Story, read

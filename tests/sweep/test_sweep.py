@@ -14,10 +14,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from src import errors, merge
-from src.compare.__main__ import main as compare
+from src.compare import main as compare
 from src.journal import run_state
-from src.sweep.study import STARTS, StudySearch
+from src.models import merging
+from src.runtime import errors
+from src.study.sweep.study import STARTS, StudySearch
 from tests.conftest import Outcome, run
 from tests.family import FOUNDERS, TASKS
 from tests.test_kills import in_child
@@ -188,7 +189,7 @@ def test_what_the_machine_failed_ends_the_sweep_in_a_line_and_fails_no_trial(
     monkeypatch.setattr(errors, "PAUSES", ())
     for _ in range(STARTS + 1):
         with monkeypatch.context() as patch:
-            patch.setattr(merge, "merge_in_memory", full)
+            patch.setattr(merging, "merge_in_memory", full)
             outcome = sweep("hydra.sweeper.n_trials=2")
         assert outcome.status == 1
         assert outcome.err.startswith("error: sweeps/study/0: 1-1, in ")

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from src import zoo
-from src.errors import UserError
+from src.runtime.errors import UserError
 
 EFFORT = 0.02
 

@@ -1,0 +1,165 @@
+"""What is done with one candidate: it is merged, and scored, by whichever process is free.
+
+A candidate is merged into the memory of the process that evaluates it; its weights reach the disk only if they may be
+needed again. What was found is on disk as soon as it is known, whenever the journal comes to tell of it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from src.config import Settings
+from src.evaluation import holdout
+from src.evaluation.evaluator import Evaluation, Evaluator
+from src.journal import Offspring
+from src.models import digest, merging
+from src.models.store import Born, Weights
+from src.runtime import cache, checksums
+from src.runtime.errors import SpoiledError, UserError, machine_fault, persistently, printable
+from src.runtime.workers import Workers
+
+Found = list[tuple[str, dict[str, Any]]]
+"""What the journal is to tell of a candidate: events and their fields."""
+Follow = Callable[[int, int], None]
+Tell = Callable[..., None]
+"""Writes an event and its fields into the journal."""
+
+
+class Breeding:
+    """Makes and scores the candidates of a run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        weights: Weights,
+        recipes: Mapping[str, Mapping[str, Any]],
+        workers: Workers,
+        memory: cache.Cache,
+    ) -> None:
+        """Work for the run of these settings.
+
+        Args:
+            settings: of the run.
+            weights: of its models.
+            recipes: of the offspring that were merged already; may grow.
+            workers: the processes that share the work.
+            memory: of evaluations across runs.
+        """
+        self._settings = settings
+        self._weights = weights
+        self._recipes = recipes
+        self._workers = workers
+        self._memory = memory
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """The tasks of the run, loaded on first use."""
+        return Evaluator(
+            self._settings.evaluate,
+            seed=self._settings.seed,
+            devices=self._workers.devices,
+            remote_code=self._settings.trust_remote_code,
+        )
+
+    @property
+    def questions(self) -> dict[str, str]:
+        """A digest of what is asked on each side."""
+        sides = {"evaluate.tasks": self.evaluator, "evaluate.holdout": self.evaluator.holdout}
+        return {f"what {key} asks": side.identity[:12] for key, side in sides.items() if side is not None}
+
+    def breed(self, one: Offspring, *, keep: bool, follow: Follow, tell: Tell | None = None) -> Found:
+        """Merge an offspring and score it; its weights are written if `keep`.
+
+        `tell` hears of the merge as soon as it is finished, and it is not among what is returned then.
+        """
+        found: Found = []
+        stage = "merge"
+        try:
+            recipe = self._recipe(one)
+            keep = keep and not self._workers.assisting
+            with self._weights.born(one.name, recipe, keep=keep, disk=not self.evaluator.in_memory) as born:
+                if one.name not in self._recipes:
+                    merged: dict[str, Any] = {"recipe": recipe.as_dict(), "fingerprint": born.fingerprint}
+                    merged |= {"cached": born.cached, "seconds": born.seconds}
+                    if tell is None:
+                        found.append(("merged", merged))
+                    else:
+                        tell("merged", model=one.name, **merged)
+                stage = "evaluation"
+                found.append(("evaluated", self._scored(one.name, born, follow)))
+        except Exception as error:
+            found.append(_failure(stage, error))
+        return found
+
+    def score(self, name: str, *, side: str, follow: Follow) -> Found:
+        """Score a model that is on disk, on what steers the search or on what is held out (holdout.SIDES)."""
+        try:
+            checkpoint = self._weights.checkpoint(name)
+            born = Born(checkpoint.path, None, checkpoint.fingerprint())
+            return [("held_out" if side == "holdout" else "evaluated", self._scored(name, born, follow, side))]
+        except Exception as error:
+            event, fields = _failure("evaluation", error)
+            return [("holdout_failed", {"reason": fields["reason"]}) if side == "holdout" else (event, fields)]
+
+    def _recipe(self, one: Offspring) -> merging.Recipe:
+        if one.name in self._recipes:
+            return merging.Recipe(**self._recipes[one.name])
+        return merging.recipe(
+            self._settings.merge,
+            one.parents,
+            seed=self._settings.seed,
+            threads=self._workers.threads,
+            align=merging.align([self._weights.checkpoint(name) for name in one.parents]),
+        )
+
+    def _scored(self, name: str, born: Born, follow: Follow, side: str = "select") -> dict[str, Any]:
+        began = time.monotonic()
+        evaluator = self.evaluator.holdout if side == "holdout" else self.evaluator
+        assert evaluator is not None
+        key = cache.key(born.fingerprint, digest.of_surroundings(born.folder), evaluator.identity, self._settings.seed)
+        file = holdout.place(self._settings.folder, name, side)
+        kept = None
+        if (evaluation := _saved(file, key)) is None:
+            evaluation = kept = self._memory.evaluation(key, Evaluation.from_dict)
+            if evaluation is None:
+                evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
+                self._memory.keep_evaluation(key, asdict(evaluation))
+            persistently(lambda: evaluation.save(file, key), file)
+        return {
+            "scores": dict(evaluation.scores),
+            "average": evaluation.average,
+            "stderr": evaluation.stderr,
+            "samples": evaluation.count,
+            "metrics": dict(evaluation.metrics),
+            "cached": kept is not None,
+            "seconds": time.monotonic() - began,
+        }
+
+
+def _saved(file: Path, key: str) -> Evaluation | None:
+    """The evaluation that an interrupted start had finished, if it is of the very same model and questions."""
+    try:
+        saved = checksums.load(file.read_bytes())
+        return Evaluation.from_dict(saved) if saved["key"] == key else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        why = str(error).splitlines()[0]
+        print(f"warning: {file}: {why}; it is discarded and the model scored again", file=sys.stderr)
+        return None
+
+
+def _failure(stage: str, error: Exception) -> tuple[str, dict[str, Any]]:
+    """What the journal tells of a candidate that came to nothing; a user's mistake or the machine's is not its own."""
+    if isinstance(error, UserError) or machine_fault(error) is not None:
+        raise error
+    if isinstance(error, SpoiledError):
+        return "failed", {"stage": stage, "reason": str(error)}
+    text = printable(" ".join(str(error).split())[:300])
+    return "failed", {"stage": stage, "reason": f"{stage}: {type(error).__name__}: {text}"}

@@ -1,0 +1,286 @@
+"""The questions put to a model, and what its answers are worth.
+
+Requests are built once and serve every model; a model's weights are swapped into a living model wherever architecture
+and tokenizer allow it.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from lm_eval import evaluate as run_tasks
+from lm_eval.api.task import Task as HarnessTask
+from pydantic import TypeAdapter
+
+from src.config import Evaluate
+from src.evaluation.answers import Answered, by_kind, try_out
+from src.evaluation.model import Engine, LivingModel, Piece, Requests, Tensors
+from src.evaluation.tasks import Sheet, draw, load, main_metric, manager_of
+from src.models import digest
+from src.models.checkpoint import tensors_of
+from src.runtime import checksums, files
+from src.runtime.errors import UserError
+
+Progress = Callable[[int, int], None]
+Share = Callable[[int, Callable[[int], list[Any]]], Sequence[list[Any]]]
+"""Has every number below the first argument answered by the second, by whoever is free; the answers in order."""
+
+
+def alone(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
+    """Where there is nobody to share with."""
+    return [answer(number) for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model was found to be worth."""
+
+    scores: Mapping[str, float]
+    """Main metric of each task of the configuration, ×100."""
+    average: float
+    """Weighted mean of `scores`."""
+    stderr: float
+    """Standard error of `average`, from the spread over samples; tasks count as independent. 0 if unknown."""
+    samples: Mapping[str, Mapping[int, float]]
+    """Main metric of each sample, by lm-eval task and document: for comparing two models on the same samples."""
+    weights: Mapping[str, float]
+    """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """lm-eval's name of each score of `scores`."""
+
+    @property
+    def count(self) -> int:
+        """How many samples were scored."""
+        return sum(len(scored) for scored in self.samples.values())
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
+        """Return what `asdict` made plain data of, after a trip through JSON; ValueError if this is something else."""
+        return TypeAdapter(cls).validate_python(kept)
+
+    def save(self, path: Path, key: str) -> None:
+        """Write it as JSON with a checksum, under the digest of all that it depends on."""
+        files.write_bytes(path, checksums.dump({"key": key, **asdict(self)}))
+
+
+class Evaluator:
+    """The tasks of a run, ready to be put to any number of models.
+
+    Attributes:
+        holdout: the evaluator of what is held out; None where nothing is. It shares the living model with this one.
+    """
+
+    def __init__(
+        self,
+        settings: Evaluate,
+        *,
+        seed: int,
+        devices: Sequence[str] = ("cpu",),
+        remote_code: bool = False,
+        beside: Evaluator | None = None,
+    ) -> None:
+        """Load the tasks, make their documents and requests, and try their metrics on made-up answers.
+
+        Args:
+            settings: tasks, metrics, weights, holdout, limit.
+            seed: draws the samples that are held out and those that `limit` leaves, and any sampled generation.
+            devices: where models are put; a model is spread over several.
+            remote_code: whether a model or a task may execute Python code of its own.
+            beside: the evaluator of the tasks that steer; given, this is the one of what is held out.
+
+        Raises:
+            UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric, one that
+                can score nothing.
+        """
+        self._settings = settings
+        others = bool(beside and settings.held_out)
+        self._chosen, key = (settings.held_out, "holdout") if others else (settings.tasks, "tasks")
+        self._home: _Home = beside._home if beside else _Home(settings, devices, seed, remote_code)
+        manager = manager_of(settings)
+        self._loaded = {task.name: load(manager, task) for task in self._chosen}
+        leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
+        self._tasks = {
+            "tasks": leaves,
+            "groups": {name: group for loaded in self._loaded.values() for name, group in loaded["groups"].items()},
+            "group_map": {k: v for loaded in self._loaded.values() for k, v in loaded["group_map"].items()},
+        }
+        self._metrics = {
+            leaf: main_metric(task, harness, key)
+            for task in self._chosen
+            for leaf, harness in self._loaded[task.name]["tasks"].items()
+        }
+        self._sheets: dict[str, Sheet] = {}
+        for name, leaf in leaves.items():
+            self._sheets[name] = Sheet(leaf, draw(leaf, settings, seed, held_out=beside is not None))
+            try_out(leaf, self._sheets[name], self._metrics[name])
+        if beside and others and (both := sorted(leaves.keys() & beside._metrics.keys())):
+            raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
+        self.holdout: Evaluator | None = None
+        if settings.holdout is not None and beside is None:
+            options: dict[str, Any] = {"devices": devices, "remote_code": remote_code}
+            self.holdout = Evaluator(settings, seed=seed, beside=self, **options)
+
+    @functools.cached_property
+    def requests(self) -> Requests:
+        """What one model is asked."""
+        found = by_kind(self._tasks["tasks"])
+        gc.collect()
+        gc.freeze()  # they stay for good; the collector need not walk over them during every evaluation
+        return found
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A digest of all that a score depends on but the model and the seed."""
+        assert self.requests
+        asked = [(task.name, task.weight, list(self._loaded[task.name]["tasks"])) for task in self._chosen]
+        how = self._settings.backend, self._settings.dtype, self._settings.model_args, self._home.kind
+        return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether models can be evaluated whose weights are not on disk."""
+        return self._settings.backend == "hf"
+
+    def evaluate(
+        self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
+    ) -> Evaluation:
+        """Score a model.
+
+        Args:
+            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
+            tensors: its weights by the names that they have on disk.
+            progress: called with pieces of work done and in all.
+            share: hands out the pieces; the scores do not depend on who answers which.
+
+        Raises:
+            RuntimeError: the model's scores are not finite.
+        """
+        model, pieces = self._home.awaken(folder, tensors, self.requests)
+
+        def answer(number: int) -> list[Any]:
+            found = model.answer(pieces[number], self.requests)
+            if progress is not None:
+                progress(number + 1, len(pieces))
+            return found
+
+        try:
+            answers = share(len(pieces), answer)
+        finally:
+            if isinstance(model, Engine):
+                model.close()
+        return self._evaluation(self._results(pieces, answers))
+
+    def _results(self, pieces: Sequence[Piece], answers: Sequence[list[Any]]) -> Mapping[str, Any]:
+        """What lm-eval makes of the answers."""
+        found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self.requests.items()}
+        for piece, given in zip(pieces, answers, strict=True):
+            for place, one in zip(piece.places, given, strict=True):
+                found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
+        for sheet in self._sheets.values():
+            sheet.clear()
+        result: Any = run_tasks(
+            lm=Answered(found),
+            task_dict=self._tasks,
+            bootstrap_iters=0,
+            log_samples=False,
+            confirm_run_unsafe_code=self._settings.unsafe_code,
+        )
+        return result["results"]
+
+    def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
+        samples = {leaf: self._sheets[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
+        scores, errors, weights = {}, {}, dict.fromkeys(self._metrics, 0.0)
+        total = sum(task.weight for task in self._chosen)
+        for task in self._chosen:
+            leaves = self._loaded[task.name]["tasks"]
+            sizes = {leaf: len(samples[leaf]) for leaf in leaves}
+            score, shares = _score(results, task.name, sizes, self._metrics)
+            scores[task.name] = 100 * score
+            if not math.isfinite(scores[task.name]):
+                raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
+            errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
+            for leaf, share in shares.items():
+                weights[leaf] += share * task.weight / total
+        average = sum(task.weight * scores[task.name] for task in self._chosen) / total
+        stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
+        first = {task.name: self._metrics[next(iter(self._loaded[task.name]["tasks"]))] for task in self._chosen}
+        metrics = {
+            name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()
+        }
+        return Evaluation(scores, average, stderr, samples, weights, metrics)
+
+
+class _Home:
+    """Where the living model is kept, for all evaluators of a run."""
+
+    def __init__(self, settings: Evaluate, devices: Sequence[str], seed: int, remote_code: bool) -> None:
+        self.kind = devices[0].partition(":")[0]
+        self._settings = settings
+        self._devices = devices
+        self._options: dict[str, Any] = {"seed": seed, "remote_code": remote_code}
+        self._living: LivingModel | None = None
+        self._identity = ""
+        self._planned: dict[int, list[Piece]] = {}
+
+    def awaken(
+        self, folder: Path, tensors: Tensors | None, requests: Requests
+    ) -> tuple[LivingModel | Engine, list[Piece]]:
+        """A model with these weights, another one where architecture or tokenizer differ; the requests as it has them.
+
+        `requests` must live as long as this does.
+        """
+        if self._settings.backend == "vllm":
+            engine = Engine(folder, self._settings, self._devices, **self._options)
+            return engine, engine.pieces(requests)
+        identity = digest.of_surroundings(folder)
+        if self._living is None or identity != self._identity or not self._living.take(tensors or tensors_of(folder)):
+            self._living = None  # frees the memory of the model before
+            self._living = LivingModel(folder, tensors, self._settings, self._devices, **self._options)
+            if identity != self._identity:
+                self._planned.clear()
+            self._identity = identity
+        if id(requests) not in self._planned:
+            self._planned[id(requests)] = self._living.pieces(requests)
+        return self._living, self._planned[id(requests)]
+
+
+def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
+    """A digest of every prompt and document, and of how they are scored."""
+    whole = hashlib.sha256(repr(how).encode())
+    for name, leaf in leaves.items():
+        for instance in leaf.instances:
+            whole.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
+    return whole.hexdigest()
+
+
+def _score(
+    results: Mapping[str, Mapping[str, Any]],
+    name: str,
+    sizes: Mapping[str, int],
+    metrics: Mapping[str, tuple[str, str]],
+) -> tuple[float, dict[str, float]]:
+    """The score of a task of the configuration, and the share in it of each lm-eval task.
+
+    That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
+    """
+    key = ",".join(metrics[next(iter(sizes))])
+    if name in results and key in results[name]:
+        total = sum(sizes.values())
+        return float(results[name][key]), {leaf: size / total if total else 0.0 for leaf, size in sizes.items()}
+    return (
+        fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in sizes),
+        dict.fromkeys(sizes, 1 / len(sizes)),
+    )
+
+
+def _stderr(samples: Sequence[Mapping[int, float]]) -> float:
+    values = [value for scored in samples for value in scored.values()]
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0

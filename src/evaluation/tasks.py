@@ -1,0 +1,276 @@
+"""The tasks of a configuration: found, loaded, drawn from, and put on sheets."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib.util
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import datasets
+import lm_eval.api.task
+import lm_eval.utils
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.task import Task as HarnessTask
+from lm_eval.tasks import TaskManager
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from src.config import Evaluate, Task
+from src.evaluation.definition import Definition, definitions
+from src.runtime.errors import MachineError, UserError
+
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
+
+# A template can reach everything in Python from any value (().__class__…), and no task needs that.
+_plain = lm_eval.utils.env
+lm_eval.utils.env = SandboxedEnvironment(loader=_plain.loader, undefined=_plain.undefined, keep_trailing_newline=True)
+lm_eval.utils.env.filters.update(_plain.filters)
+# lm-eval compiles a task's prompt template anew for every sample; that was 40 % of a small model's evaluation.
+lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(lm_eval.utils.env.from_string)
+logging.getLogger("lm_eval").setLevel(logging.ERROR)
+# A run has one bar of its own; libraries' bars would break through it.
+lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
+disable_progress_bar()
+datasets.disable_progress_bars()
+
+
+class Sheet:
+    """A task's documents and requests, made once, and what became of each document of the model that was asked last."""
+
+    def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
+        """Put the questions on the sheet: those of the documents that were drawn, or of all.
+
+        Raises:
+            UserError: a question that cannot be put.
+        """
+        with blaming(leaf, "its questions cannot be made"):
+            leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
+            self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
+            self._ids = drawn or range(len(self._documents))
+            asked = {instance.doc_id for instance in leaf.instances}
+            if empty := [one for one, (place, _) in zip(self._ids, self._documents, strict=True) if place not in asked]:
+                raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
+        self._filters = filters(leaf)
+        self._instances = leaf.instances
+        self._judged: list[Mapping[str, Any]] = []
+        judge = leaf.process_results
+
+        def process_results(document: Any, answers: Any) -> Any:
+            self._judged.append(found := judge(document, answers))
+            return found
+
+        # evaluate() would build the requests, read the documents and describe every sample again for every model.
+        leaf.build_all_requests = lambda **_: None
+        leaf.doc_iterator = self._iterate
+        leaf.process_results = process_results
+
+    def _iterate(self, **_: Any) -> Iterator[tuple[int, Any]]:
+        return iter(self._documents)
+
+    def clear(self) -> None:
+        """Forget the answers of the model before."""
+        self._judged.clear()
+        for instance in self._instances:
+            instance.resps, instance.filtered_resps = [], {}
+
+    def scores(self, metric: str, chosen: str) -> dict[int, float]:
+        """A metric of each document under one of the task's filters, where it is a number."""
+        first = self._filters.index(chosen) * len(self._documents)
+        judged = self._judged[first : first + len(self._documents)]
+        found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
+        return {document: float(value) for document, value in found if isinstance(value, int | float)}
+
+
+@contextmanager
+def blaming(task: HarnessTask | str, what: str) -> Iterator[None]:
+    """Within it, whatever is raised is a fault of the task, told in one line: `what` cannot be done.
+
+    Raises:
+        UserError: naming the task, by lm-eval's name for it.
+        MachineError: the disk's or the memory's fault.
+    """
+    try:
+        yield
+    except (UserError, MachineError):
+        raise
+    except Exception as error:
+        name = task if isinstance(task, str) else task.task_name
+        text = "".join(sign if sign.isprintable() else " " for sign in " ".join(str(error).split())[:200])
+        found = f"task {name}: {what} ({type(error).__name__}: {text})"
+        chain = [error, error.__cause__, error.__context__]
+        if any(isinstance(one, MemoryError) or getattr(one, "errno", None) in _MACHINE for one in chain):
+            raise MachineError(found) from error
+        raise UserError(found) from error
+
+
+def check_backend(settings: Evaluate) -> None:
+    """Refuse a backend that is not installed.
+
+    Raises:
+        UserError: with the command that installs it.
+    """
+    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
+            "and evaluate.backend=hf does without"
+        )
+
+
+def check_tasks(settings: Evaluate, known: Sequence[str] = (), own: Mapping[str, bytes] | None = None) -> None:
+    """Refuse a task that lm-eval does not have, or that would execute code, before anything is downloaded or trained.
+
+    Args:
+        settings: tasks, metrics, where they lie.
+        known: tasks that need no looking up (the embedded family's, whose files may not be written yet).
+        own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
+
+    Raises:
+        UserError: naming the task, and how to list those there are, or how to allow the code; an unknown metric.
+    """
+    _check_names(settings, known)
+    for task, found in _defined(settings):
+        code = None if settings.unsafe_code else found.code(own or {})
+        if code is not None:
+            raise UserError(
+                f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
+            )
+        if found.metrics is not None and found.name == task.name:
+            _chosen(task, found.metrics, found.filters, "tasks" if task in settings.tasks else "holdout")
+
+
+def with_data_here(settings: Evaluate) -> Evaluate:
+    """The same settings with those tasks only whose data are on this machine."""
+    defined = list(_defined(settings))
+    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_here}
+    held_out = tuple(task for task in settings.held_out if task.name in here)
+    return settings.model_copy(
+        update={
+            "tasks": tuple(task for task in settings.tasks if task.name in here),
+            "holdout": held_out or (settings.holdout if settings.share else None),
+        }
+    )
+
+
+def _defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
+    """Every task, with each definition that it leads to; none where their folder is not there yet."""
+    if settings.include is None or settings.include.is_dir():
+        manager = manager_of(settings)
+        for task in (*settings.tasks, *settings.held_out):
+            for found in definitions(manager, task.name):
+                yield task, found
+
+
+def _check_names(settings: Evaluate, known: Sequence[str]) -> None:
+    key = {task.name: "holdout" for task in settings.held_out} | {task.name: "tasks" for task in settings.tasks}
+    unknown = [name for name in key if name not in known]
+    if not unknown:
+        return
+    if settings.include is not None and not known and not settings.include.is_dir():
+        raise UserError(
+            f"evaluate.include is {str(settings.include)!r}; no such folder; expected task YAML files there"
+        )
+    # lm-eval's own index takes ten seconds to read; a folder given by the user is asked first.
+    if settings.include is not None and settings.include.is_dir():
+        own = TaskManager(include_path=str(settings.include), include_defaults=False).all_tasks
+        unknown = [name for name in unknown if name not in own]
+    if unknown and (missing := [name for name in unknown if name not in _everything().all_tasks]):
+        here = f"Known here: {', '.join(known)}. " if known else ""
+        raise UserError(
+            f"evaluate.{key[missing[0]]} names {missing[0]!r}, which lm-eval does not have. "
+            f"{here}`lm-eval ls tasks` lists lm-eval's own."
+        )
+
+
+@functools.cache
+def _everything(include: str | None = None) -> TaskManager:
+    return TaskManager(include_path=include)
+
+
+def manager_of(settings: Evaluate) -> TaskManager:
+    """Who knows the tasks of a configuration: the folder that the user gave alone, where it has them all."""
+    if settings.unsafe_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric that executes what a model wrote asks once more
+    include = None if settings.include is None else str(settings.include)
+    if include is not None:
+        own = TaskManager(include_path=include, include_defaults=False)
+        if all(task.name in own.all_tasks for task in (*settings.tasks, *settings.held_out)):
+            return own
+    return _everything(include)
+
+
+def load(manager: TaskManager, task: Task) -> dict[str, Any]:
+    """A task or group as lm-eval has it.
+
+    Raises:
+        UserError: its data cannot be reached, or its definition or its first question is no good.
+    """
+    try:
+        with blaming(task.name, "it could not be loaded"):
+            loaded = manager.load([task.name])
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, ConnectionError | FileNotFoundError):
+            raise UserError(f"{error}; is its data set reachable?") from cause
+        if isinstance(cause, IndexError):
+            raise UserError(f"{error}; is a split of its data empty, or a list of choices?") from cause
+        raise
+    for leaf in loaded["tasks"].values():
+        if task.shots is not None:
+            leaf.set_config("num_fewshot", task.shots)
+        elif leaf.get_config("num_fewshot") is None:
+            leaf.set_config("num_fewshot", 0)
+        leaf.set_fewshot_seed(FEWSHOT_SEED)
+    return {"groups": {}, "group_map": {}, **loaded}
+
+
+def main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
+    """Metric and filter of a task, as lm-eval names them in its results.
+
+    Raises:
+        UserError: listing those that the task has.
+    """
+    with blaming(leaf, "its metrics cannot be listed"):
+        known = list(leaf.aggregation())
+    return _chosen(task, known, filters(leaf), key)
+
+
+def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
+    if not known:
+        raise UserError(f"task {task.name}: it has no metric; its metric_list must name one")
+    metric, _, chosen = (task.metric or known[0]).partition(",")
+    if metric not in known or (chosen and chosen not in names):
+        there = ", ".join(f"{m},{f}" if f != "none" else m for m in known for f in names)
+        raise UserError(f"evaluate.{key}: {task.name} has no metric {task.metric!r}. Known: {there}.")
+    return metric, chosen or names[0]
+
+
+def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) -> list[int] | None:
+    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list.
+
+    A share is held out before a limit is applied, so that a larger limit asks more and never changes sides.
+    """
+    if settings.share is None and settings.limit is None:
+        return None
+    count = len(leaf.eval_docs)
+    order = random.Random(f"{seed}/{leaf.task_name}").sample(range(count), count)
+    if settings.share is not None:
+        if count < 2:
+            raise UserError(
+                f"evaluate.holdout is {settings.share}, but {leaf.task_name} has {count} sample; leave that task "
+                "out, or hold out other tasks: evaluate.holdout=[TASK, …]"
+            )
+        cut = min(max(round(settings.share * count), 1), count - 1)
+        order = order[:cut] if held_out else order[cut:]
+    return sorted(order[: settings.limit])
+
+
+def filters(leaf: HarnessTask) -> list[str]:
+    """The names of the ways in which a task reads an answer; `none`: as it is."""
+    return [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]

@@ -1,0 +1,159 @@
+"""What goes with the winner: a model card, and one mergekit-multi file that makes it again from the founders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from src.evaluation import benchmarks
+from src.export.licence import Licence, of_merge, words
+from src.export.metadata import metadata
+from src.journal import HeldOut, State
+from src.pages.markdown import code, fenced, plain
+from src.population import KinshipTable
+from src.tracking.summary import NORMAL
+
+
+def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
+    """All merges from the founders to `winner`, as one YAML stream for mergekit-multi; the last is the winner's.
+
+    `sources` has a hub name or an absolute folder for the base and every founder.
+    """
+    steps = [model.name for model in state.population.ancestors(winner) if not model.founder]
+    documents = []
+    for name in [*steps, winner]:
+        config = _with_sources(state.recipes[name]["config"], sources)
+        documents.append(config if name == winner else {"name": name, **config})
+    return "---\n".join(yaml.safe_dump(document, sort_keys=False) for document in documents)
+
+
+def model_card(
+    state: State,
+    winner: str,
+    kinship: KinshipTable,
+    sources: Mapping[str, str],
+    licences: Mapping[str, Licence | None],
+) -> str:
+    """The README of the winner's folder: what the hub reads, scores, descent, licence, how to rebuild it.
+
+    `sources` has a hub name or an absolute folder for the base and every founder, `licences` those of the founders that
+    the winner descends from, None where one is not known.
+    """
+    population = state.population
+    line = [*population.ancestors(winner), population[winner]]
+    descent = "\n".join(
+        f"| {plain(one.name)} | {plain(' × '.join(one.parents) or state.sources[one.name])} | {one.average:.2f} | "
+        f"{_signed(population.gain(one.name))} | {_kinship(kinship, one.parents)} |"
+        for one in line
+    )
+    return f"""---
+{metadata(state, winner, sources, of_merge(licences))}
+---
+# {plain(winner)}
+
+{_opening(state, winner, len(population))}
+
+{_scores(state, winner)}
+
+## Descent
+
+| model | parents | average | gain | kinship of the parents ({kinship.metric}) |
+| --- | --- | ---: | ---: | ---: |
+{descent}
+
+## Licence
+
+{words(licences)}
+
+{_rebuilding(state, winner, sources)}"""
+
+
+def _scores(state: State, winner: str) -> str:
+    """Main metric of each task; on the holdout first, which may be quoted.
+
+    Of the winner, the founders that it descends from, and those that it is compared with.
+    """
+    population = state.population
+    shown = {*(model.name for model in population.ancestors(winner)), *(one.founder for one in state.compared.values())}
+    names = [*(model.name for model in population if model.founder and model.name in shown - {winner}), winner]
+    select = {
+        name: HeldOut(state.population[name].scores, state.population[name].average or 0.0, state.stderr[name])
+        for name in names
+    }
+    steered = f"{_table(select)}\n\n{_gained(state, 'select')}"
+    lucky = f"The best of {len(state.population)} models was kept for these scores, so its own are a little lucky."
+    if winner not in state.holdout:
+        warning = benchmarks.warning((state.started or {})["settings"]["evaluate"])
+        advice = f" In particular, {plain(warning)}." if warning else ""
+        return f"## Scores\n\n{steered}{lucky} Nothing was held out: expect less on fresh samples.{advice}"
+    held_out = {name: state.holdout[name] for name in names if name in state.holdout}
+    return f"""## Scores to quote
+
+On what was held out: it did not steer the search.
+
+{_table(held_out)}
+
+{_gained(state, "holdout")}## Scores that steered the search
+
+{steered}{lucky}"""
+
+
+def _table(scored: Mapping[str, HeldOut]) -> str:
+    tasks = list(next(iter(scored.values())).scores)
+    rows = [
+        f"| {plain(task)} | " + " | ".join(f"{one.scores[task]:.2f}" for one in scored.values()) + " |"
+        for task in tasks
+    ]
+    averages = " | ".join(f"**{one.average:.2f}** ± {NORMAL * one.stderr:.2f}" for one in scored.values())
+    head = f"| task | {' | '.join(map(plain, scored))} |\n| --- |{' ---: |' * len(scored)}"
+    return "\n".join([head, *rows, f"| average (95 %) | {averages} |"])
+
+
+def _gained(state: State, side: str) -> str:
+    if (found := state.compared.get(side)) is None:
+        return ""
+    winner, founder = plain(found.winner), plain(found.founder)
+    return (
+        f"{winner} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {founder}, "
+        f"the best founder here, over the same {found.samples} samples.\n\n"
+    )
+
+
+def _opening(state: State, winner: str, models: int) -> str:
+    if state.population[winner].founder:
+        return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
+    base, generation = code(state.sources["base"]), state.population[winner].generation
+    return f"A merge of fine-tunes of {base}, evolved by kinmerge; it was born in generation {generation}."
+
+
+def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
+    if state.population[winner].founder:
+        return ""
+    seed, threads = state.recipes[winner]["seed"], state.recipes[winner]["threads"]
+    options = f"--random-seed {seed} --num-threads {threads} --no-copy-tokenizer --no-write-model-card"
+    return f"""## Rebuilding
+
+`recipe.yaml` has every merge from the founders to this model. mergekit alone makes its weights again:
+
+    mergekit-multi recipe.yaml --intermediate-dir merges --out-path {winner} {options}
+
+{fenced(multi_recipe(state, winner, sources), "yaml")}"""
+
+
+def _with_sources(config: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+    named = dict(config)
+    named["models"] = [{**entry, "model": sources.get(entry["model"], entry["model"])} for entry in config["models"]]
+    for key in ("base_model", "tokenizer_source"):
+        if key in config:
+            named[key] = sources.get(config[key], config[key])
+    return named
+
+
+def _signed(gain: float | None) -> str:
+    return "" if gain is None else f"{gain:+.2f}"
+
+
+def _kinship(kinship: KinshipTable, parents: tuple[str, ...]) -> str:
+    return f"{kinship.mean(parents):.3f}" if parents else ""

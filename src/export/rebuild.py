@@ -1,0 +1,31 @@
+"""Make an offspring's weights again, from its recipe: `python -m src.rebuild outputs/NAME MODEL`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.journal import events_of, replay
+from src.runtime.errors import UserError
+
+
+def rebuild(folder: Path, model: str) -> Path:
+    """The folder of the model's checkpoint, made again if need be, with whatever ancestors it takes.
+
+    Raises:
+        UserError: no such run or model, a founder that is gone or changed, or a result that is not the same bytes.
+    """
+    state = replay(events_of(folder))
+    if model not in state.recipes:
+        made = ", ".join(state.recipes) or "none yet"
+        raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")
+    from src.models.checkpoint import open_checkpoint
+    from src.models.founders import check_unchanged
+    from src.models.store import Weights
+    from src.runtime.cache import Cache
+
+    given = {name: open_checkpoint(source) for name, source in state.sources.items()}
+    check_unchanged(given, state)
+    weights = Weights(folder.resolve(), given, state.recipes, state.fingerprints, cache=Cache(None))
+    for one in (*(ancestor.name for ancestor in state.population.ancestors(model)), model):
+        weights.verify(one)
+    return weights.checkpoint(model).path

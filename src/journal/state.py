@@ -1,0 +1,261 @@
+"""What a journal says happened so far: the run's state is the replay of its events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from src.journal.events import check_fields, models_in, models_of
+from src.journal.file import Event, events_of
+from src.population import KinshipTable, Model, Population, Predictor
+from src.runtime.errors import UserError
+from src.strategy import Spent
+
+
+@dataclass(frozen=True)
+class Offspring:
+    """A planned merge: its name, and the pair that it comes from."""
+
+    name: str
+    parents: tuple[str, ...]
+    exploration: bool
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model is worth on what did not steer the search."""
+
+    scores: Mapping[str, float]
+    """Main metric of each task, ×100."""
+    average: float
+    """Weighted mean of `scores`."""
+    stderr: float
+    """Standard error of `average`."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How much better the winner is than the best founder of one side, on the same samples."""
+
+    winner: str
+    founder: str
+    difference: float
+    """Of the averages, in points; above 0 the winner is better."""
+    low: float
+    high: float
+    """Bounds of the 95 % interval."""
+    p: float
+    """Two-sided, of no difference."""
+    samples: int
+    """Answered by both."""
+
+
+@dataclass
+class State:
+    """What a journal says happened so far."""
+
+    started: Mapping[str, Any] | None = None
+    """Settings, versions and machine of the run; None before its first event."""
+    models: dict[str, Model] = field(default_factory=dict)
+    """Everyone by name, oldest first."""
+    kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
+    """Of every metric, of every pair of models that was measured."""
+    selected: tuple[Offspring, ...] = ()
+    """The offspring of the generation that is open; empty between generations."""
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
+    """lm-eval's name of each task's score."""
+    stderr: dict[str, float] = field(default_factory=dict)
+    """Standard error of each evaluated model's average."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Where the base and each founder came from."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """Of the content of every model's checkpoint."""
+    surroundings: dict[str, str] = field(default_factory=dict)
+    """Of what lies beside the weights of the base and of each founder; journals of earlier versions have none."""
+    measured: set[str] = field(default_factory=set)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
+    )
+    evaluations: int = 0
+    samples: int = 0
+    """Of the evaluations that steered the search; what was held out is counted apart."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """How many results were wanted, of each kind: merged, measured, evaluated, held_out."""
+    known: Counter[str] = field(default_factory=Counter)
+    """How many of them were known from other runs."""
+    holdout: dict[str, HeldOut] = field(default_factory=dict)
+    """Of the winner and the founders."""
+    holdout_failures: dict[str, str] = field(default_factory=dict)
+    """Why a model could not be scored there."""
+    holdout_samples: int = 0
+    compared: dict[str, Compared] = field(default_factory=dict)
+    """The winner and the best founder, by side: `select` and `holdout`."""
+    closed: int = -1
+    """The last generation that was finished; 0 once the founders are known, −1 before."""
+    stopped: str | None = None
+    """Why the run ended; None while it has not."""
+    retried: set[str] = field(default_factory=set)
+    """Failed candidates that were given a second chance."""
+    _seen: Population | None = field(default=None, init=False, repr=False, compare=False)
+    """The population, once somebody has asked for it and until the next change."""
+
+    @property
+    def population(self) -> Population:
+        """Everyone, as strategies see it: what is handed out stays as it is while the state goes on."""
+        if self._seen is None:
+            self._seen = Population(tuple(self.models.values()))
+        return self._seen
+
+    def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
+        """Kinship as strategies see it."""
+        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor)
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has cost so far."""
+        searching = sum(self.seconds[kind] for kind in ("merged", "measured", "evaluated"))
+        return Spent(self.evaluations, searching / 3600)
+
+    def apply(self, event: Event) -> None:
+        """Advance by one event."""
+        kind = event["event"]
+        if strangers := sorted(name for name in models_in(event) if name not in self.models):
+            raise ValueError(f"{kind} has {strangers[0]!r}, which is no model of this run")
+        if kind in self.seconds:
+            self.seconds[kind] += event["seconds"]
+            self.asked[kind] += 1
+            self.known[kind] += event.get("cached", False)
+        if kind == "started":
+            self.started = event
+        elif kind == "founder":
+            self.sources[event["model"]] = event["source"]
+            self.fingerprints[event["model"]] = event["fingerprint"]
+            if "surroundings" in event:
+                self.surroundings[event["model"]] = event["surroundings"]
+            if not event["base"]:
+                self._add(Model(event["model"]))
+        elif kind == "selected":
+            self._select(event["generation"], event["offspring"])
+        elif kind == "merged":
+            self._require_elders(self.models[event["model"]].generation, models_of(event["recipe"]))
+            self.recipes[event["model"]] = event["recipe"]
+            self.fingerprints[event["model"]] = event["fingerprint"]
+        elif kind == "measured":
+            self._measure(event["models"], event["kinship"])
+        elif kind == "evaluated":
+            self._evaluate(event)
+        elif kind == "failed":
+            self._change(event["model"], failure=event["reason"])
+        elif kind == "closed":
+            self.selected, self.closed = (), event["generation"]
+        elif kind == "held_out":
+            self.metrics.update(event.get("metrics", {}))
+            self.holdout[event["model"]] = HeldOut(event["scores"], event["average"], event["stderr"])
+            self.holdout_samples += event["samples"]
+            self.holdout_failures.pop(event["model"], None)
+        elif kind == "holdout_failed":
+            self.holdout_failures[event["model"]] = event["reason"]
+        elif kind == "compared":
+            fields = {key: value for key, value in event.items() if key not in {"event", "side"}}
+            self.compared[event["side"]] = Compared(**fields)
+        elif kind == "resumed":
+            self._resume(event["settings"])
+        elif kind == "retried":
+            again = self._change(event["model"], failure=None)
+            self.retried.add(again.name)
+            self.selected = (*self.selected, Offspring(again.name, again.parents, again.exploration))
+        elif kind == "stopped":
+            self.stopped = event["reason"]
+
+    def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
+        self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
+        for one in self.selected:
+            self._require_elders(generation, one.parents)
+            self._add(Model(one.name, generation, one.parents, one.exploration))
+
+    def _add(self, model: Model) -> None:
+        """One more model, the youngest."""
+        if model.name in self.models:
+            raise ValueError(f"the population has a model {model.name!r} already")
+        self.models[model.name], self._seen = model, None
+
+    def _change(self, name: str, **changes: Any) -> Model:
+        """Replace fields of one model. In place: a new population an event would make replay quadratic."""
+        self.models[name], self._seen = replace(self.models[name], **changes), None
+        return self.models[name]
+
+    def _require_elders(self, generation: int, names: Iterable[str]) -> None:
+        """Nobody is made of a model of its own generation, so no model can be needed to make itself."""
+        for model in map(self.models.__getitem__, names):
+            if model.generation >= generation or model.average is None:
+                raise ValueError(f"{model.name} is no model that was scored before generation {generation}")
+
+    def _resume(self, settings: Mapping[str, Any]) -> None:
+        before = self.started or {}
+        if before.get("settings", {}).get("evaluate", {}).get("holdout") != settings["evaluate"].get("holdout"):
+            self.holdout, self.holdout_failures = {}, {}  # other tasks are held out from now on
+        self.compared = {}
+        self.started, self.stopped = {**before, "settings": settings}, None
+
+    def _measure(self, models: Iterable[str], kinship: Mapping[str, Sequence[tuple[str, str, float]]]) -> None:
+        self.measured.update(models)
+        pairs: dict[tuple[str, str], frozenset[str]] = {}  # the metrics share them: they take more room than the values
+        for metric, values in kinship.items():
+            known = self.kinship.setdefault(metric, {})
+            for a, b, value in values:
+                known[pairs.setdefault((a, b), frozenset((a, b)))] = value
+
+    def _evaluate(self, event: Event) -> None:
+        self.evaluations += 1
+        self.metrics.update(event.get("metrics", {}))
+        self.samples += event["samples"]
+        self.stderr[event["model"]] = event["stderr"]
+        self._change(event["model"], scores=event["scores"], average=event["average"])
+
+
+def replay(events: Iterable[Event], state: State | None = None) -> State:
+    """The state that these events lead to, from `state` on or from the very beginning.
+
+    Raises:
+        UserError: an event that no kinmerge of this version writes, with its line's number.
+    """
+    state = state or State()
+    for number, event in enumerate(events, 1):
+        try:
+            check_fields(event)
+            state.apply(event)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"line {number} of the journal makes no sense to this version ({type(error).__name__}: {error}); "
+                "go on with the version that wrote it, or begin anew with name=…"
+            ) from error
+    return state
+
+
+def run_state(folder: Path) -> State | None:
+    """The state of the run in a folder, running or not; None where there is no run.
+
+    Raises:
+        UserError: its journal is damaged, or newer than this version.
+    """
+    return replay(events_of(folder)) if (folder / "journal.jsonl").is_file() else None
+
+
+def spared(states: Iterable[State]) -> str:
+    """What the cache spared these runs, in words; empty where it spared nothing."""
+    asked, known = Counter[str](), Counter[str]()
+    for state in states:
+        asked += state.asked
+        known += state.known
+    words = (
+        ("evaluated", "evaluations"),
+        ("held_out", "evaluations on the holdout"),
+        ("merged", "merges"),
+        ("measured", "kinship passes"),
+    )
+    parts = [f"{known[k]} of {asked[k]} {name} ({known[k] / asked[k]:.0%})" for k, name in words if known[k]]
+    return f"known from other runs: {', '.join(parts)}" if parts else ""

@@ -1,0 +1,296 @@
+"""From parents to an offspring: the only place that knows mergekit."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from mergekit.architecture import WeightInfo, arch_info_for_config, get_architecture_info
+from mergekit.architecture.conversion import can_convert_checkpoint_keys
+from mergekit.common import dtype_from_name
+from mergekit.config import ConditionalParameter, MergeConfiguration, ParameterSetting, evaluate_setting
+from mergekit.graph import Executor
+from mergekit.io.tasks import LoaderCache
+from mergekit.io.tensor_writer import TensorWriter
+from mergekit.merge import _copy_tagalong_files, _model_out_config, run_merge
+from mergekit.merge_methods import registry
+from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec, ParameterSpec
+from mergekit.options import MergeOptions
+from mergekit.plan import MergePlanner
+from pydantic import TypeAdapter
+
+from src.config import Merge
+from src.models.checkpoint import Checkpoint
+from src.runtime.errors import UserError
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is needed to make an offspring again, to the same bytes."""
+
+    config: Mapping[str, Any]
+    """A mergekit configuration in which models are named as in the population; the ancestor is `base`."""
+    donor: str
+    """The better parent, which gives tokenizer and configuration."""
+    seed: int
+    """Of the random methods (dare, della)."""
+    threads: int
+    """torch's threads: several methods differ in the last bits between thread counts."""
+
+    @property
+    def models(self) -> list[str]:
+        """Everyone whose weights it takes: the parents, and the ancestor where the method wants it."""
+        named = [entry["model"] for entry in self.config["models"]]
+        base = self.config.get("base_model")
+        return named if base is None or base in named else [*named, base]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as the journal keeps it."""
+        return asdict(self)
+
+
+def check(settings: Merge, parents: int) -> None:
+    """Refuse what mergekit would refuse later, or would ignore in silence.
+
+    Raises:
+        UserError: an unknown method, a parameter that the method does not have or lacks, a wrong number of parents.
+    """
+    known = sorted(method.spec.name for method in registry.registered_methods())
+    if settings.method not in known:
+        raise UserError(f"merge.method is {settings.method!r}; mergekit has no such method. Known: {', '.join(known)}.")
+    spec = registry.get(settings.method).spec
+    names = {parameter.name for parameter in spec.parameters}
+    for key, given in (("parameters", settings.parameters), ("each", settings.each)):
+        if unknown := sorted(set(given) - names):
+            raise UserError(
+                f"merge.{key}.{unknown[0]}: {settings.method} has no such parameter (mergekit would ignore it). "
+                f"Known: {', '.join(sorted(names)) or 'none'}."
+            )
+    for parameter in spec.parameters:
+        for key, given in (("parameters", settings.parameters), ("each", settings.each)):
+            if parameter.name in given:
+                _check_value(f"merge.{key}.{parameter.name}", given[parameter.name], parameter)
+    required = [parameter.name for parameter in spec.parameters if parameter.required]
+    if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
+        raise UserError(f"merge.parameters.{missing[0]} is missing; {settings.method} needs it.")
+    _check_inputs(settings, spec, parents)
+
+
+def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
+    try:
+        setting: Any = TypeAdapter(ParameterSetting).validate_python(value)
+        evaluate_setting("", setting, 0, validate=parameter.validate)
+        found = [parameter.validate(scalar) for scalar in _scalars(setting)]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{key} is {value!r}; expected {parameter.value_type.__name__}, or a gradient of such"
+        ) from error
+    if any(isinstance(scalar, float) and not math.isfinite(scalar) for scalar in found):
+        raise UserError(f"{key} is {value!r}; expected finite numbers (mergekit would make a model of NaN with it)")
+
+
+def _scalars(setting: Any) -> Iterator[Any]:
+    """Every value within a setting, whatever part of the model its filter gives it to."""
+    if isinstance(setting, ConditionalParameter):
+        yield from _scalars(setting.value)
+    elif isinstance(setting, list):
+        for one in setting:
+            yield from _scalars(one)
+    else:
+        yield setting
+
+
+def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
+    contract = spec.contract
+    ids = [f"parent {i}" for i in range(parents)] + ["ancestor"] * (settings.base_model == "ancestor")
+    base = {"parent": "parent 0", "ancestor": "ancestor", None: None}[settings.base_model]
+    if settings.base_model == "ancestor" and contract.base == BasePolicy.IGNORED:
+        raise UserError(f"merge.base_model is ancestor, but {spec.name} takes no base; use parent or null.")
+    try:
+        contract.validate_ids(ids, base)
+    except ValueError as error:
+        raise UserError(
+            f"merge.method={spec.name} with base_model={settings.base_model or 'null'} cannot merge {parents} parents "
+            f"({str(error)[:1].lower()}{str(error)[1:]}); choose another merge=… or strategy=…"
+        ) from error
+
+
+def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False) -> None:
+    """Refuse checkpoints that lack a tensor which mergekit asks for; their headers tell.
+
+    An architecture that mergekit has no table of is inferred from the checkpoints themselves, and lacks nothing.
+
+    Raises:
+        UserError: the first that is missing, whose it is, and the architecture; or a configuration nobody can read.
+    """
+    for name, checkpoint in models.items():
+        try:
+            config = transformers.AutoConfig.from_pretrained(str(checkpoint.path), trust_remote_code=remote_code)
+            architecture = arch_info_for_config(config)
+            weights = architecture.all_weights(config) if architecture else []
+        except Exception as error:  # transformers' and mergekit's own, for whatever a config.json may hold
+            raise UserError(
+                f"mergekit cannot merge {name}: its config.json does not say what it is "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+            ) from error
+        for weight in weights:
+            if not weight.optional and not _can_load(weight, checkpoint, config.model_type):
+                raise UserError(
+                    f"{name} has no tensor {weight.name}, which mergekit requires of {config.architectures[0]}: "
+                    "every merge of it would fail; use checkpoints that have it, or models of another architecture"
+                )
+
+
+def _can_load(weight: WeightInfo, checkpoint: Checkpoint, model_type: str) -> bool:
+    """Whether mergekit will find a weight: under its name or another, or made of what the checkpoint has."""
+    names = [weight.name, *(weight.aliases or ())]
+    if any(name in checkpoint.tensors for name in [*names, *(weight.tied_names or ())]):
+        return True
+    return any(can_convert_checkpoint_keys(model_type, set(checkpoint.tensors), name) for name in names)
+
+
+def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, align: bool = False) -> Recipe:
+    """How these parents, better one first, become an offspring.
+
+    `align` has mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
+    """
+    base = {"parent": parents[0], "ancestor": "base", None: None}[settings.base_model]
+    each = {"parameters": settings.each} if settings.each else {}
+    config: dict[str, Any] = {
+        "merge_method": settings.method,
+        "models": [{"model": name, **each} for name in parents],
+        "parameters": settings.parameters,
+    }
+    if base is not None:
+        config["base_model"] = base
+    if settings.dtype is not None:
+        config["dtype"] = settings.dtype
+    if settings.tokenizer_source not in {None, "auto"}:
+        config["tokenizer_source"] = settings.tokenizer_source
+    elif settings.tokenizer_source == "auto" and align:
+        config["tokenizer_source"] = parents[0]
+    return Recipe(config, donor=parents[0], seed=seed, threads=threads)
+
+
+def merge(
+    recipe: Recipe, models: Mapping[str, Path], out: Path, *, device: str = "cpu", remote_code: bool = False
+) -> None:
+    """Make the offspring in the folder `out`, which must not exist: an ordinary Hugging Face checkpoint.
+
+    Args:
+        recipe: what to do.
+        models: absolute folder of every model that the recipe names.
+        out: where the offspring goes; half of it may be there when this raises.
+        device: what mergekit computes on.
+        remote_code: whether a checkpoint may execute Python code of its own.
+    """
+    with _ready(recipe, device, remote_code) as options:
+        run_merge(MergeConfiguration.model_validate(with_paths(recipe.config, models)), str(out), options)
+    _take_from_donor(models[recipe.donor], out, tokenizer="tokenizer_source" not in recipe.config)
+
+
+def merge_in_memory(
+    recipe: Recipe, models: Mapping[str, Path], shell: Path, *, device: str = "cpu", remote_code: bool = False
+) -> dict[str, torch.Tensor] | None:
+    """The offspring's tensors, the same to the bit as `merge` writes them; its other files go to the folder `shell`.
+
+    None where mergekit has to align vocabularies, or fills gaps once the files are there: then only `merge` will do.
+    mergekit's own way of merging in memory (`plan_in_memory`) raises, so its planner's tasks are executed here.
+    """
+    config = MergeConfiguration.model_validate(with_paths(recipe.config, models))
+    with _ready(recipe, device, remote_code) as options:
+        architecture = get_architecture_info(config, options)
+        if "tokenizer_source" in recipe.config or getattr(architecture, "post_fill_parameters", False):
+            return None
+        transformers.set_seed(recipe.seed)  # as run_merge does
+        LoaderCache().setup(options=options)
+        described = _model_out_config(config, architecture, trust_remote_code=remote_code)
+        planner = MergePlanner(config, architecture, options=options, out_model_config=described)
+        planner._plan()
+        weights = {task: weight for weight, task in planner._tensors}
+        tensors = {}
+        for task, tensor in Executor([*weights], math_device=torch.device(device)).run(quiet=True):
+            if tensor is not None:
+                dtype = weights[task].force_dtype or config.out_dtype
+                tensors[weights[task].name] = tensor.to(dtype_from_name(dtype)) if dtype else tensor
+        described.save_pretrained(str(shell))
+        _copy_tagalong_files(config, str(shell), files=architecture.tagalong_files or [], options=options)
+    _take_from_donor(models[recipe.donor], shell, tokenizer=True)
+    return tensors
+
+
+def write(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write tensors as mergekit would have."""
+    writer = TensorWriter(str(folder), max_shard_size=MergeOptions().out_shard_size)
+    for name, tensor in tensors.items():
+        writer.save_tensor(name, tensor)
+    writer.finalize()
+
+
+@contextmanager
+def _ready(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeOptions]:
+    """Within it, mergekit computes as the recipe wants it; everything is put back afterwards."""
+    # mergekit keeps open files by path for the life of the process; a path may hold another model by now.
+    LoaderCache().loaders.clear()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        yield MergeOptions(
+            device=device,
+            copy_tokenizer=False,
+            write_model_card=False,
+            quiet=True,
+            random_seed=recipe.seed,
+            trust_remote_code=remote_code,
+        )
+    finally:
+        torch.set_num_threads(threads)
+        LoaderCache().loaders.clear()
+
+
+def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:
+    """A mergekit configuration with every model's name replaced by its folder."""
+    named = dict(config)
+    named["models"] = [{**entry, "model": str(models[entry["model"]])} for entry in config["models"]]
+    for key in ("base_model", "tokenizer_source"):
+        if config.get(key) in models:
+            named[key] = str(models[config[key]])
+    return named
+
+
+def align(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether these parents' vocabularies differ in size, so that mergekit has to align them."""
+    return len({checkpoint.config.get("vocab_size") for checkpoint in checkpoints}) > 1
+
+
+def _take_from_donor(donor: Path, out: Path, *, tokenizer: bool) -> None:
+    """Give the offspring the better parent's configuration (where mergekit took another's), and its tokenizer."""
+    merged = json.loads((out / "config.json").read_text())
+    config = json.loads((donor / "config.json").read_text())
+    decided_by_merge = {key: merged[key] for key in ("vocab_size", "dtype", "torch_dtype") if key in merged}
+    (out / "config.json").write_text(json.dumps({**config, **decided_by_merge}, indent=2) + "\n")
+    if tokenizer:
+        for name in TOKENIZER_FILES:
+            if (donor / name).is_file():
+                shutil.copyfile(donor / name, out / name)

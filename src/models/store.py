@@ -1,0 +1,312 @@
+"""The weights of a run's models: made from recipes, deleted when nobody needs them, made again when somebody does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.models import digest, merging
+from src.models.checkpoint import Checkpoint, open_checkpoint, tensors_of
+from src.runtime import cache, checksums, files, names
+from src.runtime.cache import Cache
+from src.runtime.errors import SpoiledError, UserError
+from src.runtime.signals import uninterrupted
+
+CHECKPOINT_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+_NOTE = "merge.note"
+"""In an offspring's folder, what is to be known of its merge: the journal may come to tell of it at the next start."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A finished merge."""
+
+    key: str
+    """Of all that it depends on."""
+    fingerprint: str
+    """Of the weights and the configuration."""
+    surroundings: str
+    """A digest of what lies beside the weights."""
+    cached: bool
+    """Whether it was taken from the cache of other runs instead of made."""
+    seconds: float
+    """That it took."""
+
+
+@dataclass(frozen=True, eq=False)
+class Born:
+    """A model that can be evaluated."""
+
+    folder: Path
+    """Its configuration and tokenizer, and its weights unless `tensors` has them."""
+    tensors: Mapping[str, torch.Tensor] | None
+    fingerprint: str
+    """Of its content, wherever that is."""
+    cached: bool = False
+    """Whether it was taken from the cache of other runs instead of made."""
+    seconds: float = 0.0
+    """That the merge took."""
+
+
+class Weights:
+    """Checkpoints of the base, the founders and the offspring of one run.
+
+    Offspring are deterministic, so their weights are only a cache: `checkpoint` makes whatever is missing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        given: Mapping[str, Checkpoint],
+        recipes: Mapping[str, Mapping[str, Any]],
+        fingerprints: Mapping[str, str],
+        *,
+        cache: Cache,
+        device: str = "cpu",
+        remote_code: bool = False,
+    ) -> None:
+        """Take over a folder of models.
+
+        Args:
+            folder: the run's; offspring lie in its models/.
+            given: the base, as `base`, and the founders.
+            recipes: of every offspring that was made, by name; may grow.
+            fingerprints: of their content; may grow.
+            cache: of merged weights across runs.
+            device: what merges are computed on.
+            remote_code: whether a checkpoint may execute Python code of its own.
+        """
+        self._folder = folder / "models"
+        self._given = given
+        self._recipes = recipes
+        self._fingerprints = fingerprints
+        self._cache = cache
+        self._device = device
+        self._remote_code = remote_code
+        self._open: dict[str, Checkpoint] = dict(given)
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
+
+        Raises:
+            UserError: what was made is not, to the byte, what was there before.
+        """
+        if name not in self._open or not self._open[name].path.is_dir():
+            if name not in self._given and not self.place(name).is_dir():
+                self._rebuild(name)
+            self._open[name] = open_checkpoint(self.place(name)) if name not in self._given else self._given[name]
+        return self._open[name]
+
+    def place(self, name: str) -> Path:
+        """The folder of an offspring."""
+        return self._folder / name
+
+    def there(self, name: str) -> bool:
+        """Whether the model's weights are on disk."""
+        return name in self._given or self.place(name).is_dir()
+
+    @contextmanager
+    def born(self, name: str, recipe: merging.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Born]:
+        """Merge in memory, for as long as the context lasts; or take what an interrupted start had merged already.
+
+        Args:
+            name: of the offspring.
+            recipe: how it is made.
+            keep: whether its weights are written to its place, too, and stay there.
+            disk: whether they have to be on disk in any case, though only while the context lasts.
+
+        Raises:
+            SpoiledError: weights that are not finite.
+        """
+        began, key = time.monotonic(), self._key(recipe)
+        if (found := self._left(name, key)) is not None:
+            yield found
+            return
+        with self._beside(name) as beside:
+            tensors, cached = self._merged(recipe, key, beside, write=keep or disk)
+            _check_finite(name, tensors)
+            content = digest.of_tensors(tensors, json.loads((beside / "config.json").read_text()))
+            note = Note(key, content, digest.of_surroundings(beside), cached, time.monotonic() - began)
+            if keep:
+                self._settle(name, beside, note)
+            yield Born(self.place(name) if keep else beside, tensors, content, cached, note.seconds)
+
+    def _left(self, name: str, key: str) -> Born | None:
+        """The offspring as an interrupted start left it, found whole by `sweep`; None if it has to be merged."""
+        place = self.place(name)
+        if not place.is_dir():
+            return None
+        if name in self._fingerprints:
+            return Born(place, tensors_of(place), self._fingerprints[name])
+        note = _note(place)
+        if note is not None and note.key == key:
+            return Born(place, tensors_of(place), note.fingerprint, note.cached, note.seconds)
+        self._drop(place)  # of a run that lay here before this one
+        return None
+
+    def _merged(
+        self, recipe: merging.Recipe, key: str, beside: Path, *, write: bool
+    ) -> tuple[dict[str, torch.Tensor], bool]:
+        """The tensors, and whether they were known; other files go to the folder `beside`, the weights if `write`."""
+        if self._cache.take_weights(key, beside):
+            return tensors_of(beside), True
+        options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
+        beside.mkdir()
+        tensors = merging.merge_in_memory(recipe, self._paths(recipe), beside, **options)
+        if tensors is None:
+            shutil.rmtree(beside)
+            merging.merge(recipe, self._paths(recipe), beside, **options)
+            tensors = tensors_of(beside)
+        elif write or self._cache.weights:
+            merging.write(tensors, beside)
+        self._cache.keep_weights(key, beside)
+        return tensors, False
+
+    def _paths(self, recipe: merging.Recipe) -> dict[str, Path]:
+        return {model: self.checkpoint(model).path for model in recipe.models}
+
+    @contextmanager
+    def _beside(self, name: str) -> Iterator[Path]:
+        """A place for something that becomes this model, of this process alone, and gone afterwards."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        beside = files.partial_path(self.place(name))
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _settle(self, name: str, beside: Path, note: Note) -> None:
+        """Make what lies beside its place the model, unless another process was faster: it made the same."""
+        (beside / _NOTE).write_bytes(checksums.dump(asdict(note)))
+        with uninterrupted(), suppress(FileExistsError, NotADirectoryError):
+            if not self.place(name).is_dir():
+                beside.rename(self.place(name))
+        self._open[name] = open_checkpoint(self.place(name))
+
+    def sweep(self, *, verify: bool) -> None:
+        """Remove what an interrupted start left behind, all but whole offspring; nobody else may be at work.
+
+        With `verify`, whatever is not what was merged there is removed too, to be made again when it is needed.
+        """
+        files.remove_abandoned(self._folder, alone=True)
+        for left in self._folder.iterdir() if self._folder.is_dir() else ():
+            if left.name.startswith(".") or not (left.name in self._recipes or _note(left)):
+                if names.of_weights(left.name):
+                    shutil.rmtree(left, ignore_errors=True)
+            elif verify:
+                self.verify(left.name)
+
+    def verify(self, name: str) -> None:
+        """Discard an offspring that is on disk and is not what the journal, or else its own note, tells of."""
+        place = self.place(name)
+        if not place.is_dir():
+            return
+        note = _note(place)
+        try:
+            found = open_checkpoint(place)
+            wanted = self._fingerprints.get(name) or (note.fingerprint if note else None)
+            sound = found.fingerprint() == wanted
+            sound = sound and (note is None or note.surroundings == digest.of_surroundings(place))
+        except (OSError, UserError):  # cut off, or the disk gives it back no more
+            sound = False
+        if sound:
+            self._open[name] = found
+            return
+        print(f"warning: {place} is not what was merged there; it is discarded and made again", file=sys.stderr)
+        self._drop(place)
+
+    def discard(self, keep: Iterable[str]) -> None:
+        """Delete the weights of all offspring but these, and what an interrupted merge left behind."""
+        kept = set(keep)
+        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
+            if folder.name not in kept and names.of_weights(folder.name):
+                self._drop(folder)
+
+    def _drop(self, folder: Path) -> None:
+        # Renamed first: a model that is only half deleted must not be found by its name.
+        beside = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.deleted")
+        folder.rename(beside)
+        shutil.rmtree(beside, ignore_errors=True)
+        self._open.pop(folder.name, None)
+
+    def require_space(self, names: Iterable[str]) -> None:
+        """Refuse to begin what the disk cannot hold: those of these models that are not there, of a founder's size.
+
+        Raises:
+            UserError: saying how much is free, and how much it takes.
+        """
+        models = sum(not self.there(name) for name in names)
+        need = models * max(checkpoint.nbytes for checkpoint in self._given.values())
+        free = shutil.disk_usage(_existing(self._folder)).free
+        if free < need:
+            raise UserError(
+                f"{self._folder}: {files.size_words(need)} are needed for the next {models} models and "
+                f"{files.size_words(free)} are free. Free some, or use keep=best; the same command goes on from here."
+            )
+
+    def copy_to(self, name: str, target: Path) -> None:
+        """Put copies of a model's files into a folder: a founder's are the user's own, and links would lead to them."""
+        for file in self.checkpoint(name).path.iterdir():
+            if file.suffix in CHECKPOINT_FILES and file.is_file():
+                files.copy(file, target / file.name)
+
+    def _key(self, recipe: merging.Recipe) -> str:
+        """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it.
+
+        The offspring's other files are the donor's.
+        """
+        content = {name: Path(self.checkpoint(name).fingerprint()) for name in recipe.models}
+        config = merging.with_paths(recipe.config, content)
+        donor = [str(content[recipe.donor]), digest.of_surroundings(self.checkpoint(recipe.donor).path)]
+        return cache.key(config, donor, recipe.seed, recipe.threads, self._device.partition(":")[0])
+
+    def _rebuild(self, name: str) -> None:
+        if name not in self._recipes:
+            raise UserError(f"no model {name!r} was ever merged in {self._folder.parent}")
+        recipe, began = merging.Recipe(**self._recipes[name]), time.monotonic()
+        key = self._key(recipe)
+        with self._beside(name) as beside:
+            cached = self._cache.take_weights(key, beside)
+            if not cached:
+                merging.merge(recipe, self._paths(recipe), beside, device=self._device, remote_code=self._remote_code)
+                self._cache.keep_weights(key, beside)
+            content = open_checkpoint(beside).fingerprint()
+            if content != self._fingerprints[name]:
+                raise UserError(
+                    f"{name} was merged again and came out different: the libraries or the machine are not those of "
+                    "the run's journal (its first line names them). Restore them, or begin anew with name=…"
+                )
+            seconds = time.monotonic() - began
+            self._settle(name, beside, Note(key, content, digest.of_surroundings(beside), cached, seconds))
+
+
+def _note(place: Path) -> Note | None:
+    """What lies in an offspring's folder to be known of its merge; None where that cannot be believed."""
+    try:
+        return Note(**checksums.load((place / _NOTE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """mergekit lets NaN pass, and lm-eval scores it as if it were a model."""
+    floats = {key: tensor for key, tensor in sorted(tensors.items()) if tensor.is_floating_point()}
+    wrong = [key for key, tensor in floats.items() if not torch.isfinite(tensor.sum(dtype=torch.float64))]
+    if wrong:
+        raise SpoiledError(
+            f"{name} has NaN or infinite weights, first in {wrong[0]} ({len(wrong)} of {len(floats)} tensors)"
+        )
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())

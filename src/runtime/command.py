@@ -1,0 +1,43 @@
+"""Command: what every `python -m src.…` beside the run has in common. A mistake costs a line and status 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from src.runtime.errors import in_words, printable
+from src.runtime.signals import loaded
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, and where to read more."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"error: {printable(message)} ({self.prog} --help tells how)\n")
+
+
+def status(work: Callable[[], object]) -> int:
+    """Do a command's work. Its exit status: 0, 1 or 2 after an `error:` line or two on stderr, 130 after Ctrl-C.
+
+    1 is the machine's failure, 2 the user's mistake.
+    """
+    loaded()
+    try:
+        work()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… | head` has read enough; what is still to be flushed must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        print(f"error: {told[1]}", file=sys.stderr)
+        return told[0]
+    return 0

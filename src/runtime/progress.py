@@ -1,0 +1,54 @@
+"""Progress of long work: bars on a terminal, lines where the output goes to a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from src.runtime.errors import printable_lines
+
+Progress = Callable[[int, int], None]
+
+
+@contextmanager
+def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
+    """A bar over `total` items (or, without, over what `whole` is told), gone when its work is done."""
+    layout = "{desc} {bar:30} {n:.1f}/{total} {unit}s  {elapsed} < {remaining}" if total else None
+    with tqdm(
+        total=total,
+        desc=f"{label:>18}",
+        unit=unit,
+        unit_scale=unit == "byte",
+        disable=None,
+        leave=False,
+        bar_format=layout,
+    ) as shown:
+        yield shown
+
+
+def note(text: str) -> None:
+    """A line about something finished, where no bar shows it."""
+    if not sys.stderr.isatty():
+        print(printable_lines(text), flush=True)
+
+
+def whole(on: tqdm) -> Progress:
+    """Progress of all the work there is: done and in all, in the bar's unit."""
+
+    def follow(done: int, total: int) -> None:
+        on.total = total
+        on.update(done - on.n)
+
+    return follow
+
+
+def share(on: tqdm, before: int) -> Progress:
+    """Progress within one item of many: `before` items and a share of this one are done."""
+
+    def follow(done: int, total: int) -> None:
+        on.update(before + done / max(total, 1) - on.n)
+
+    return follow

@@ -1,0 +1,349 @@
+"""The processes of a run and the devices they use: the only place that knows accelerate.
+
+Every process runs the same loop over the same data. What takes time is handed out: `map` gives the next item to
+whoever is free, and a process that finds no item left helps with one that is under way (`share`). Results come back
+everywhere, in order, through the store that torch.distributed keeps anyway; no collective operation is ever waited for.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import itertools
+import json
+import os
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import InitProcessGroupKwargs
+
+from src.config import Workers as WorkersSettings
+from src.runtime import launch
+from src.runtime.errors import MachineError, UserError
+from src.runtime.heartbeat import BEAT, COURTESY, Watch
+from src.runtime.signals import Interrupted
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_PAYLOAD = 4 << 20  # bytes; the store takes a little less than eight at a time
+_RUNS = itertools.count()
+"""A process may go through several runs, of a sweep; all others go through the same."""
+_NAPS = (0.001, 0.05)  # seconds between two looks at the store, the first and the longest
+
+
+class Workers:
+    """The process that runs this, as accelerate sees it, and how work is shared with the others.
+
+    What jobs return travels as JSON (numpy arrays are welcome): tuples come back as lists, from this process too.
+
+    Attributes:
+        rank: the number of this process.
+        processes: how many there are.
+        main: whether this process writes the journal and talks to the tracker.
+        devices: what this process computes on, as torch names them; the first is its own, all together hold a model.
+        threads: torch's threads in this process, the same in all.
+        idle: seconds that it had nothing to do.
+        assisting: whether it helps with an item that is another's.
+    """
+
+    def __init__(self, settings: WorkersSettings) -> None:
+        """Ask accelerate for the device, find the others, and agree on the number of threads.
+
+        Raises:
+            UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
+        """
+        state, store = _meet(settings)
+        self.rank, self.processes = int(state.process_index), int(state.num_processes)
+        if self.processes < launch.processes():
+            raise UserError(
+                f"{launch.processes()} processes were started and this one finds itself alone, so each would do "
+                f"everything; start them with {launch.TOGETHER} (ACCELERATE_USE_CPU=1 before it where there is no GPU)"
+            )
+        self.main = self.rank == 0
+        self.devices = _devices(state, settings.gpus_per_model)
+        self.idle = 0.0
+        self.assisting = False
+        self._item: str | None = None
+        self._answered: dict[int, Any] = {}
+        self._calls = 0
+        self._store: Any = None
+        self._watch: Watch | None = None
+        if self.processes > 1:
+            room = f"kinmerge/{next(_RUNS)}"
+            self._store = torch.distributed.PrefixStore(room, store)
+            signs = torch.distributed.PrefixStore(room, store.clone())  # a connection of its own
+            self._watch = Watch(signs, self.rank, self.processes, settings.timeout)
+        self.threads: int = self.once(lambda: settings.threads or torch.get_num_threads())
+        torch.set_num_threads(self.threads)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._watch is None:
+            return
+        if error is None:
+            self._watch.stop(wait=self.main)
+        elif isinstance(error, Interrupted):
+            error.cause = self._watch.last_words()  # a launcher interrupts all others when one has died
+        else:
+            self._watch.rest()
+            if isinstance(error, torch.distributed.DistError):
+                self._watch.leave_behind(error)
+            known = isinstance(error, UserError | MachineError)
+            message = str(error) if known else f"process {self.rank} failed: {kind.__name__ if kind else ''}: {error}"
+            # The main process says it itself; of another's mistake it is told, and has a moment to repeat it.
+            self._watch.tell(2 if isinstance(error, UserError) else 1, "" if self.main else message)
+            time.sleep(2 * BEAT if self.main else COURTESY)
+
+    def pulse(self) -> None:
+        """There is progress; without any for `workers.timeout` minutes, a process counts as hanging."""
+        if self._watch is not None:
+            self._watch.pulse()
+
+    def once(self, job: Callable[[], Result]) -> Result:
+        """What `job` returns in the main process, which alone does it."""
+        key = self._next_call()
+        if self._store is None:
+            return job()
+        if self.main:
+            self._put(key, job())
+        return self._await(key)
+
+    def map(self, job: Callable[[Item], Result], items: Iterable[Item], *, divisible: bool = False) -> Iterator[Result]:
+        """The result of `job` for every item, in order, each as soon as it is there and this process is free.
+
+        An item goes to whoever is free first. A job that calls `share` is `divisible`: whoever finds no item left
+        helps with one. All processes must go through all results.
+
+        Raises:
+            UserError: a job's, in every process, in place of its result. Any other exception ends the run everywhere.
+        """
+        return self._results(self._next_call(), job, list(items), divisible)
+
+    def share(self, count: int, piece: Callable[[int], Result]) -> list[Result]:
+        """Within a divisible job: `piece(i)` for all i below `count`, in order, by whoever is free.
+
+        Who only helps with the job does not come back from here. A job that is begun again has the pieces it had.
+        """
+        if self._item is None:
+            return [piece(number) for number in range(count)]
+        key, found = self._item, self._answered
+        self._store.set(f"{key}/pieces", str(count))
+        while (number := self._store.add(f"{key}/taken", 1) - 1) < count:
+            self.pulse()
+            try:
+                found[number] = piece(number)
+            except Exception:
+                self._put(f"{key}/{number}", None)  # the item's owner has to do it, perhaps in another attempt
+                raise
+            if self.assisting:
+                self._put(f"{key}/{number}", [found[number]])
+        if self.assisting:
+            raise _Released
+        for number in set(range(count)) - set(found):
+            answer: Any = self._await(f"{key}/{number}")
+            found[number] = piece(number) if answer is None else answer[0]
+            self._store.delete_key(f"{key}/{number}")
+        return [found[number] for number in range(count)]
+
+    def gather(self, value: Result) -> list[Result]:
+        """The value that each process has, by their numbers."""
+        key = self._next_call()
+        if self._store is None:
+            return [value]
+        self._put(f"{key}/{self.rank}", value)
+        return [self._await(f"{key}/{number}") for number in range(self.processes)]
+
+    def agree(self, know: Callable[[], dict[str, Any]]) -> None:
+        """Go on only if all processes know the same; `know` is called where there are several.
+
+        Raises:
+            UserError: in every process, with the first thing that differs.
+        """
+        if self._store is None:
+            return
+        first, *others = self.gather(know())
+        for number, other in enumerate(others, 1):
+            for key in {**first, **other}:
+                here, there = (str(one.get(key, "nothing")) for one in (first, other))
+                if here != there:
+                    raise UserError(
+                        f"processes 0 and {number} do not do the same: {key} is {here[:200]} in one and "
+                        f"{there[:200]} in the other; start all with the same command, files and versions"
+                    )
+
+    def _results(
+        self, call: str, job: Callable[[Item], Result], items: Sequence[Item], divisible: bool
+    ) -> Iterator[Result]:
+        if self._store is None:
+            yield from (_through_json(job(item)) for item in items)
+            return
+        done = 0
+        while (number := self._store.add(f"{call}/taken", 1) - 1) < len(items):
+            self.pulse()
+            self._item, self._answered = f"{call}/{number}" if divisible else None, {}
+            try:
+                result: list[Any] = [job(items[number])]
+            except UserError as mistake:
+                result = [None, str(mistake)]
+            finally:
+                self._item = None
+            self._put(f"{call}/{number}/result", result)
+            while done < len(items) and self._store.check([f"{call}/{done}/result"]):
+                yield self._result(f"{call}/{done}/result")
+                done += 1
+        helped: set[int] = set()
+        for number in range(done, len(items)):
+            for _ in self._naps(f"{call}/{number}/result"):
+                while divisible and self._help(call, job, items, helped):
+                    pass
+            yield self._result(f"{call}/{number}/result")
+
+    def _result(self, key: str) -> Any:
+        result, *mistake = self._take(key)
+        if mistake:
+            raise UserError(mistake[0])
+        return result
+
+    def _help(self, call: str, job: Callable[[Item], Any], items: Sequence[Item], helped: set[int]) -> bool:
+        """Do pieces of the item of which most are left; False where nobody needs help any more."""
+        left = {number: self._left(f"{call}/{number}") for number in range(len(items)) if number not in helped}
+        if not left or max(left.values()) < 2:
+            return False
+        number = max(left, key=lambda number: left[number])
+        helped.add(number)
+        self._item, self._answered, self.assisting = f"{call}/{number}", {}, True
+        try:
+            job(items[number])
+        except (_Released, UserError):
+            pass  # a mistake will be met by the item's owner too
+        except Exception:
+            self._store.set(f"{call}/{number}/refused", "")  # too large for this one, say; its owner may still do it
+        finally:
+            self._item, self.assisting = None, False
+        return True
+
+    def _left(self, item: str) -> int:
+        """Pieces of an item that nobody has taken, as far as is known: its owner may just be preparing it."""
+        if self._store.check([f"{item}/result"]):
+            return 0
+        if not self._store.check([f"{item}/pieces"]):
+            return 2
+        return int(self._store.get(f"{item}/pieces")) - int(self._store.add(f"{item}/taken", 0))
+
+    def _next_call(self) -> str:
+        self._calls += 1
+        return str(self._calls)
+
+    def _naps(self, key: str) -> Iterator[None]:
+        """Look for a key, at longer and longer intervals, until it is there. Waiting is not hanging."""
+        nap, longest = _NAPS
+        while not self._store.check([key]):
+            self.pulse()
+            began = time.monotonic()
+            yield
+            if time.monotonic() - began > longest:  # there was something to do
+                nap = _NAPS[0]
+                continue
+            time.sleep(nap)
+            self.idle += time.monotonic() - began
+            nap = min(2 * nap, longest)
+
+    def _await(self, key: str) -> Any:
+        for _ in self._naps(key):
+            pass
+        return self._take(key)
+
+    def _put(self, key: str, value: Any) -> None:
+        data = base64.b64encode(zlib.compress(json.dumps(value, default=_plain).encode(), 1)).decode()
+        parts = [data[at : at + _PAYLOAD] for at in range(0, len(data), _PAYLOAD)]
+        for number, part in enumerate(parts[1:]):
+            self._store.set(f"{key}/part/{number}", part)
+        self._store.set(key, f"{len(parts) - 1} {parts[0]}")  # last: who sees it finds everything
+
+    def _take(self, key: str) -> Any:
+        more, _, data = self._store.get(key).decode().partition(" ")
+        data += "".join(self._store.get(f"{key}/part/{number}").decode() for number in range(int(more)))
+        return json.loads(zlib.decompress(base64.b64decode(data)), object_hook=_arrays)
+
+
+class _Released(BaseException):
+    """Nothing is left to help with; no `except Exception` of a job may keep it."""
+
+
+def _meet(settings: WorkersSettings) -> tuple[PartialState, Any]:
+    """This process as accelerate sees it, and the store in which all meet; None where nobody else was started."""
+    # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
+    several = launch.processes() > 1
+    cpu = settings.device == "cpu" or (several and not torch.accelerator.is_available())
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=settings.timeout)).to_kwargs()
+    store: Any = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a thread a process is used, which is what we ask for
+        try:
+            if several and (not PartialState._shared_state or torch.distributed.is_initialized()):
+                store, rank, size = _rendezvous(settings.timeout)
+                patience |= {"store": store, "rank": rank, "world_size": size}
+            return PartialState(cpu=cpu, **patience), store
+        except (ValueError, RuntimeError) as error:
+            if not several:
+                raise
+            raise UserError(
+                f"{launch.processes()} processes were started and did not find each other "
+                f"({str(error).splitlines()[0][:120]}); start them with {launch.TOGETHER}"
+            ) from error
+
+
+@functools.cache
+def _rendezvous(minutes: float) -> tuple[Any, int, int]:
+    """The store in which all processes meet, the number of this one, and how many there are."""
+    store, rank, size = next(torch.distributed.rendezvous("env://", timeout=timedelta(minutes=minutes)))
+    # A launcher that starts all anew keeps its store, and what the dead ones left in it.
+    return torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store), rank, size
+
+
+def _devices(state: PartialState, each: int) -> tuple[str, ...]:
+    """The device of this process, or the GPUs over which it spreads a model."""
+    if state.device.type != "cuda":
+        if each > 1:
+            raise UserError(f"workers.gpus_per_model is {each}, and there is no GPU here; leave it at 1")
+        return (state.device.type,)
+    local = max(0, int(state.local_process_index))
+    there, wanted = torch.cuda.device_count(), each * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if wanted > there:
+        raise UserError(
+            f"{wanted // each} processes with workers.gpus_per_model={each} need {wanted} GPUs; {there} are here: "
+            f"start {there // each} processes on this machine"
+        )
+    mine = tuple(f"cuda:{number}" for number in range(local * each, (local + 1) * each))
+    torch.cuda.set_device(mine[0])
+    return mine
+
+
+def _through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=_plain), object_hook=_arrays)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"__array__": [str(value.dtype), value.shape, base64.b64encode(value.tobytes()).decode()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not travel between processes")
+
+
+def _arrays(value: dict[str, Any]) -> Any:
+    if "__array__" not in value:
+        return value
+    dtype, shape, data = value["__array__"]
+    return np.frombuffer(base64.b64decode(data), dtype=dtype).reshape(shape).copy()

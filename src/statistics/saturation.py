@@ -1,0 +1,116 @@
+"""When a population stopped learning: a changepoint, not an eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from src.statistics.correlation import at_once
+
+LEAST = 3
+"""Merges that a stage has at least: fewer are an accident."""
+ALPHA = 0.05
+"""The largest p at which a change counts as one."""
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """The two stages of an evolution (arXiv 2410.12613, section 3): learning, then saturation."""
+
+    generation: int | None
+    """The first generation of the saturated stage; None where no change was found."""
+    p: float
+    """How often merges in a random order would show as sharp a change anywhere; 1 where there are too few to tell."""
+    n: int
+    """Merges looked at."""
+    gain_before: float
+    gain_after: float
+    """Mean |gain| of the merges of either stage, in the gain's unit; NaN where no change was found."""
+    kinship_before: float
+    kinship_after: float
+    """Mean kinship of the parents in either stage; NaN where no change was found."""
+
+
+def saturation(
+    generation: Sequence[int],
+    gain: Sequence[float],
+    kinship: Sequence[float],
+    *,
+    larger_is_closer: bool = True,
+    permutations: int = 9999,
+    seed: int = 0,
+) -> Saturation:
+    """Where an evolution turns from learning to saturation: parents are near-copies, and merging them changes little.
+
+    The rule: every merge gets a score, the rank of its |gain| minus the rank of its parents' kinship, both among all
+    merges (of a distance, the rank counts from the far end). The score is high for a merge that learns and low for a
+    saturated one. The population saturates at the border between generations that parts the scores best: where the
+    standardised difference of the means before and after is largest, with at least LEAST merges on either side. The
+    change counts only if merges shuffled at random show as large a difference at their own best border in at most ALPHA
+    of the cases, and if |gain| fell and kinship rose. Ranks have no scale and no outliers: the rule is the same for
+    every metric and task.
+
+    This is the changepoint test on ranks of Pettitt (1979, Applied Statistics 28:126) with the maximally selected
+    standardised statistic of Miller and Siegmund (1982, Biometrics 38:1011), its distribution by permutation. It takes
+    one sharp change for granted: of a gradual one it names some generation in the middle.
+
+    Args:
+        generation: [n] of each merge, in any order.
+        gain: [n] merge gain; the sign is ignored.
+        kinship: [n] of the parents. Merges where gain or kinship is NaN are left out.
+        larger_is_closer: False for a distance.
+        permutations: how many random orders are drawn from `seed`.
+
+    Raises:
+        ValueError: the three differ in length.
+    """
+    born, size, near = (np.asarray(values, dtype=float) for values in (generation, np.abs(gain), kinship))
+    if not born.shape == size.shape == near.shape or born.ndim != 1:
+        raise ValueError(
+            f"generation, gain and kinship should be [n] each, are {born.shape}, {size.shape}, {near.shape}"
+        )
+    known = np.isfinite(size) & np.isfinite(near)
+    order = np.argsort(born[known], kind="stable")
+    born, size, near = (values[known][order] for values in (born, size, near))
+    count = len(born)
+    borders = [i for i in range(LEAST, count - LEAST + 1) if born[i - 1] != born[i]]
+    score = stats.rankdata(size) - stats.rankdata(near if larger_is_closer else -near)
+    if not borders or np.ptp(score) == 0:
+        return _none(1.0, count)
+    sharpness = _sharpness(score[None], borders)[0]
+    best = int(np.argmax(sharpness))
+    p = _p_value(score, borders, float(sharpness[best]), permutations, seed)
+    before, after = slice(None, borders[best]), slice(borders[best], None)
+    gains, kinships = (
+        [float(size[part].mean()) for part in (before, after)],
+        [float(near[part].mean()) for part in (before, after)],
+    )
+    closer = kinships[1] > kinships[0] if larger_is_closer else kinships[1] < kinships[0]
+    if p > ALPHA or not closer or gains[1] >= gains[0]:
+        return _none(p, count)
+    return Saturation(int(born[borders[best]]), p, count, *gains, *kinships)
+
+
+def _sharpness(scores: np.ndarray, borders: Sequence[int]) -> np.ndarray:
+    """[B, n] scores to [B, borders]: the mean before a border minus the mean after it, in standard deviations."""
+    count = scores.shape[1]
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    before = np.asarray(borders)
+    scale = np.sqrt(centred.var(axis=1, ddof=1, keepdims=True) * before * (count - before) / count)
+    return centred.cumsum(axis=1)[:, before - 1] / scale
+
+
+def _p_value(score: np.ndarray, borders: Sequence[int], found: float, permutations: int, seed: int) -> float:
+    rng, as_sharp = np.random.default_rng(seed), 0
+    for rows in at_once(permutations, len(score)):
+        shuffled = rng.permuted(np.tile(score, (rows, 1)), axis=1)
+        as_sharp += int((_sharpness(shuffled, borders).max(axis=1) >= found - 1e-9).sum())
+    return (1 + as_sharp) / (1 + permutations)
+
+
+def _none(p: float, count: int) -> Saturation:
+    nan = float("nan")
+    return Saturation(None, p, count, nan, nan, nan, nan)

@@ -1,0 +1,76 @@
+"""A comparison as one HTML page that needs nothing else: best average against evaluations, and the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from src.pages.look import Drawing, Figure, Section, Table, axis, figure, many, rounded, safe, var
+from src.pages.shell import document, paragraphs, put
+from src.study.compare.configurations import Configuration, band
+from src.study.compare.text import WORDS, tables
+from src.study.compare.verdicts import Comparison
+
+HUES = ("blue", "orange", "green", "purple", "yellow", "sky", "grey", "ink")
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""For the second round of hues, and so on."""
+
+
+def write(compared: Comparison, path: Path) -> Path:
+    """Write the page, beside its place first; where it lies."""
+    return put(page(compared), path)
+
+
+def page(compared: Comparison) -> str:
+    """The page's HTML."""
+    title = f"{many(len(compared.runs), 'run')}, {many(len(compared.configurations), 'configuration')}"
+    opening = f"<h1>{escape(title)}</h1>{paragraphs(compared.remarks)}"
+    runs, *others = map(_tabled, tables(compared))
+    return document(f"kinmerge: {title}", opening, [_growth(compared), *others, runs])
+
+
+def _growth(compared: Comparison) -> Section:
+    """One curve a configuration; with families in the way, also counted from each family's best founder."""
+    drawn = [Drawing("curves", "best average", curves(compared.configurations))]
+    words = ["The mean over a configuration's runs, and where there are several its 95 % interval as a band."]
+    if compared.paired == "seeds":
+        words.append("Families differ by far more than configurations: the first figure takes that difference out.")
+        gained = curves(compared.configurations, gained=True)
+        drawn.insert(0, Drawing("curves-gained", "above each family's best founder", gained))
+    return Section("curves", "Best average against evaluations", words, [drawn], wide=True)
+
+
+def curves(found: Sequence[Configuration], *, gained: bool = False) -> Figure:
+    """One curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band.
+
+    `gained` counts from the best founder, which takes the difference between families out of the band.
+    """
+    data: list[dict[str, Any]] = []
+    for number, one in enumerate(found):
+        line = band(list(one.runs.values()), gained=gained)
+        shared = {"type": "scatter", "name": safe(one.label), "legendgroup": str(number)}
+        hue, dash = var(HUES[number % len(HUES)]), DASHES[number // len(HUES) % len(DASHES)]
+        if not any(map(math.isnan, line.low)):
+            around = {
+                "x": [*line.evaluations, *line.evaluations[::-1]],
+                "y": list(map(rounded, [*line.high, *line.low[::-1]])),
+            }
+            quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+            data.append({**shared, **around, **quiet, "fill": "toself", "fillcolor": hue, "opacity": 0.15})
+        points = {"x": list(line.evaluations), "y": list(map(rounded, line.mean))}
+        strokes = {"mode": "lines+markers", "line": {"color": hue, "dash": dash, "shape": "hv"}, "marker": {"size": 4}}
+        data.append({**shared, **points, **strokes})
+    height = axis("points above the best founder" if gained else "best average, points")
+    return figure(data, 380 + 12 * len(found), xaxis=axis("evaluations, the founders' included"), yaxis=height)
+
+
+def _tabled(table: tuple[str, list[str], list[list[str]]]) -> Section:
+    title, columns, rows = table
+    heading, _, more = title.partition(", ")
+    words = frozenset(i for i, column in enumerate(columns) if column in WORDS)
+    said = [f"{more[0].upper()}{more[1:]}."] if more else []
+    shown = Table(columns, rows, words=words)
+    return Section(heading.replace(" ", "-"), f"{heading[0].upper()}{heading[1:]}", said, tables=[shown])

@@ -1,0 +1,175 @@
+"""A run as far as a comparison needs it, and where runs are found."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.config import flat
+from src.evaluation.holdout import samples
+from src.journal import Event, State, events_of, replay
+from src.kinship.metrics import METRICS
+from src.population import KinshipTable
+from src.runtime.errors import UserError
+from src.statistics.average import Samples
+
+
+@dataclass(frozen=True)
+class Point:
+    """How far a run had come after one more evaluation."""
+
+    evaluations: int
+    samples: int
+    best: float
+    """The best average so far, in points."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a journal says of a run."""
+
+    name: str
+    """Its folder, as short as tells it from the other runs."""
+    folder: Path
+    settings: Mapping[str, Any]
+    """Flat: by dotted key."""
+    state: State
+    curve: tuple[Point, ...]
+    """From the first model that was evaluated on."""
+    best: str
+    """Name of the best model."""
+    holdout: float | None
+    """The best model's average on what did not steer the search, in points; None where nothing was held out."""
+
+    @property
+    def average(self) -> float:
+        """The best average, in points."""
+        return self.curve[-1].best
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the best model's average."""
+        return self.state.stderr[self.best]
+
+    @property
+    def founder(self) -> float:
+        """The best founder's average, in points."""
+        return max(model.average for model in self.state.population if model.founder and model.average is not None)
+
+    @property
+    def reached(self) -> Point:
+        """When the best average was reached."""
+        return next(point for point in self.curve if point.best == self.average)
+
+    @property
+    def evaluations(self) -> int:
+        """All that the run has made."""
+        return self.curve[-1].evaluations
+
+    @property
+    def seconds(self) -> float:
+        """Spent merging, measuring and evaluating."""
+        return sum(self.state.seconds.values())
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended."""
+        return self.state.stopped or "has not ended yet"
+
+    @property
+    def known(self) -> float:
+        """The share of its evaluations that were known from other runs, 0 to 1."""
+        return self.state.known["evaluated"] / max(self.state.asked["evaluated"], 1)
+
+    @property
+    def kinship(self) -> KinshipTable:
+        """Kinship under the run's own metric."""
+        metric = str(self.settings["kinship.metric"])
+        return self.state.table(metric, METRICS[metric].larger_is_closer)
+
+    def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
+        """The best model's score on every sample of a side, and the tasks' weights; None where there are none."""
+        try:
+            kept = samples(self.folder, self.state, self.best, side)
+            return kept.samples, kept.weights
+        except (OSError, ValueError):  # not held out, deleted, cut off, or changed
+            return None
+
+
+def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
+    """The runs in these folders (a run's own, or one of runs), patterns and Optuna storages, and what was left out.
+
+    Raises:
+        UserError: nothing is there, a journal is damaged, or fewer than two runs have evaluated a model.
+    """
+    folders = list(dict.fromkeys(folder for argument in arguments for folder in _folders(argument)))
+    names = _names(folders)
+    read = {name: _read(name, folder) for name, folder in zip(names, folders, strict=True)}
+    runs = [run for run in read.values() if run is not None]
+    left_out = [f"{name} has evaluated nothing yet and is left out" for name, run in read.items() if run is None]
+    if len(runs) < 2:
+        found = f"only {runs[0].folder}" if runs else "none"
+        raise UserError(f"a comparison needs two runs that have evaluated a model; found {found}")
+    return runs, left_out
+
+
+def _folders(argument: str) -> list[Path]:
+    if "://" in argument:
+        return _of_storage(argument)
+    matching = sorted(glob.glob(argument))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    paths = [Path(argument)] if Path(argument).exists() else [Path(path) for path in matching]
+    if not paths:
+        raise UserError(f"{argument}: there is no such folder; expected a run (outputs/NAME), or a folder of runs")
+    found = [folder for path in paths for folder in _below(path)]
+    if not found:
+        raise UserError(f"{argument}: no run lies there (a run's folder has a journal.jsonl)")
+    return found
+
+
+def _below(path: Path) -> list[Path]:
+    if path.suffix == ".db":
+        return _of_storage(f"sqlite:///{path}")
+    if (path / "journal.jsonl").is_file():
+        return [path.resolve()]
+    return sorted((journal.parent.resolve() for journal in path.rglob("journal.jsonl")), key=_by_number)
+
+
+def _of_storage(storage: str) -> list[Path]:
+    from src.study.sweep.storage import folders
+
+    return [folder for folder in folders(storage) if (folder / "journal.jsonl").is_file()]
+
+
+def _by_number(folder: Path) -> tuple[str, int, str]:
+    return str(folder.parent), int(folder.name) if folder.name.isdigit() else -1, folder.name
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The fewest last parts of their paths that tell them all apart."""
+    depth = 1
+    while len({folder.parts[-depth:] for folder in folders}) < len(folders):
+        depth += 1
+    return ["/".join(folder.parts[-depth:]) for folder in folders]
+
+
+def _read(name: str, folder: Path) -> Run | None:
+    events = events_of(folder)
+    state = replay(events)
+    if state.started is None or not state.population.eligible():
+        return None
+    best = state.population.best(1)[0].name
+    held = state.holdout[best].average if best in state.holdout else None
+    return Run(name, folder, flat(state.started["settings"]), state, _curve(events), best, held)
+
+
+def _curve(events: Sequence[Event]) -> tuple[Point, ...]:
+    points: list[Point] = []
+    samples, best = 0, float("-inf")
+    for event in events:
+        if event["event"] == "evaluated":
+            samples, best = samples + event["samples"], max(best, event["average"])
+            points.append(Point(len(points) + 1, samples, best))
+    return tuple(points)

@@ -1,0 +1,61 @@
+"""The parameters of a trial, as far as its other parameters leave them a meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna import Trial
+
+from src.study.sweep.settings import Parameter
+
+
+def suggest(space: Sequence[Parameter], trial: Trial, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Have the sampler choose every parameter whose conditions hold, in order: a condition looks at those before it.
+
+    Args:
+        space: of the sweep.
+        trial: whose parameters they become. What was chosen for it before a kill stays as it was.
+        given: configuration keys that have their value already: never chosen, but conditions may ask for them.
+
+    Returns:
+        The configuration keys that were chosen, with their values.
+    """
+    chosen: dict[str, Any] = {}
+    for parameter in space:
+        known = {**given, **chosen}
+        if parameter.key not in known and _means_something(parameter, known):
+            chosen[parameter.key] = _choose(parameter, trial)
+    return chosen
+
+
+def standing(space: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as it stands, as far as the space has it: what a search must beat, by names in the study."""
+    chosen: dict[str, Any] = {}
+    for parameter in space:
+        value = given.get(parameter.key)
+        if _means_something(parameter, given) and (value in (parameter.choices or ()) or _is_within(parameter, value)):
+            chosen[parameter.name or parameter.key] = value
+    return chosen
+
+
+def _is_within(parameter: Parameter, value: Any) -> bool:
+    if parameter.low is None or parameter.high is None or not isinstance(value, int | float):
+        return False
+    return parameter.low <= value <= parameter.high
+
+
+def _means_something(parameter: Parameter, known: Mapping[str, Any]) -> bool:
+    """Compared as text, since the command line's values are text."""
+    return all(str(known.get(key)) in map(str, values) for key, values in parameter.when.items())
+
+
+def _choose(parameter: Parameter, trial: Trial) -> Any:
+    name = parameter.name or parameter.key
+    if parameter.choices is not None:
+        return trial.suggest_categorical(name, parameter.choices)
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if isinstance(parameter.low, int) and isinstance(parameter.high, int):
+        return trial.suggest_int(name, parameter.low, parameter.high, step=int(parameter.step or 1))
+    return round(trial.suggest_float(name, parameter.low, parameter.high, step=parameter.step), 12)

@@ -1,0 +1,30 @@
+"""The runs that an Optuna storage tells of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.runtime.errors import UserError
+
+
+def folders(storage: str) -> list[Path]:
+    """The folder of every trial of every study in a storage, as far as they are on this machine.
+
+    Raises:
+        UserError: there is no such storage, or nothing of this program in it.
+    """
+    import optuna
+
+    path = Path(storage.removeprefix("sqlite:///").partition("?")[0])
+    if storage.startswith("sqlite:///") and not path.is_file():
+        raise UserError(f"{storage}: there is no file {path}")  # SQLAlchemy would make an empty one
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        studies = optuna.get_all_study_names(storage)
+        trials = [t for study in studies for t in optuna.load_study(study_name=study, storage=storage).trials]
+    except Exception as error:  # of SQLAlchemy and of any database's driver
+        raise UserError(f"{storage}: no Optuna storage could be read there ({str(error).splitlines()[0]})") from error
+    found = [Path(trial.user_attrs["folder"]) for trial in trials if "folder" in trial.user_attrs]
+    if not any(folder.is_dir() for folder in found):
+        raise UserError(f"{storage}: none of its {len(trials)} trials has a run on this machine")
+    return [folder for folder in found if folder.is_dir()]
