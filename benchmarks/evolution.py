@@ -183,7 +183,7 @@ def bare(options: argparse.Namespace, outputs: Path) -> None:
     import torch
 
     def passes(evolution: Any) -> Clocks:
-        home, requests = evolution._breeding.evaluator._home, evolution._breeding.evaluator.requests
+        home, requests = evolution._candidates.evaluator._home, evolution._candidates.evaluator.requests
         batches = [piece.batch.tokens for piece in home._planned[id(requests)]]
         began = clocks()
         with torch.inference_mode():
@@ -203,22 +203,19 @@ def watched(options: argparse.Namespace, outputs: Path, after: Callable[[Any], C
     asked = settings(options, outputs)
     found: list[tuple[int, Clocks, Clocks]] = []
     silence = StringIO()
-    with Workers(asked.workers) as workers, redirect_stdout(silence):
+    with Workers(**asked.workers.model_dump()) as workers, redirect_stdout(silence):
         with closing(Evolution(asked, workers, *founders.bring(asked))) as evolution:
-            evolution.introduce()
+            evolution.evaluate_founders()
             idle, began = workers.idle, clocks()
-            while evolution.goes_on():
-                evolution.breed()
-                evolution.keep()
-                evolution.measure()
-                evolution.end_generation()
+            while proposals := evolution.propose():
+                evolution.run_generation(proposals)
                 whole = since(began)
                 born = [m for m in evolution.state.population if m.generation == evolution.state.population.generation]
                 # as often as there were candidates, of which each asks the same
                 passed = [after(evolution) for _ in born]
                 found.append((len(born), (sum(one[0] for one in passed), sum(one[1] for one in passed)), whole))
                 began = clocks()
-        waited = workers.gather(workers.idle - idle)
+        waited = workers.gather("gather", workers.idle - idle)
     if workers.main:
         total = {"candidates": sum(one[0] for one in found), "seconds": sum(one[2][0] for one in found)}
         scores = {model.name: model.average for model in evolution.state.population}
@@ -232,7 +229,7 @@ def items(options: argparse.Namespace, outputs: Path, divisible: bool) -> None:
 
     asked = settings(options, outputs)
     folders = [Path(source) for source in asked.founders.models.values()]
-    with Workers(asked.workers) as workers:
+    with Workers(**asked.workers.model_dump()) as workers:
         evaluator = Evaluator(asked.evaluate, seed=0)
         evaluator.evaluate(folders[0])
         began = time.perf_counter()
@@ -247,11 +244,11 @@ def items(options: argparse.Namespace, outputs: Path, divisible: bool) -> None:
 
             return evaluator.evaluate(folders[number % len(folders)], share=share).average
 
-        workers.once(lambda: None)
+        workers.in_main("once", lambda: None)
         idle, began = workers.idle, time.perf_counter()
-        list(workers.map(evaluated, range(8), divisible=divisible))
+        list(workers.map("map 1", evaluated, range(8), divisible=divisible))
         seconds = time.perf_counter() - began
-        waited = workers.gather(workers.idle - idle)
+        waited = workers.gather("gather", workers.idle - idle)
     if workers.main:
         print(json.dumps({"seconds": seconds, "idle": waited, "usual": usual}))
 

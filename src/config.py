@@ -20,7 +20,6 @@ from src.runtime import names, place
 from src.runtime.errors import UserError, printable
 from src.runtime.names import SAFE_NAME
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
-from src.study.sweep.settings import Sweep
 
 _UNION_BRANCHES = (
     "constrained-",
@@ -34,6 +33,17 @@ _UNION_BRANCHES = (
 # Mappings whose keys are somebody else's: evaluate.model_args.KEY=… needs no + before it. YAML cannot say this.
 _OPEN = DictConfig({}, flags={"struct": False})
 ConfigStore.instance().store("open_keys", DictConfig({"evaluate": {"model_args": _OPEN}}))
+
+
+Objective = Literal["best", "evaluations", "samples", "hours"]
+
+DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
+    "best": "maximize",
+    "evaluations": "minimize",
+    "samples": "minimize",
+    "hours": "minimize",
+}
+"""Of each objective; `best` is the best average, the others are what a run has cost."""
 
 
 class _Settings(BaseModel):
@@ -206,6 +216,64 @@ class Cache(_Settings):
 
     folder: Path | None
     weights: bool
+
+
+class Parameter(_Settings):
+    """One key of the configuration that trials differ in: some choices, or a range."""
+
+    key: Annotated[str, Field(min_length=1)]
+    name: str | None = None
+    """In the study; None: the key. A key that has other choices under other conditions needs a name for each."""
+    when: dict[str, list[Any]] = Field(default_factory=dict)
+    """Other keys and what they must be for this one to mean anything; empty: it always does."""
+    choices: list[bool | int | float | str | None] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    """Included. Whole numbers where both bounds are."""
+    step: int | float | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Parameter:
+        bounds = self.low is not None and self.high is not None
+        if bool(self.choices) == bounds:
+            raise ValueError(f"({self.key}) needs either choices, or low and high")
+        return self
+
+
+class Prune(_Settings):
+    """When a trial is hopeless: its best average is among the worst at the same generation."""
+
+    keep: Annotated[float, Field(gt=0, lt=100)]
+    """Percent of the trials, the best ones, that may go on after a generation."""
+    startup: Annotated[int, Field(ge=1)]
+    """Trials that must have come to their end, past the generation in question, before any is cut short."""
+    warmup: Annotated[int, Field(ge=0)]
+    """Generations that every trial is given."""
+
+
+class Trial(_Settings):
+    """Which trial of which study a run is; written by the sweep, never by hand."""
+
+    number: Annotated[int, Field(ge=0)]
+    study: str
+    storage: str
+
+
+class Sweep(_Settings):
+    """A search over configurations, or a run's place in one."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}$")]
+    """Its name, which becomes a folder."""
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)]
+    prune: Prune | None
+    space: tuple[Parameter, ...]
+    trial: Trial | None = None
+
+    @model_validator(mode="after")
+    def _prunes_by_one_figure(self) -> Sweep:
+        if self.prune is not None and self.objectives != ("best",):
+            raise ValueError("has prune and other objectives than best; trials are cut short by that alone: prune=null")
+        return self
 
 
 class Settings(_Settings):

@@ -13,7 +13,7 @@ from rich.table import Table
 from src.config import Settings
 from src.evaluation import benchmarks
 from src.models.founders import Found
-from src.population import KinshipTable, Model, Pair, Population
+from src.population import KinshipTable, Model, Population, Proposal
 from src.runtime import terminal
 from src.runtime.files import size_words
 
@@ -56,8 +56,8 @@ def most_merges(settings: Settings) -> int | None:
     if settings.strategy.name == "one_shot":
         bounds.append(1)
     if settings.stop.generations is not None:
-        first = len(_pairs(settings)) if _certain(settings) else settings.strategy.most_pairs(founders)
-        later = settings.strategy.most_pairs(10**6)
+        first = len(_pairs(settings)) if _certain(settings) else settings.strategy.most_proposals(founders)
+        later = settings.strategy.most_proposals(10**6)
         bounds.append(first + (settings.stop.generations - 1) * later)
     if settings.stop.evaluations is not None:
         bounds.append(max(0, settings.stop.evaluations - founders))
@@ -79,7 +79,7 @@ def _first_generation(settings: Settings) -> str:
     if _certain(settings):
         return f"\ngeneration 1 merges {_listed(pairs)}"
     candidates = list(itertools.combinations(settings.founders.models, 2))
-    many = settings.strategy.most_pairs(len(settings.founders.models))
+    many = settings.strategy.most_proposals(len(settings.founders.models))
     why = "which depends on the founders' averages" if settings.strategy.name != "random_pairs" else "drawn by the seed"
     return f"\ngeneration 1 merges at most {many} of {_listed(candidates)}: {why}"
 
@@ -90,10 +90,10 @@ def _listed(pairs: Sequence[tuple[str, ...]]) -> str:
     return named if len(pairs) <= NAMED else f"{named} and {len(pairs) - NAMED:,} more"
 
 
-def _pairs(settings: Settings) -> list[Pair]:
+def _pairs(settings: Settings) -> list[Proposal]:
     """Generation 1's pairs if all founders were equally good."""
     founders = Population(tuple(Model(name, average=0.0) for name in settings.founders.models))
-    return settings.strategy.pairs(founders, KinshipTable(settings.kinship.metric))
+    return settings.strategy.propose(founders, KinshipTable(settings.kinship.metric))
 
 
 def _certain(settings: Settings) -> bool:

@@ -8,39 +8,51 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
+from typing import Any
 
 Predictor = Callable[[Sequence[str]], Mapping[str, float] | None]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An unordered set of parents, merged at most once in a run; the better parent is written first.
+class Proposal:
+    """A merge that a strategy proposes: an unordered set of parents, merged at most once in a run.
 
-    Most merge methods take two parents; `one_shot` hands all founders to one that takes any number.
+    The better parent is written first. Most merge methods take two; `one_shot` hands all founders to one that takes any
+    number.
     """
 
     parents: tuple[str, ...]
     exploration: bool = False
-    """Whether the pair was chosen for being unrelated instead of for being good."""
+    """Chosen for being unrelated instead of for being good."""
 
     @property
     def key(self) -> frozenset[str]:
-        """What makes two pairs the same: the parents, in any order."""
+        """What makes two proposals the same: the parents, in any order."""
         return frozenset(self.parents)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A founder (generation 0, no parents) or an offspring, with what is known of it so far."""
+    """A founder (generation 0, no parents) or an offspring, from its proposal to its last score."""
 
     name: str
     generation: int = 0
     parents: tuple[str, ...] = ()
     exploration: bool = False
+    source: str | None = None
+    """Folder or hub name that a founder came from; None for offspring."""
+    surroundings: str | None = None
+    """Digest of the files beside a founder's weights; None for offspring, and in journals of earlier versions."""
+    recipe: Mapping[str, Any] | None = None
+    """How an offspring was merged; None until it was."""
+    fingerprint: str | None = None
+    """Of the checkpoint's content; None until there is one."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Main metric of each task, ×100."""
     average: float | None = None
     """Weighted mean of `scores`; None until the model has been evaluated."""
+    stderr: float | None = None
+    """Standard error of `average`."""
     failure: str | None = None
     """Why this candidate can never be a parent: its merge, its weights or its evaluation failed."""
 
@@ -48,6 +60,20 @@ class Model:
     def founder(self) -> bool:
         """Whether the user brought this model."""
         return not self.parents
+
+    @property
+    def pending(self) -> bool:
+        """Whether it still has to be evaluated."""
+        return self.average is None and self.failure is None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has cost so far, over all its starts."""
+
+    evaluations: int
+    hours: float
+    """Of merging, measuring and evaluating."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -22,23 +23,27 @@ from src.runtime.errors import FruitlessError, MachineError, UserError, in_words
 from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
 
+if TYPE_CHECKING:
+    from src.evolution import Evolution
+
 COURTESY = 3.0
 """Seconds that another process lets the main one speak first."""
 
 
 def run(settings: Settings) -> dict[str, float]:
-    """Evolve the founders until a stop rule holds; the best average, in points, and what it took.
+    """Evolve the founders until a stop rule holds; return the best average, in points, and what it took.
 
     Raises:
         UserError: bad input, found before any work.
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import plan
+    from src import plan, zoo  # reads headers, no weights; what is heavy waits
     from src.evaluation import benchmarks
     from src.export import upload
-    from src.models import founders  # reads headers, no weights; what is heavy waits
+    from src.models import founders
     from src.runtime.terminal import warn
+    from src.study.sweep import verdict
     from src.tracking import trackers
 
     upload.check(settings.publish)
@@ -46,34 +51,75 @@ def run(settings: Settings) -> dict[str, float]:
         trackers.check(settings.track)
     found = founders.look(settings)
     founders.check(settings, found)
+    from src.evaluation import tasks
+
+    tasks.check(settings, try_out=settings.dry_run or any(one.checkpoint is None for one in found.values()))
     if settings.dry_run:
         plan.show(settings, found)
         return {}
+    if settings.uses_zoo:
+        zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)
+    given = founders.bring(settings)
     from src.evolution import Evolution
     from src.runtime.workers import Workers
 
-    given = founders.bring(settings)
-    with Workers(settings.workers) as workers, closing(Evolution(settings, workers, *given)) as evolution:
+    with (
+        Workers(**settings.workers.model_dump()) as workers,
+        closing(Evolution(settings, workers, *given, verdict.of(settings.sweep))) as evolution,
+    ):
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
-            evolution.follow_up()
+            if workers.main and not page_of(evolution).exists():  # a start was killed after its last event
+                _conclude(evolution)
         else:
             if warning := benchmarks.warning(settings.evaluate.model_dump()):
                 warn(warning)
-            evolution.introduce()
-            while evolution.goes_on():
-                evolution.breed()
-                evolution.keep()
-                evolution.measure()
-                evolution.end_generation()
-            evolution.hold_out()
-            evolution.finish()
-        if (why := evolution.fruitless) is None:
-            evolution.publish()
-        figures = evolution.report()
+            evolve(evolution)
+            _conclude(evolution)
+        return _hand_over(evolution, workers.main)
+
+
+def evolve(evolution: Evolution) -> None:
+    """Go through the whole evolution, from wherever its journal says it is, and export the winner."""
+    from src.export.winner import export
+
+    evolution.evaluate_founders()
+    evolution.run_generation()  # one that an interruption left open
+    while proposals := evolution.propose():
+        evolution.run_generation(proposals)
+    evolution.evaluate_holdout()
+    evolution.finish(
+        lambda folder: export(folder, evolution.state, evolution.kinship, evolution.store, evolution.given)
+    )
+
+
+def page_of(evolution: Evolution) -> Path:
+    """Return where the page of a run lies."""
+    from src.report import page
+
+    return evolution.folder / page.NAME
+
+
+def _conclude(evolution: Evolution) -> None:
+    from src.report import page
+
+    folder, generation = evolution.folder, evolution.state.population.generation
+    evolution.conclude(lambda: page.present(folder, evolution.tracker, generation))
+
+
+def _hand_over(evolution: Evolution, main: bool) -> dict[str, float]:
+    """Upload the winner, if that was asked for, and say how the run ended; return its figures."""
+    from src.export import upload
+    from src.tracking import summary
+
+    best, publish = evolution.folder / "best", evolution.settings.publish
+    why = evolution.fruitless
+    if main and why is None and publish.repo_id is not None:
+        upload.upload(best, publish)
+    summary.show(evolution.state, [best, page_of(evolution)])
     if why is not None:
         raise FruitlessError(why)
-    return figures
+    return summary.figures(evolution.state)
 
 
 @hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")

@@ -208,15 +208,15 @@ def test_a_run_goes_on_without_a_cache_that_is_full(
 def test_a_run_goes_on_without_a_cache_that_is_gone_and_its_place_taken(
     evolve: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, real = tmp_path / "cache", measurements.Relating.extend
+    folder, real = tmp_path / "cache", measurements.Measurements.extend
 
-    def pulled(self: measurements.Relating, *rest: Any) -> bool:
+    def pulled(self: measurements.Measurements, *rest: Any) -> bool:
         if folder.is_dir():
             shutil.rmtree(folder)
         folder.write_text("no folder")
         return real(self, *rest)
 
-    monkeypatch.setattr(measurements.Relating, "extend", pulled)
+    monkeypatch.setattr(measurements.Measurements, "extend", pulled)
     one_warning(evolve, tmp_path, folder, "read")
 
 

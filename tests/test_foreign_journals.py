@@ -3,6 +3,7 @@
 import json
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +206,15 @@ def change(event: dict[str, Any], draw: st.DataObject) -> None:
 def names_in(state: State) -> set[str]:
     """Everything in a state that becomes a file or a folder, or is looked up as one."""
     names = {model.name for model in state.population} | {p for model in state.population for p in model.parents}
-    names |= {*state.recipes, *state.measured, *state.holdout, *state.holdout_failures, *state.retried, *state.stderr}
+    names |= {*state.measured, *state.holdout, *state.holdout_failures, *state.retried, *state.selected, *state.sources}
     names |= {name for pairs in state.kinship.values() for pair in pairs for name in pair}
-    names |= {name for recipe in state.recipes.values() for name in (*models_of(recipe), recipe["donor"])}
+    names |= {name for recipe in recipes_of(state).values() for name in (*models_of(recipe), recipe["donor"])}
     names |= {name for one in state.compared.values() for name in (one.winner, one.founder)}
-    names |= {name for one in state.selected for name in (one.name, *one.parents)}
-    return (names | {*state.sources, *state.fingerprints}) - {"base"}
+    return names - {"base"}
+
+
+def recipes_of(state: State) -> dict[str, Mapping[str, Any]]:
+    return {model.name: model.recipe for model in state.population if model.recipe is not None}
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +236,7 @@ def test_a_mutated_journal_is_refused_or_all_its_names_are_safe(told: Events, dr
     for name in names_in(state):
         assert SAFE_NAME.fullmatch(name) or OFFSPRING_NAME.fullmatch(name)
         assert name in known
-    for name, recipe in state.recipes.items():
+    for name, recipe in recipes_of(state).items():
         assert all(state.population[one].generation < state.population[name].generation for one in models_of(recipe))
         assert recipe["donor"] in models_of(recipe) | {"base"}
 

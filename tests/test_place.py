@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.models.store import Weights
+from src.models.store import Store
 from src.runtime import names
 from src.runtime.cache import Cache
 from src.runtime.files import size_words
@@ -84,10 +84,10 @@ def test_more_threads_than_any_machine_grants_are_refused_before_torch_tries() -
 def test_only_what_a_run_made_is_cleared_from_its_models(tmp_path: Path) -> None:
     mine = ["backup", "1-1 (copy)", "1-1.old", ".hidden", "exp", "1-1-1", "A"]
     its_own = ["1-1", "2-exp", ".1-1.123.partial", ".3-exp.deleted", ".10-3.host.name.1.2.partial"]
-    for clear in (lambda weights: weights.sweep(verify=True), lambda weights: weights.discard(())):
+    for clear in (lambda weights: weights.clean(verify=True), lambda weights: weights.discard(())):
         for name in (*mine, *its_own):
             (tmp_path / "models" / name).mkdir(parents=True, exist_ok=True)
-        clear(Weights(tmp_path, {}, {}, {}, cache=Cache(None)))
+        clear(Store(tmp_path, {}, {}.__getitem__, cache=Cache(None)))
         assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(mine)
     assert not any(names.of_weights(name) for name in mine)
 

@@ -110,7 +110,7 @@ def test_one_shot_merges_all_founders_and_stops(evolve: Command, tmp_path: Path)
     state = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
     assert len(state.population["1-1"].parents) == 4
     assert state.stopped == "nothing is left to merge"
-    assert state.recipes["1-1"]["config"]["merge_method"] == "linear"
+    assert state.models["1-1"].recipe["config"]["merge_method"] == "linear"
 
 
 def test_a_budget_of_evaluations_is_kept_to_the_letter(evolve: Command, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_every_merge_of_the_configuration_runs(evolve: Command, tmp_path: Path, 
     assert outcome.status == 0, outcome.err
     state = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
     assert state.population["1-1"].average is not None
-    assert state.recipes["1-1"]["threads"] == 1
+    assert state.models["1-1"].recipe["threads"] == 1
 
 
 def test_a_method_of_mergekit_needs_no_more_than_its_keys(evolve: Command, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_method_of_mergekit_needs_no_more_than_its_keys(evolve: Command, tmp_p
     )
     assert outcome.status == 0, outcome.err
     state = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
-    assert state.recipes["1-1"]["config"]["parameters"] == {"select_topk": 0.5}
+    assert state.models["1-1"].recipe["config"]["parameters"] == {"select_topk": 0.5}
 
 
 def test_the_samples_that_a_limit_leaves_are_drawn_by_the_seed(evolve: Command, tmp_path: Path) -> None:

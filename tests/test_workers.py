@@ -31,7 +31,7 @@ def together(count: int, folder: Path, task: Task, **changes: Any) -> tuple[list
     """Exit status of each process, and what the task returned in each."""
 
     def work(rank: int) -> int:
-        with Workers(settings(**changes)) as workers:
+        with Workers(**settings(**changes).model_dump()) as workers:
             (folder / f"result.{rank}").write_text(json.dumps(task(workers)))
         return 0
 
@@ -64,8 +64,8 @@ def test_every_item_is_done_once_and_everybody_has_all_results_in_order(tmp_path
         return {"item": item, "tenth": item / 10, "nothing": None}
 
     def task(workers: Workers) -> Any:
-        first = list(workers.map(noted(tmp_path, job), range(12)))
-        return [first, list(workers.map(job, [])), list(workers.map(lambda item: item * 2, [5]))]
+        first = list(workers.map("map 1", noted(tmp_path, job), range(12)))
+        return [first, list(workers.map("map 2", job, [])), list(workers.map("map 3", lambda item: item * 2, [5]))]
 
     status, results = together(count, tmp_path, task)
     expected = [[{"item": i, "tenth": i / 10, "nothing": None} for i in range(12)], [], [10]]
@@ -82,7 +82,7 @@ def test_arrays_travel_bit_for_bit_and_large_ones_in_parts(tmp_path: Path, count
         return [numbers, numbers.sum(axis=0)]
 
     def task(workers: Workers) -> Any:
-        found = list(workers.map(job, [0, 1]))
+        found = list(workers.map("map 4", job, [0, 1]))
         return all(np.array_equal(a, b, equal_nan=True) for s in (0, 1) for a, b in zip(found[s], job(s), strict=True))
 
     assert together(count, tmp_path, task) == ([0] * count, [True] * count)
@@ -90,7 +90,9 @@ def test_arrays_travel_bit_for_bit_and_large_ones_in_parts(tmp_path: Path, count
 
 def test_whoever_is_free_takes_the_next_item(tmp_path: Path) -> None:
     job = noted(tmp_path, lambda item: time.sleep(1.0 if item == 0 else 0.1))
-    status, idle = together(2, tmp_path, lambda workers: [len(list(workers.map(job, range(8)))), workers.idle][1])
+    status, idle = together(
+        2, tmp_path, lambda workers: [len(list(workers.map("map 5", job, range(8)))), workers.idle][1]
+    )
     assert status == [0, 0]
     shares = Counter(pid for _, pid in done(tmp_path))
     assert sorted(shares.values()) == [1, 7]
@@ -101,7 +103,7 @@ def test_a_process_without_an_item_helps_with_one_that_is_under_way(tmp_path: Pa
     def task(workers: Workers) -> Any:
         piece = noted(tmp_path, lambda number: [time.sleep(0.05), number / 7][1])
         began = time.monotonic()
-        found = list(workers.map(lambda item: [item, *workers.share(20, piece)], ["only"], divisible=True))
+        found = list(workers.map("map 6", lambda item: [item, *workers.share(20, piece)], ["only"], divisible=True))
         return [found, time.monotonic() - began]
 
     status, results = together(2, tmp_path, task)
@@ -121,7 +123,7 @@ def test_a_helper_that_fails_leaves_its_piece_to_the_owner(tmp_path: Path) -> No
                 raise MemoryError("too large for me")
             return number
 
-        return list(workers.map(lambda _: workers.share(10, piece), ["only"], divisible=True))
+        return list(workers.map("map 7", lambda _: workers.share(10, piece), ["only"], divisible=True))
 
     assert together(2, tmp_path, task) == ([0, 0], [[list(range(10))]] * 2)
 
@@ -145,7 +147,7 @@ def test_a_job_that_is_begun_again_has_the_pieces_that_were_answered_already(tmp
             except MemoryError:
                 return workers.share(20, counted)
 
-        return list(workers.map(job, ["only"], divisible=True))
+        return list(workers.map("map 8", job, ["only"], divisible=True))
 
     assert together(2, tmp_path, task) == ([0, 0], [[list(range(20))]] * 2)
     assert sorted(item for item, _ in done(tmp_path)) == list(range(20))
@@ -153,7 +155,11 @@ def test_a_job_that_is_begun_again_has_the_pieces_that_were_answered_already(tmp
 
 def test_once_is_done_by_the_main_process_and_gather_hears_everybody(tmp_path: Path) -> None:
     def task(workers: Workers) -> Any:
-        return [workers.once(lambda: f"by {workers.rank}"), workers.gather(workers.rank), workers.threads]
+        return [
+            workers.in_main("once", lambda: f"by {workers.rank}"),
+            workers.gather("gather", workers.rank),
+            workers.threads,
+        ]
 
     assert together(2, tmp_path, task) == ([0, 0], [["by 0", [0, 1], 1]] * 2)
 
@@ -168,13 +174,13 @@ def test_a_mistake_met_by_one_ends_all_in_one_line(
             if workers.rank == guilty and item > 2:
                 raise kind("the disk of /x is full")
 
-        list(workers.map(job, range(1000)))
+        list(workers.map("map 9", job, range(1000)))
 
     def work(rank: int) -> int:
         from src.run import _refuse
 
         try:
-            with Workers(settings()) as workers:
+            with Workers(**settings().model_dump()) as workers:
                 task(workers)
         except kind as error:
             if rank == 0:
@@ -190,10 +196,10 @@ def test_a_mistake_met_by_one_ends_all_in_one_line(
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_others_and_is_named(tmp_path: Path, victim: int) -> None:
     def task(workers: Workers) -> None:
-        list(workers.map(lambda _: time.sleep(0.2), range(1000)))
+        list(workers.map("map 10", lambda _: time.sleep(0.2), range(1000)))
 
     def work(rank: int) -> int:
-        with Workers(settings()) as workers:
+        with Workers(**settings().model_dump()) as workers:
             (tmp_path / f"up.{rank}").touch()
             task(workers)
         return 0
@@ -222,10 +228,10 @@ def test_a_process_that_hangs_is_found_by_the_timeout(tmp_path: Path, frozen: bo
                 os.kill(os.getpid(), signal.SIGSTOP) if frozen else time.sleep(600)
             time.sleep(0.1)
 
-        list(workers.map(job, range(100)))
+        list(workers.map("map 11", job, range(100)))
 
     def work(rank: int) -> int:
-        with Workers(settings(timeout=0.05)) as workers:
+        with Workers(**settings(timeout=0.05).model_dump()) as workers:
             task(workers)
         return 0
 
@@ -269,9 +275,9 @@ def test_a_process_that_finds_itself_alone_says_so(monkeypatch: pytest.MonkeyPat
     PartialState(cpu=True)  # as accelerate sees it where the launcher told it nothing
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="2 processes were started and this one finds itself alone"):
-        Workers(settings())
+        Workers(**settings().model_dump())
 
 
 def test_there_must_be_gpus_for_a_model_that_is_spread() -> None:
     with pytest.raises(UserError, match=r"gpus_per_model is 2, and there is no GPU here"):
-        Workers(settings(gpus_per_model=2))
+        Workers(**settings(gpus_per_model=2).model_dump())

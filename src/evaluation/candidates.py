@@ -1,4 +1,4 @@
-"""What is done with one candidate: it is merged, and scored, by whichever process is free.
+"""One candidate merged and evaluated, by whichever process is free.
 
 A candidate is merged into the memory of the process that evaluates it; its weights reach the disk only if they may be
 needed again. What was found is on disk as soon as it is known, whenever the journal comes to tell of it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 from src.config import Settings
 from src.evaluation import holdout
 from src.evaluation.evaluator import Evaluation, Evaluator
-from src.journal import Offspring
 from src.models import digest, merging
-from src.models.store import Born, Weights
-from src.runtime import cache, checksums
+from src.models.store import Candidate, Store
+from src.population import Model
+from src.runtime import checksums
+from src.runtime.cache import Cache, key_of
 from src.runtime.errors import SpoiledError, UserError, machine_fault, persistently, printable
 from src.runtime.workers import Workers
 
@@ -31,31 +32,26 @@ Tell = Callable[..., None]
 """Writes an event and its fields into the journal."""
 
 
-class Breeding:
-    """Makes and scores the candidates of a run."""
+class Candidates:
+    """Merges and evaluates the candidates of a run."""
 
     def __init__(
-        self,
-        settings: Settings,
-        weights: Weights,
-        recipes: Mapping[str, Mapping[str, Any]],
-        workers: Workers,
-        memory: cache.Cache,
+        self, settings: Settings, model: Callable[[str], Model], store: Store, workers: Workers, cache: Cache
     ) -> None:
         """Work for the run of these settings.
 
         Args:
             settings: of the run.
-            weights: of its models.
-            recipes: of the offspring that were merged already; may grow.
+            model: what is known by now of the model of a name.
+            store: the weights of its models.
             workers: the processes that share the work.
-            memory: of evaluations across runs.
+            cache: of evaluations across runs.
         """
         self._settings = settings
-        self._weights = weights
-        self._recipes = recipes
+        self._model = model
+        self._store = store
         self._workers = workers
-        self._memory = memory
+        self._cache = cache
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -73,63 +69,70 @@ class Breeding:
         sides = {"evaluate.tasks": self.evaluator, "evaluate.holdout": self.evaluator.holdout}
         return {f"what {key} asks": side.identity[:12] for key, side in sides.items() if side is not None}
 
-    def breed(self, one: Offspring, *, keep: bool, follow: Follow, tell: Tell | None = None) -> Found:
-        """Merge an offspring and score it; its weights are written if `keep`.
+    def merge_and_evaluate(self, name: str, *, keep: bool, follow: Follow, tell: Tell | None = None) -> Found:
+        """Merge an offspring in memory and evaluate it.
 
-        `tell` hears of the merge as soon as it is finished, and it is not among what is returned then.
+        Args:
+            name: of the offspring; its recipe is taken up if it was merged already.
+            keep: whether its weights are written and stay.
+            follow: is told how many of its questions are answered, and of how many.
+            tell: hears of the merge as soon as it is finished; without it, what is returned says so.
         """
         found: Found = []
         stage = "merge"
         try:
-            recipe = self._recipe(one)
+            model = self._model(name)
+            recipe = self._recipe(model)
             keep = keep and not self._workers.assisting
-            with self._weights.born(one.name, recipe, keep=keep, disk=not self.evaluator.in_memory) as born:
-                if one.name not in self._recipes:
-                    merged: dict[str, Any] = {"recipe": recipe.as_dict(), "fingerprint": born.fingerprint}
-                    merged |= {"cached": born.cached, "seconds": born.seconds}
+            with self._store.merged(name, recipe, keep=keep, disk=not self.evaluator.in_memory) as candidate:
+                if model.recipe is None:
+                    merged: dict[str, Any] = {"recipe": recipe.as_dict(), "fingerprint": candidate.fingerprint}
+                    merged |= {"cached": candidate.cached, "seconds": candidate.seconds}
                     if tell is None:
                         found.append(("merged", merged))
                     else:
-                        tell("merged", model=one.name, **merged)
+                        tell("merged", model=name, **merged)
                 stage = "evaluation"
-                found.append(("evaluated", self._scored(one.name, born, follow)))
+                found.append(("evaluated", self._scored(name, candidate, follow)))
         except Exception as error:
             found.append(_failure(stage, error))
         return found
 
-    def score(self, name: str, *, side: str, follow: Follow) -> Found:
-        """Score a model that is on disk, on what steers the search or on what is held out (holdout.SIDES)."""
+    def evaluate(self, name: str, *, side: str, follow: Follow) -> Found:
+        """Evaluate a model that is on disk, on what steers the search or on what is held out (holdout.SIDES)."""
         try:
-            checkpoint = self._weights.checkpoint(name)
-            born = Born(checkpoint.path, None, checkpoint.fingerprint())
-            return [("held_out" if side == "holdout" else "evaluated", self._scored(name, born, follow, side))]
+            checkpoint = self._store.checkpoint(name)
+            candidate = Candidate(checkpoint.path, None, checkpoint.fingerprint())
+            return [("held_out" if side == "holdout" else "evaluated", self._scored(name, candidate, follow, side))]
         except Exception as error:
             event, fields = _failure("evaluation", error)
             return [("holdout_failed", {"reason": fields["reason"]}) if side == "holdout" else (event, fields)]
 
-    def _recipe(self, one: Offspring) -> merging.Recipe:
-        if one.name in self._recipes:
-            return merging.Recipe(**self._recipes[one.name])
+    def _recipe(self, model: Model) -> merging.Recipe:
+        if model.recipe is not None:
+            return merging.Recipe(**model.recipe)
         return merging.recipe(
             self._settings.merge,
-            one.parents,
+            model.parents,
             seed=self._settings.seed,
             threads=self._workers.threads,
-            align=merging.align([self._weights.checkpoint(name) for name in one.parents]),
+            align=merging.align([self._store.checkpoint(name) for name in model.parents]),
         )
 
-    def _scored(self, name: str, born: Born, follow: Follow, side: str = "select") -> dict[str, Any]:
+    def _scored(self, name: str, candidate: Candidate, follow: Follow, side: str = "select") -> dict[str, Any]:
         began = time.monotonic()
         evaluator = self.evaluator.holdout if side == "holdout" else self.evaluator
         assert evaluator is not None
-        key = cache.key(born.fingerprint, digest.of_surroundings(born.folder), evaluator.identity, self._settings.seed)
+        key = key_of(
+            candidate.fingerprint, digest.of_surroundings(candidate.folder), evaluator.identity, self._settings.seed
+        )
         file = holdout.place(self._settings.folder, name, side)
         kept = None
         if (evaluation := _saved(file, key)) is None:
-            evaluation = kept = self._memory.evaluation(key, Evaluation.from_dict)
+            evaluation = kept = self._cache.evaluation(key, Evaluation.from_dict)
             if evaluation is None:
-                evaluation = evaluator.evaluate(born.folder, born.tensors, follow, self._workers.share)
-                self._memory.keep_evaluation(key, asdict(evaluation))
+                evaluation = evaluator.evaluate(candidate.folder, candidate.tensors, follow, self._workers.share)
+                self._cache.keep_evaluation(key, asdict(evaluation))
             persistently(lambda: evaluation.save(file, key), file)
         return {
             "scores": dict(evaluation.scores),

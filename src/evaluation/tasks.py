@@ -21,7 +21,8 @@ from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from src.config import Evaluate, Task
+from src import zoo
+from src.config import Evaluate, Settings, Task
 from src.evaluation.definition import Definition, definitions
 from src.runtime.errors import MachineError, UserError
 
@@ -108,6 +109,27 @@ def blaming(task: HarnessTask | str, what: str) -> Iterator[None]:
         if any(isinstance(one, MemoryError) or getattr(one, "errno", None) in _MACHINE for one in chain):
             raise MachineError(found) from error
         raise UserError(found) from error
+
+
+def check(settings: Settings, *, try_out: bool) -> None:
+    """Refuse tasks that lm-eval does not have, that would execute code, or that cannot work, and an absent backend.
+
+    Args:
+        settings: of the run.
+        try_out: make the tasks whose data are here, too, and try their metrics. A run does so before it evaluates
+            anything; a plan, or a long download, should not come before that.
+
+    Raises:
+        UserError: the first mistake.
+    """
+    include = settings.evaluate.include
+    inside = include is not None and include.is_relative_to(settings.zoo.folder)
+    check_backend(settings.evaluate)
+    check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
+    if try_out:
+        from src.evaluation.evaluator import Evaluator
+
+        Evaluator(with_data_here(settings.evaluate), seed=settings.seed)
 
 
 def check_backend(settings: Evaluate) -> None:

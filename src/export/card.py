@@ -24,7 +24,7 @@ def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
     steps = [model.name for model in state.population.ancestors(winner) if not model.founder]
     documents = []
     for name in [*steps, winner]:
-        config = _with_sources(state.recipes[name]["config"], sources)
+        config = _with_sources((state.models[name].recipe or {})["config"], sources)
         documents.append(config if name == winner else {"name": name, **config})
     return "---\n".join(yaml.safe_dump(document, sort_keys=False) for document in documents)
 
@@ -44,7 +44,7 @@ def model_card(
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
     descent = "\n".join(
-        f"| {plain(one.name)} | {plain(' × '.join(one.parents) or state.sources[one.name])} | {one.average:.2f} | "
+        f"| {plain(one.name)} | {plain(' × '.join(one.parents) or one.source)} | {one.average:.2f} | "
         f"{_signed(population.gain(one.name))} | {_kinship(kinship, one.parents)} |"
         for one in line
     )
@@ -79,7 +79,7 @@ def _scores(state: State, winner: str) -> str:
     shown = {*(model.name for model in population.ancestors(winner)), *(one.founder for one in state.compared.values())}
     names = [*(model.name for model in population if model.founder and model.name in shown - {winner}), winner]
     select = {
-        name: HeldOut(state.population[name].scores, state.population[name].average or 0.0, state.stderr[name])
+        name: HeldOut(state.models[name].scores, state.models[name].average or 0.0, state.models[name].stderr or 0.0)
         for name in names
     }
     steered = f"{_table(select)}\n\n{_gained(state, 'select')}"
@@ -131,7 +131,8 @@ def _opening(state: State, winner: str, models: int) -> str:
 def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
     if state.population[winner].founder:
         return ""
-    seed, threads = state.recipes[winner]["seed"], state.recipes[winner]["threads"]
+    recipe = state.models[winner].recipe or {}
+    seed, threads = recipe["seed"], recipe["threads"]
     options = f"--random-seed {seed} --num-threads {threads} --no-copy-tokenizer --no-write-model-card"
     return f"""## Rebuilding
 

@@ -15,17 +15,18 @@ def rebuild(folder: Path, model: str) -> Path:
         UserError: no such run or model, a founder that is gone or changed, or a result that is not the same bytes.
     """
     state = replay(events_of(folder))
-    if model not in state.recipes:
-        made = ", ".join(state.recipes) or "none yet"
+    merged = [one.name for one in state.population if one.recipe is not None]
+    if model not in merged:
+        made = ", ".join(merged) or "none yet"
         raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")
     from src.models.checkpoint import open_checkpoint
     from src.models.founders import check_unchanged
-    from src.models.store import Weights
+    from src.models.store import Store
     from src.runtime.cache import Cache
 
     given = {name: open_checkpoint(source) for name, source in state.sources.items()}
-    check_unchanged(given, state)
-    weights = Weights(folder.resolve(), given, state.recipes, state.fingerprints, cache=Cache(None))
+    check_unchanged(given, state.model)
+    store = Store(folder.resolve(), given, state.model, cache=Cache(None))
     for one in (*(ancestor.name for ancestor in state.population.ancestors(model)), model):
-        weights.verify(one)
-    return weights.checkpoint(model).path
+        store.verify(one)
+    return store.checkpoint(model).path

@@ -8,7 +8,7 @@
 """
 
 from src.journal.file import VERSION, VOLATILE, Event, Follower, Journal, events_of, parse
-from src.journal.state import Compared, HeldOut, Offspring, State, replay, run_state, spared
+from src.journal.state import Compared, HeldOut, State, replay, run_state, spared
 
 __all__ = [
     "VERSION",
@@ -18,7 +18,6 @@ __all__ = [
     "Follower",
     "HeldOut",
     "Journal",
-    "Offspring",
     "State",
     "events_of",
     "parse",

@@ -10,18 +10,8 @@ from typing import Any
 
 from src.journal.events import check_fields, models_in, models_of
 from src.journal.file import Event, events_of
-from src.population import KinshipTable, Model, Population, Predictor
+from src.population import KinshipTable, Model, Population, Predictor, Spent
 from src.runtime.errors import UserError
-from src.strategy import Spent
-
-
-@dataclass(frozen=True)
-class Offspring:
-    """A planned merge: its name, and the pair that it comes from."""
-
-    name: str
-    parents: tuple[str, ...]
-    exploration: bool
 
 
 @dataclass(frozen=True)
@@ -63,19 +53,12 @@ class State:
     """Everyone by name, oldest first."""
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
     """Of every metric, of every pair of models that was measured."""
-    selected: tuple[Offspring, ...] = ()
+    base: Model | None = None
+    """The base of the family, which is no member of the population."""
+    selected: tuple[str, ...] = ()
     """The offspring of the generation that is open; empty between generations."""
-    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
     """lm-eval's name of each task's score."""
-    stderr: dict[str, float] = field(default_factory=dict)
-    """Standard error of each evaluated model's average."""
-    sources: dict[str, str] = field(default_factory=dict)
-    """Where the base and each founder came from."""
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    """Of the content of every model's checkpoint."""
-    surroundings: dict[str, str] = field(default_factory=dict)
-    """Of what lies beside the weights of the base and of each founder; journals of earlier versions have none."""
     measured: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
@@ -102,6 +85,25 @@ class State:
     """Failed candidates that were given a second chance."""
     _seen: Population | None = field(default=None, init=False, repr=False, compare=False)
     """The population, once somebody has asked for it and until the next change."""
+
+    @property
+    def given(self) -> dict[str, Model]:
+        """What the user brought, by name: the base, as `base`, and the founders."""
+        base = {} if self.base is None else {self.base.name: self.base}
+        return base | {model.name: model for model in self.models.values() if model.founder}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Folder or hub name of what the user brought."""
+        return {name: model.source or "" for name, model in self.given.items()}
+
+    def model(self, name: str) -> Model:
+        """Return the model of this name, the base included.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.base if self.base is not None and name == self.base.name else self.models[name]
 
     @property
     def population(self) -> Population:
@@ -132,18 +134,16 @@ class State:
         if kind == "started":
             self.started = event
         elif kind == "founder":
-            self.sources[event["model"]] = event["source"]
-            self.fingerprints[event["model"]] = event["fingerprint"]
-            if "surroundings" in event:
-                self.surroundings[event["model"]] = event["surroundings"]
-            if not event["base"]:
-                self._add(Model(event["model"]))
+            about: dict[str, Any] = {key: event.get(key) for key in ("source", "fingerprint", "surroundings")}
+            if event["base"]:
+                self.base = Model(event["model"], **about)
+            else:
+                self._add(Model(event["model"], **about))
         elif kind == "selected":
             self._select(event["generation"], event["offspring"])
         elif kind == "merged":
             self._require_elders(self.models[event["model"]].generation, models_of(event["recipe"]))
-            self.recipes[event["model"]] = event["recipe"]
-            self.fingerprints[event["model"]] = event["fingerprint"]
+            self._change(event["model"], recipe=event["recipe"], fingerprint=event["fingerprint"])
         elif kind == "measured":
             self._measure(event["models"], event["kinship"])
         elif kind == "evaluated":
@@ -167,15 +167,15 @@ class State:
         elif kind == "retried":
             again = self._change(event["model"], failure=None)
             self.retried.add(again.name)
-            self.selected = (*self.selected, Offspring(again.name, again.parents, again.exploration))
+            self.selected = (*self.selected, again.name)
         elif kind == "stopped":
             self.stopped = event["reason"]
 
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
-        self.selected = tuple(Offspring(o["name"], tuple(o["parents"]), o["exploration"]) for o in offspring)
-        for one in self.selected:
-            self._require_elders(generation, one.parents)
-            self._add(Model(one.name, generation, one.parents, one.exploration))
+        for one in offspring:
+            self._require_elders(generation, one["parents"])
+            self._add(Model(one["name"], generation, tuple(one["parents"]), one["exploration"]))
+        self.selected = tuple(one["name"] for one in offspring)
 
     def _add(self, model: Model) -> None:
         """One more model, the youngest."""
@@ -213,8 +213,8 @@ class State:
         self.evaluations += 1
         self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
-        self.stderr[event["model"]] = event["stderr"]
-        self._change(event["model"], scores=event["scores"], average=event["average"])
+        found = {key: event[key] for key in ("scores", "average", "stderr")}
+        self._change(event["model"], **found)
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:

@@ -1,15 +1,20 @@
-"""The inner products of a run's models: stored beside the journal, extended by what is born, by all processes."""
+"""The inner products of a run's models: stored beside the journal, and extended by new models, by all processes."""
 
 from __future__ import annotations
 
+import io
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.models.checkpoint import Checkpoint
-from src.runtime import cache, progress
+from src.runtime import progress
+from src.runtime.cache import Cache, key_of
 from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
 
@@ -17,85 +22,101 @@ Kinship = dict[str, list[tuple[str, str, float]]]
 """Of each metric, its value for pairs of models."""
 
 
-class Relating:
+@dataclass(frozen=True)
+class Cost:
+    """What a measurement took."""
+
+    cached: bool
+    """Known from another run."""
+    seconds: float
+
+
+class Measurements:
     """How related the models of one run are.
 
     Attributes:
         grams: what was measured so far; None before the founders were.
     """
 
-    def __init__(self, folder: Path, base: Checkpoint, workers: Workers, memory: cache.Cache) -> None:
-        """Measure against `base`, keep what was found in the run's `folder`, and across runs in `memory`."""
+    def __init__(self, folder: Path, base: Checkpoint, workers: Workers, cache: Cache) -> None:
+        """Measure against `base`, and keep what is found in the run's `folder` and, across runs, in `cache`."""
         self._path = folder / "kinship.npz"
         self._base = base
         self._workers = workers
-        self._memory = memory
+        self._cache = cache
         self.grams: Grams | None = None
 
-    def take_up(self, measured: set[str]) -> None:
+    def load(self, measured: set[str]) -> None:
         """Read what an earlier start stored of these models, and forget the rest: it will be measured again."""
         if measured and self._path.is_file():
             stored = Grams.load(self._path)
             self.grams = stored.of([name for name in stored.names if name in measured])
 
-    def extend(self, models: Mapping[str, Checkpoint], fingerprints: Mapping[str, str]) -> bool:
-        """Measure whoever is new among these, to all of them. All processes do it together, each some of the tensors.
+    def extend(self, models: Mapping[str, Checkpoint], fingerprints: Mapping[str, str]) -> Cost:
+        """Measure the new ones of these models against all of them, by all processes, each some of the tensors.
 
-        Whether it was known from another run.
+        Args:
+            models: that are on disk, by name.
+            fingerprints: of the base and of every model that was ever measured, by name.
 
         Raises:
             UserError: as `measure`, in every process.
         """
-        known = self.grams
+        began, known = time.monotonic(), self.grams
         earlier = dict.fromkeys(known.names if known else ())
         names = (*earlier, *(name for name in models if name not in earlier))
-        key = cache.key(
+        key = key_of(
             [fingerprints[name] for name in ("base", *names)], [name in models for name in names], len(earlier)
         )
-        if self._workers.once(lambda: self._remembered(key, names)):
+        topic = f"kinship {key}"
+        if cached := self._workers.in_main(f"{topic} cached", lambda: self._take_cached(key, names)):
             self.grams = Grams.load(self._path)
-            return True
+        else:
+            self.grams = self._measure(models, known, topic)
+            if self._workers.main:
+                self._cache.keep_kinship(key, partial(_content, self.grams))
+                self._save(self.grams)
+        return Cost(cached, self._workers.in_main(f"{topic} seconds", lambda: time.monotonic() - began))
+
+    def _measure(self, models: Mapping[str, Checkpoint], known: Grams | None, topic: str) -> Grams:
+        several = self._workers.processes > 1
         with progress.bar("measuring kinship", unit="byte") as bar:
-            self.grams = measure(
+            return measure(
                 self._base,
                 models,
                 known=known,
                 device=self._workers.devices[0],
                 progress=progress.whole(bar),
-                share=self._workers.map if self._workers.processes > 1 else None,
+                share=(lambda name, job, items: self._workers.map(f"{topic} {name}", job, items)) if several else None,
             )
-        if self._workers.main:
-            self._memory.keep_grams(key, self.grams)
-            self._save(self.grams)
-        return False
 
-    def _remembered(self, key: str, names: tuple[str, ...]) -> bool:
-        """Whether the inner products were known from another run, and lie in this one's folder now."""
-        kept = self._memory.grams(key, names)
-        if kept is not None:
-            self._save(kept)
-        return kept is not None
+    def _take_cached(self, key: str, names: tuple[str, ...]) -> bool:
+        """Put what another run measured into this one's folder, under this one's names; False if it did not."""
+        found = self._cache.kinship(key, lambda data: replace(Grams.read(io.BytesIO(data)), names=names))
+        if found is not None:
+            self._save(found)
+        return found is not None
 
     def _save(self, grams: Grams) -> None:
         persistently(lambda: grams.save(self._path), self._path)
 
-    def blame(self, offspring: Mapping[str, Checkpoint]) -> dict[str, str]:
-        """Who of these cannot be measured, and why."""
-        guilty = {}
-        for name, checkpoint in offspring.items():
+    def faults(self, models: Mapping[str, Checkpoint]) -> dict[str, str]:
+        """Return why a model cannot be measured, by name, for those of these that cannot."""
+        found = {}
+        for name, checkpoint in models.items():
             try:
                 measure(self._base, {name: checkpoint})
-            except UserError as own:
-                guilty[name] = str(own)
-        return guilty
+            except UserError as error:
+                found[name] = str(error)
+        return found
 
-    def kinship(self, new: Iterable[str]) -> Kinship:
-        """Of every pair with one of these models in it."""
+    def pairs(self, new: Iterable[str]) -> Kinship:
+        """Return the kinship of every pair with one of these models in it, under every metric."""
         fresh = set(new)
         return {metric: list(self._pairs(metric, fresh)) for metric in METRICS}
 
     def predicted(self, config: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:
-        """Kinship to everybody of an offspring that is only planned; None where the method does not allow to tell."""
+        """Return the kinship of a planned offspring to every model; None where the merge method does not allow it."""
         assert self.grams is not None, "kinship is asked for before the founders were measured"
         return predicted_kinship(self.grams, config, metric)
 
@@ -107,3 +128,8 @@ class Relating:
             for j in range(i) if names[i] in fresh else itertools.takewhile(i.__gt__, new):
                 if matrix[i, j] == matrix[i, j]:
                     yield names[j], names[i], float(matrix[i, j])
+
+
+def _content(grams: Grams) -> bytes:
+    grams.write(buffer := io.BytesIO())
+    return buffer.getvalue()

@@ -26,7 +26,8 @@ _STRETCH = 1 << 21  # elements handed to a thread at a time
 _NEAR = 0.02  # squared distance, of the squares of both lengths, below which a pair is measured again in float64
 _PORTION = 1 << 28  # bytes of tensors that are shared out together; what is less is not worth sharing
 Progress = Callable[[int, int], None]
-Share = Callable[[Callable[[range], list[np.ndarray]], Sequence[range]], Iterable[list[np.ndarray]]]
+Share = Callable[[str, Callable[[range], list[np.ndarray]], Sequence[range]], Iterable[list[np.ndarray]]]
+"""Of a pass by its name, a job and the items: the job's result for each, in order."""
 
 
 class Kernel(Protocol):
@@ -172,7 +173,7 @@ def _shared_pass(
         part = tensors[portion.start : portion.stop]
         return list(_pass(checkpoints, part, first, device, follow, fine))
 
-    parts = list(share(measured, list(_portions(sizes))))
+    parts = list(share("fine" if fine else "first", measured, list(_portions(sizes))))
     gram, sums = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return gram, sums
 

@@ -55,18 +55,6 @@ def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return whole.hexdigest()
 
 
-def of_file(path: Path) -> str:
-    """The xxh3_128 hex digest of a file's bytes."""
-    import xxhash
-
-    whole = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while got := file.readinto(buffer):
-            whole.update(buffer[:got])
-    return whole.hexdigest()
-
-
 def of_surroundings(folder: Path) -> str:
     """The sha256 hex digest of what lies beside a checkpoint's weights: tokenizer, configuration, templates.
 

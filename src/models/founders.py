@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from src import zoo
 from src.config import Settings
-from src.journal import State
 from src.models import digest
 from src.models.checkpoint import Checkpoint, check_family, open_checkpoint
+from src.population import Model
 from src.runtime.errors import UserError
-from src.runtime.progress import note
 from src.runtime.terminal import warn
 
 
@@ -42,8 +38,7 @@ def look(settings: Settings) -> dict[str, Found]:
 
 
 def check(settings: Settings, found: Mapping[str, Found]) -> None:
-    """Refuse what would fail later: founders of different families, or that mergekit cannot merge, an unknown merge
-    method or parameter, a task that lm-eval does not have, that would execute code, or that cannot work.
+    """Refuse founders of different families, or that mergekit cannot merge, and an unknown merge method or parameter.
 
     Raises:
         UserError: the first mistake.
@@ -51,29 +46,18 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
     here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     if (base := here.pop("base", None)) is not None:
         check_family(base, here)
-    from src.evaluation import tasks
     from src.models import merging  # seconds of imports, once everything that needs none is known to be sound
 
     merging.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
     _check_tensors(settings, base, here)
-    inside = settings.evaluate.include is not None and settings.evaluate.include.is_relative_to(settings.zoo.folder)
-    tasks.check_backend(settings.evaluate)
-    tasks.check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
-    if settings.dry_run or any(one.checkpoint is None for one in found.values()):
-        from src.evaluation.evaluator import Evaluator
-
-        # A run makes its tasks before it evaluates anything; a plan, or a long download, should not come before that.
-        Evaluator(tasks.with_data_here(settings.evaluate), seed=settings.seed)
 
 
 def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
-    """The base and the founders, here and sound: the embedded family is trained if need be, hub models downloaded.
+    """Return the base and the founders, here and sound; what lies on the hub is downloaded.
 
     Raises:
         UserError: as `check_family`, or a download that failed.
     """
-    if settings.uses_zoo:
-        build_zoo(settings)
     base = open_checkpoint(settings.founders.base)
     models = {name: open_checkpoint(source) for name, source in settings.founders.models.items()}
     for warning in check_family(base, models):
@@ -90,33 +74,19 @@ def _check_tensors(settings: Settings, base: Checkpoint | None, models: Mapping[
     merging.check_tensors({**models, **ancestor}, remote_code=settings.trust_remote_code)
 
 
-def check_unchanged(given: Mapping[str, Checkpoint], state: State) -> None:
+def check_unchanged(given: Mapping[str, Checkpoint], recorded: Callable[[str], Model]) -> None:
     """Raise UserError unless the base and the founders are what a run began with."""
     for name, checkpoint in given.items():
         beside = digest.of_surroundings(checkpoint.path)
         for what, changed in (
-            ("weights or configuration", checkpoint.fingerprint() != state.fingerprints[name]),
-            ("tokenizer or templates", beside != state.surroundings.get(name, beside)),
+            ("weights or configuration", checkpoint.fingerprint() != recorded(name).fingerprint),
+            ("tokenizer or templates", beside != (recorded(name).surroundings or beside)),
         ):
             if changed:
                 raise UserError(
                     f"the {what} of {name} ({checkpoint.source}) changed since the run began. "
                     "Bring the old files back, or begin anew with name=…"
                 )
-
-
-def build_zoo(settings: Settings) -> None:
-    """Train the embedded family of these settings, unless it is there already."""
-    if not settings.zoo.folder.exists():
-        note(f"training the embedded family in {settings.zoo.folder}: about two minutes on two cores")
-    with tqdm(desc="training the embedded family", disable=None, leave=False) as bar:
-
-        def progress(stage: str, done: int, total: int) -> None:
-            bar.set_description(f"training the embedded family: {stage}", refresh=False)
-            bar.total = total
-            bar.update(done - bar.n)
-
-        zoo.build(settings.zoo.folder, settings.zoo.seed, effort=settings.zoo.effort, progress=progress)
 
 
 def _look(source: str, settings: Settings) -> Found:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +16,9 @@ import torch
 
 from src.models import digest, merging
 from src.models.checkpoint import Checkpoint, open_checkpoint, tensors_of
-from src.runtime import cache, checksums, files, names
-from src.runtime.cache import Cache
+from src.population import Model
+from src.runtime import checksums, files, names
+from src.runtime.cache import Cache, key_of
 from src.runtime.errors import SpoiledError, UserError
 from src.runtime.signals import uninterrupted
 
@@ -35,7 +36,7 @@ class Note:
     fingerprint: str
     """Of the weights and the configuration."""
     surroundings: str
-    """A digest of what lies beside the weights."""
+    """A digest of the files beside the weights."""
     cached: bool
     """Whether it was taken from the cache of other runs instead of made."""
     seconds: float
@@ -43,7 +44,7 @@ class Note:
 
 
 @dataclass(frozen=True, eq=False)
-class Born:
+class Candidate:
     """A model that can be evaluated."""
 
     folder: Path
@@ -57,7 +58,7 @@ class Born:
     """That the merge took."""
 
 
-class Weights:
+class Store:
     """Checkpoints of the base, the founders and the offspring of one run.
 
     Offspring are deterministic, so their weights are only a cache: `checkpoint` makes whatever is missing.
@@ -67,8 +68,7 @@ class Weights:
         self,
         folder: Path,
         given: Mapping[str, Checkpoint],
-        recipes: Mapping[str, Mapping[str, Any]],
-        fingerprints: Mapping[str, str],
+        model: Callable[[str], Model],
         *,
         cache: Cache,
         device: str = "cpu",
@@ -79,16 +79,14 @@ class Weights:
         Args:
             folder: the run's; offspring lie in its models/.
             given: the base, as `base`, and the founders.
-            recipes: of every offspring that was made, by name; may grow.
-            fingerprints: of their content; may grow.
+            model: what is known of the model of a name; KeyError where there is none.
             cache: of merged weights across runs.
             device: what merges are computed on.
             remote_code: whether a checkpoint may execute Python code of its own.
         """
         self._folder = folder / "models"
         self._given = given
-        self._recipes = recipes
-        self._fingerprints = fingerprints
+        self._model = model
         self._cache = cache
         self._device = device
         self._remote_code = remote_code
@@ -101,21 +99,21 @@ class Weights:
             UserError: what was made is not, to the byte, what was there before.
         """
         if name not in self._open or not self._open[name].path.is_dir():
-            if name not in self._given and not self.place(name).is_dir():
+            if name not in self._given and not self.folder(name).is_dir():
                 self._rebuild(name)
-            self._open[name] = open_checkpoint(self.place(name)) if name not in self._given else self._given[name]
+            self._open[name] = open_checkpoint(self.folder(name)) if name not in self._given else self._given[name]
         return self._open[name]
 
-    def place(self, name: str) -> Path:
-        """The folder of an offspring."""
+    def folder(self, name: str) -> Path:
+        """Return the folder of an offspring."""
         return self._folder / name
 
-    def there(self, name: str) -> bool:
-        """Whether the model's weights are on disk."""
-        return name in self._given or self.place(name).is_dir()
+    def has(self, name: str) -> bool:
+        """Return whether the model's weights are on disk."""
+        return name in self._given or self.folder(name).is_dir()
 
     @contextmanager
-    def born(self, name: str, recipe: merging.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Born]:
+    def merged(self, name: str, recipe: merging.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Candidate]:
         """Merge in memory, for as long as the context lasts; or take what an interrupted start had merged already.
 
         Args:
@@ -128,79 +126,79 @@ class Weights:
             SpoiledError: weights that are not finite.
         """
         began, key = time.monotonic(), self._key(recipe)
-        if (found := self._left(name, key)) is not None:
+        if (found := self._left_over(name, key)) is not None:
             yield found
             return
-        with self._beside(name) as beside:
-            tensors, cached = self._merged(recipe, key, beside, write=keep or disk)
+        with self._prepared(name) as partial:
+            tensors, cached = self._merged(recipe, key, partial, write=keep or disk)
             _check_finite(name, tensors)
-            content = digest.of_tensors(tensors, json.loads((beside / "config.json").read_text()))
-            note = Note(key, content, digest.of_surroundings(beside), cached, time.monotonic() - began)
+            content = digest.of_tensors(tensors, json.loads((partial / "config.json").read_text()))
+            note = Note(key, content, digest.of_surroundings(partial), cached, time.monotonic() - began)
             if keep:
-                self._settle(name, beside, note)
-            yield Born(self.place(name) if keep else beside, tensors, content, cached, note.seconds)
+                self._publish(name, partial, note)
+            yield Candidate(self.folder(name) if keep else partial, tensors, content, cached, note.seconds)
 
-    def _left(self, name: str, key: str) -> Born | None:
-        """The offspring as an interrupted start left it, found whole by `sweep`; None if it has to be merged."""
-        place = self.place(name)
+    def _left_over(self, name: str, key: str) -> Candidate | None:
+        """The offspring as an interrupted start left it, found whole by `clean`; None if it has to be merged."""
+        place = self.folder(name)
         if not place.is_dir():
             return None
-        if name in self._fingerprints:
-            return Born(place, tensors_of(place), self._fingerprints[name])
+        if (known := self._known(name)) is not None and known.fingerprint is not None:
+            return Candidate(place, tensors_of(place), known.fingerprint)
         note = _note(place)
         if note is not None and note.key == key:
-            return Born(place, tensors_of(place), note.fingerprint, note.cached, note.seconds)
+            return Candidate(place, tensors_of(place), note.fingerprint, note.cached, note.seconds)
         self._drop(place)  # of a run that lay here before this one
         return None
 
     def _merged(
-        self, recipe: merging.Recipe, key: str, beside: Path, *, write: bool
+        self, recipe: merging.Recipe, key: str, partial: Path, *, write: bool
     ) -> tuple[dict[str, torch.Tensor], bool]:
-        """The tensors, and whether they were known; other files go to the folder `beside`, the weights if `write`."""
-        if self._cache.take_weights(key, beside):
-            return tensors_of(beside), True
+        """The tensors, and whether they were known; other files go to the folder `partial`, the weights if `write`."""
+        if self._cache.take_weights(key, partial):
+            return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
-        beside.mkdir()
-        tensors = merging.merge_in_memory(recipe, self._paths(recipe), beside, **options)
+        partial.mkdir()
+        tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
         if tensors is None:
-            shutil.rmtree(beside)
-            merging.merge(recipe, self._paths(recipe), beside, **options)
-            tensors = tensors_of(beside)
+            shutil.rmtree(partial)
+            merging.merge(recipe, self._paths(recipe), partial, **options)
+            tensors = tensors_of(partial)
         elif write or self._cache.weights:
-            merging.write(tensors, beside)
-        self._cache.keep_weights(key, beside)
+            merging.write(tensors, partial)
+        self._cache.keep_weights(key, partial)
         return tensors, False
 
     def _paths(self, recipe: merging.Recipe) -> dict[str, Path]:
         return {model: self.checkpoint(model).path for model in recipe.models}
 
     @contextmanager
-    def _beside(self, name: str) -> Iterator[Path]:
-        """A place for something that becomes this model, of this process alone, and gone afterwards."""
+    def _prepared(self, name: str) -> Iterator[Path]:
+        """Yield a place to prepare this model in, of this process alone, and gone afterwards."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        beside = files.partial_path(self.place(name))
-        shutil.rmtree(beside, ignore_errors=True)
+        partial = files.partial_path(self.folder(name))
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            yield beside
+            yield partial
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def _settle(self, name: str, beside: Path, note: Note) -> None:
-        """Make what lies beside its place the model, unless another process was faster: it made the same."""
-        (beside / _NOTE).write_bytes(checksums.dump(asdict(note)))
+    def _publish(self, name: str, partial: Path, note: Note) -> None:
+        """Rename a finished merge to its place, unless another process was faster: it made the same."""
+        (partial / _NOTE).write_bytes(checksums.dump(asdict(note)))
         with uninterrupted(), suppress(FileExistsError, NotADirectoryError):
-            if not self.place(name).is_dir():
-                beside.rename(self.place(name))
-        self._open[name] = open_checkpoint(self.place(name))
+            if not self.folder(name).is_dir():
+                partial.rename(self.folder(name))
+        self._open[name] = open_checkpoint(self.folder(name))
 
-    def sweep(self, *, verify: bool) -> None:
+    def clean(self, *, verify: bool) -> None:
         """Remove what an interrupted start left behind, all but whole offspring; nobody else may be at work.
 
         With `verify`, whatever is not what was merged there is removed too, to be made again when it is needed.
         """
         files.remove_abandoned(self._folder, alone=True)
         for left in self._folder.iterdir() if self._folder.is_dir() else ():
-            if left.name.startswith(".") or not (left.name in self._recipes or _note(left)):
+            if left.name.startswith(".") or not (self._was_merged(left.name) or _note(left)):
                 if names.of_weights(left.name):
                     shutil.rmtree(left, ignore_errors=True)
             elif verify:
@@ -208,13 +206,14 @@ class Weights:
 
     def verify(self, name: str) -> None:
         """Discard an offspring that is on disk and is not what the journal, or else its own note, tells of."""
-        place = self.place(name)
+        place = self.folder(name)
         if not place.is_dir():
             return
         note = _note(place)
         try:
             found = open_checkpoint(place)
-            wanted = self._fingerprints.get(name) or (note.fingerprint if note else None)
+            known = self._known(name)
+            wanted = (known and known.fingerprint) or (note and note.fingerprint)
             sound = found.fingerprint() == wanted
             sound = sound and (note is None or note.surroundings == digest.of_surroundings(place))
         except (OSError, UserError):  # cut off, or the disk gives it back no more
@@ -234,9 +233,9 @@ class Weights:
 
     def _drop(self, folder: Path) -> None:
         # Renamed first: a model that is only half deleted must not be found by its name.
-        beside = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.deleted")
-        folder.rename(beside)
-        shutil.rmtree(beside, ignore_errors=True)
+        deleted = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.deleted")
+        folder.rename(deleted)
+        shutil.rmtree(deleted, ignore_errors=True)
         self._open.pop(folder.name, None)
 
     def require_space(self, names: Iterable[str]) -> None:
@@ -245,7 +244,7 @@ class Weights:
         Raises:
             UserError: saying how much is free, and how much it takes.
         """
-        models = sum(not self.there(name) for name in names)
+        models = sum(not self.has(name) for name in names)
         need = models * max(checkpoint.nbytes for checkpoint in self._given.values())
         free = shutil.disk_usage(_existing(self._folder)).free
         if free < need:
@@ -268,26 +267,36 @@ class Weights:
         content = {name: Path(self.checkpoint(name).fingerprint()) for name in recipe.models}
         config = merging.with_paths(recipe.config, content)
         donor = [str(content[recipe.donor]), digest.of_surroundings(self.checkpoint(recipe.donor).path)]
-        return cache.key(config, donor, recipe.seed, recipe.threads, self._device.partition(":")[0])
+        return key_of(config, donor, recipe.seed, recipe.threads, self._device.partition(":")[0])
+
+    def _known(self, name: str) -> Model | None:
+        try:
+            return self._model(name)
+        except KeyError:
+            return None
+
+    def _was_merged(self, name: str) -> bool:
+        return (known := self._known(name)) is not None and known.recipe is not None
 
     def _rebuild(self, name: str) -> None:
-        if name not in self._recipes:
+        known = self._known(name)
+        if known is None or known.recipe is None:
             raise UserError(f"no model {name!r} was ever merged in {self._folder.parent}")
-        recipe, began = merging.Recipe(**self._recipes[name]), time.monotonic()
+        recipe, began = merging.Recipe(**known.recipe), time.monotonic()
         key = self._key(recipe)
-        with self._beside(name) as beside:
-            cached = self._cache.take_weights(key, beside)
+        with self._prepared(name) as partial:
+            cached = self._cache.take_weights(key, partial)
             if not cached:
-                merging.merge(recipe, self._paths(recipe), beside, device=self._device, remote_code=self._remote_code)
-                self._cache.keep_weights(key, beside)
-            content = open_checkpoint(beside).fingerprint()
-            if content != self._fingerprints[name]:
+                merging.merge(recipe, self._paths(recipe), partial, device=self._device, remote_code=self._remote_code)
+                self._cache.keep_weights(key, partial)
+            content = open_checkpoint(partial).fingerprint()
+            if content != known.fingerprint:
                 raise UserError(
                     f"{name} was merged again and came out different: the libraries or the machine are not those of "
                     "the run's journal (its first line names them). Restore them, or begin anew with name=…"
                 )
             seconds = time.monotonic() - began
-            self._settle(name, beside, Note(key, content, digest.of_surroundings(beside), cached, seconds))
+            self._publish(name, partial, Note(key, content, digest.of_surroundings(partial), cached, seconds))
 
 
 def _note(place: Path) -> Note | None:

@@ -54,7 +54,7 @@ def _drawn(story: Story, place: dict[str, int], title: str) -> Figure:
     last = max(place.values())
     margin = max(0.3, 0.02 * last)
     x, best = _record(models, place, last + 0.8 * margin)
-    errors = [SIGMAS * story.state.stderr[model.name] for model in best]
+    errors = [SIGMAS * (model.stderr or 0.0) for model in best]
     upper = [rounded((model.average or 0.0) + error) for model, error in zip(best, errors, strict=True)]
     lower = [rounded((model.average or 0.0) - error) for model, error in zip(best, errors, strict=True)]
     line = {"shape": "hv", "color": var("blue"), "width": 2.5}
@@ -120,7 +120,7 @@ def _points(story: Story, models: list[Model], place: dict[str, int]) -> list[di
 
 def hover(story: Story, model: Model) -> str:
     """A model in a few lines: average, gain, parents."""
-    error = story.state.stderr.get(model.name, 0.0)
+    error = model.stderr or 0.0
     lines = [f"<b>{safe(model.name)}</b>  {model.average:.2f} ± {error:.2f}"]
     gain = story.population.gain(model.name)
     if gain is not None:

@@ -51,7 +51,7 @@ def remembered(story: Story) -> int:
 def next_pairs(story: Story) -> int:
     """The merges that the strategy would have gone on with, had nothing ended the run."""
     strategy: Strategy = TypeAdapter(Strategy).validate_python(story.settings["strategy"])
-    return len(strategy.pairs(story.population, story.kinship)) if story.state.stopped else 0
+    return len(strategy.propose(story.population, story.kinship)) if story.state.stopped else 0
 
 
 def most_left(story: Story) -> int | None:
@@ -60,7 +60,7 @@ def most_left(story: Story) -> int | None:
     if budget is None or not story.state.stopped:
         return None
     strategy: Strategy = TypeAdapter(Strategy).validate_python(story.settings["strategy"])
-    return max(0, budget - story.population.generation) * strategy.most_pairs(len(story.population))
+    return max(0, budget - story.population.generation) * strategy.most_proposals(len(story.population))
 
 
 def _avoided(story: Story) -> list[str]:

@@ -58,14 +58,14 @@ def gain(story: Story) -> Gain | None:
         found = compare_models(mine, theirs, weights=story.weights)
         return Gain(best.name, found.difference, found.low, found.high, False, True)
     points = (story.winner.average or 0.0) - (best.average or 0.0)
-    half = SIGMAS * math.hypot(story.state.stderr[story.winner.name], story.state.stderr[best.name])
+    half = SIGMAS * math.hypot(story.winner.stderr or 0.0, best.stderr or 0.0)
     return Gain(best.name, points, points - half, points + half, False, False)
 
 
 def tiles(story: Story) -> list[Tile]:
     """A glance at the run."""
     winner, merges = story.winner, [model for model in story.population if model.parents]
-    error = SIGMAS * story.state.stderr[winner.name]
+    error = SIGMAS * (winner.stderr or 0.0)
     found = gain(story)
     gained = Tile("gain on the best founder", "none", "no merge beats it")
     if found:
@@ -152,7 +152,7 @@ def warnings(story: Story) -> list[str]:
 def models(story: Story) -> Table:
     """Everybody, oldest first."""
     columns = ("model", "parents", "average", "± (se)", "gain", f"{story.metric.name} of the parents")
-    found = rows(story.population, story.kinship, story.state.stderr, story.shown)
+    found = rows(story.population, story.kinship, story.shown)
     lines = [
         (
             name,

@@ -224,8 +224,7 @@ def _told(story: Story, model: Model) -> str:
     scores = [f"{safe(task)} {score:.1f}" for task, score in list(model.scores.items())[:16]]
     pairs = [", ".join(scores[i : i + 2]) for i in range(0, len(scores), 2)]
     more = [f"and {len(model.scores) - 16} more tasks"] if len(model.scores) > 16 else []
-    recipe = story.state.recipes.get(model.name)
-    made = _folded(_recipe(recipe["config"]) if recipe else f"from {story.state.sources.get(model.name, '?')}")
+    made = _folded(_recipe(model.recipe["config"]) if model.recipe else f"from {model.source or '?'}")
     return "<br>".join([hover(story, model), made, *pairs, *more])
 
 

@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from src.kinship import Grams
-from src.models import digest
 from src.runtime import checksums, files
 from src.runtime.errors import UserError
 
@@ -68,22 +64,13 @@ class Cache:
         """Remember an evaluation."""
         self._put("evaluations", f"{key}.json", lambda: checksums.dump({**evaluation, "key": key}))
 
-    def grams(self, key: str, names: tuple[str, ...]) -> Grams | None:
-        """The Gram matrices kept under a key, for models of these names in the order they were kept in."""
+    def kinship(self, key: str, read: Callable[[bytes], Kept]) -> Kept | None:
+        """Return what `read` makes of the inner products kept under a key; None where there are none."""
+        return self._get("kinship", f"{key}.npz", lambda data: read(checksums.unwrap(data, key)))
 
-        def parse(data: bytes) -> Grams:
-            return replace(Grams.read(io.BytesIO(checksums.unwrap(data, key))), names=names)
-
-        return self._get("kinship", f"{key}.npz", parse)
-
-    def keep_grams(self, key: str, grams: Grams) -> None:
-        """Remember Gram matrices; the names that a run gave the models are its own affair."""
-
-        def content() -> bytes:
-            grams.write(buffer := io.BytesIO())
-            return checksums.wrap(buffer.getvalue(), key)
-
-        self._put("kinship", f"{key}.npz", content)
+    def keep_kinship(self, key: str, content: Callable[[], bytes]) -> None:
+        """Remember inner products; the names that a run gave the models are its own affair."""
+        self._put("kinship", f"{key}.npz", lambda: checksums.wrap(content(), key))
 
     def take_weights(self, key: str, target: Path) -> bool:
         """Put a copy of the merged checkpoint kept under a key into the new folder `target`; False where there is none.
@@ -162,8 +149,8 @@ class Cache:
         self._warned.add(kind)
 
 
-def key(*parts: Any) -> str:
-    """A digest of JSON-like parts and of the versions of the libraries that decide what comes out."""
+def key_of(*parts: Any) -> str:
+    """Return a digest of JSON-like parts and of the versions of the libraries that decide what comes out."""
     return hashlib.sha256(json.dumps([*parts, _versions()], sort_keys=True).encode()).hexdigest()
 
 
@@ -185,4 +172,4 @@ def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: digest.of_file(folder / name) for name in _files(folder)}
+    return {name: checksums.of_file(folder / name) for name in _files(folder)}

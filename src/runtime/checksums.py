@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _MARK = b', "checksum": "'
@@ -46,3 +47,15 @@ def unwrap(data: bytes, key: str) -> bytes:
     if data[-_DIGEST:] != hashlib.sha256(key.encode() + content).digest():
         raise ValueError("its checksum does not match its content")
     return content
+
+
+def of_file(path: Path) -> str:
+    """Return the xxh3_128 hex digest of a file's bytes."""
+    import xxhash
+
+    whole = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while got := file.readinto(buffer):
+            whole.update(buffer[:got])
+    return whole.hexdigest()

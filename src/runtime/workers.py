@@ -25,7 +25,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
-from src.config import Workers as WorkersSettings
 from src.runtime import launch
 from src.runtime.errors import MachineError, UserError
 from src.runtime.heartbeat import BEAT, COURTESY, Watch
@@ -55,13 +54,19 @@ class Workers:
         assisting: whether it helps with an item that is another's.
     """
 
-    def __init__(self, settings: WorkersSettings) -> None:
+    def __init__(self, *, device: str, threads: int | None, gpus_per_model: int, timeout: float) -> None:
         """Ask accelerate for the device, find the others, and agree on the number of threads.
+
+        Args:
+            device: cpu, or auto.
+            threads: torch's in each process; None: as torch chooses.
+            gpus_per_model: over how many GPUs a process spreads a model.
+            timeout: minutes without any progress after which a process counts as hanging.
 
         Raises:
             UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
         """
-        state, store = _meet(settings)
+        state, store = _meet(device, timeout)
         self.rank, self.processes = int(state.process_index), int(state.num_processes)
         if self.processes < launch.processes():
             raise UserError(
@@ -69,20 +74,20 @@ class Workers:
                 f"everything; start them with {launch.TOGETHER} (ACCELERATE_USE_CPU=1 before it where there is no GPU)"
             )
         self.main = self.rank == 0
-        self.devices = _devices(state, settings.gpus_per_model)
+        self.devices = _devices(state, gpus_per_model)
         self.idle = 0.0
         self.assisting = False
         self._item: str | None = None
         self._answered: dict[int, Any] = {}
-        self._calls = 0
+        self._topics: set[str] = set()
         self._store: Any = None
         self._watch: Watch | None = None
         if self.processes > 1:
             room = f"kinmerge/{next(_RUNS)}"
             self._store = torch.distributed.PrefixStore(room, store)
             signs = torch.distributed.PrefixStore(room, store.clone())  # a connection of its own
-            self._watch = Watch(signs, self.rank, self.processes, settings.timeout)
-        self.threads: int = self.once(lambda: settings.threads or torch.get_num_threads())
+            self._watch = Watch(signs, self.rank, self.processes, timeout)
+        self.threads: int = self.in_main("threads", lambda: threads or torch.get_num_threads())
         torch.set_num_threads(self.threads)
 
     def __enter__(self) -> Workers:
@@ -106,29 +111,39 @@ class Workers:
             time.sleep(2 * BEAT if self.main else COURTESY)
 
     def pulse(self) -> None:
-        """There is progress; without any for `workers.timeout` minutes, a process counts as hanging."""
+        """Report progress; a process without any for `workers.timeout` minutes counts as hanging."""
         if self._watch is not None:
             self._watch.pulse()
 
-    def once(self, job: Callable[[], Result]) -> Result:
-        """What `job` returns in the main process, which alone does it."""
-        key = self._next_call()
+    def in_main(self, topic: str, job: Callable[[], Result]) -> Result:
+        """Return in every process what `job` returns in the main one, which alone runs it.
+
+        Args:
+            topic: what this is about. All processes meet under it, so each call of a run has a topic of its own.
+            job: what is to be done once.
+        """
+        key = self._meeting(topic)
         if self._store is None:
             return job()
         if self.main:
             self._put(key, job())
         return self._await(key)
 
-    def map(self, job: Callable[[Item], Result], items: Iterable[Item], *, divisible: bool = False) -> Iterator[Result]:
-        """The result of `job` for every item, in order, each as soon as it is there and this process is free.
+    def map(
+        self, topic: str, job: Callable[[Item], Result], items: Iterable[Item], *, divisible: bool = False
+    ) -> Iterator[Result]:
+        """Yield the result of `job` for every item, in order, each as soon as it is there and this process is free.
 
-        An item goes to whoever is free first. A job that calls `share` is `divisible`: whoever finds no item left
-        helps with one. All processes must go through all results.
+        Args:
+            topic: as in `in_main`.
+            job: is called for an item by the process that is free first.
+            items: the same in all processes, each of which must go through all results.
+            divisible: `job` calls `share`; a process that finds no item left helps with one.
 
         Raises:
             UserError: a job's, in every process, in place of its result. Any other exception ends the run everywhere.
         """
-        return self._results(self._next_call(), job, list(items), divisible)
+        return self._results(self._meeting(topic), job, list(items), divisible)
 
     def share(self, count: int, piece: Callable[[int], Result]) -> list[Result]:
         """Within a divisible job: `piece(i)` for all i below `count`, in order, by whoever is free.
@@ -156,9 +171,9 @@ class Workers:
             self._store.delete_key(f"{key}/{number}")
         return [found[number] for number in range(count)]
 
-    def gather(self, value: Result) -> list[Result]:
-        """The value that each process has, by their numbers."""
-        key = self._next_call()
+    def gather(self, topic: str, value: Result) -> list[Result]:
+        """Return the value that each process has, by their numbers; `topic` as in `in_main`."""
+        key = self._meeting(topic)
         if self._store is None:
             return [value]
         self._put(f"{key}/{self.rank}", value)
@@ -172,7 +187,7 @@ class Workers:
         """
         if self._store is None:
             return
-        first, *others = self.gather(know())
+        first, *others = self.gather("agree", know())
         for number, other in enumerate(others, 1):
             for key in {**first, **other}:
                 here, there = (str(one.get(key, "nothing")) for one in (first, other))
@@ -241,9 +256,11 @@ class Workers:
             return 2
         return int(self._store.get(f"{item}/pieces")) - int(self._store.add(f"{item}/taken", 0))
 
-    def _next_call(self) -> str:
-        self._calls += 1
-        return str(self._calls)
+    def _meeting(self, topic: str) -> str:
+        """The key under which all processes meet; a topic that comes twice would find what was left there before."""
+        assert topic not in self._topics, f"{topic!r} was the topic of an earlier call"
+        self._topics.add(topic)
+        return topic
 
     def _naps(self, key: str) -> Iterator[None]:
         """Look for a key, at longer and longer intervals, until it is there. Waiting is not hanging."""
@@ -281,18 +298,18 @@ class _Released(BaseException):
     """Nothing is left to help with; no `except Exception` of a job may keep it."""
 
 
-def _meet(settings: WorkersSettings) -> tuple[PartialState, Any]:
+def _meet(device: str, timeout: float) -> tuple[PartialState, Any]:
     """This process as accelerate sees it, and the store in which all meet; None where nobody else was started."""
     # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
     several = launch.processes() > 1
-    cpu = settings.device == "cpu" or (several and not torch.accelerator.is_available())
-    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=settings.timeout)).to_kwargs()
+    cpu = device == "cpu" or (several and not torch.accelerator.is_available())
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=timeout)).to_kwargs()
     store: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a thread a process is used, which is what we ask for
         try:
             if several and (not PartialState._shared_state or torch.distributed.is_initialized()):
-                store, rank, size = _rendezvous(settings.timeout)
+                store, rank, size = _rendezvous(timeout)
                 patience |= {"store": store, "rank": rank, "world_size": size}
             return PartialState(cpu=cpu, **patience), store
         except (ValueError, RuntimeError) as error:

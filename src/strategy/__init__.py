@@ -1,15 +1,14 @@
-"""Policy: which pairs to merge next (`STRATEGIES`), and when to stop (`Stop`).
+"""Policy: which merges to make next (`Strategy`), and when to stop (`Stop`). No torch, no files.
 
-A strategy is a frozen dataclass of settings with three methods. It sees a `Population` and a `KinshipTable`, holds no
-history, touches no file and no clock: given the same scores and kinships it always chooses the same pairs.
+A new strategy is a subclass of `Strategy` and a line in `STRATEGIES`, or a class of the user's own outside the project,
+named by its dotted path: `strategy.name=my_package.my_module.MyStrategy` (docs/extending.md).
 """
 
+from src.strategy.base import Strategy
 from src.strategy.one_shot import OneShot
 from src.strategy.random_pairs import RandomPairs
-from src.strategy.stop import Spent, Stop
+from src.strategy.stop import Stop
 from src.strategy.topk import Exploration, GreedyTopk, KinshipTopk
-
-Strategy = KinshipTopk | GreedyTopk | RandomPairs | OneShot
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "kinship_topk": KinshipTopk,
@@ -18,14 +17,4 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "one_shot": OneShot,
 }
 
-__all__ = [
-    "STRATEGIES",
-    "Exploration",
-    "GreedyTopk",
-    "KinshipTopk",
-    "OneShot",
-    "RandomPairs",
-    "Spent",
-    "Stop",
-    "Strategy",
-]
+__all__ = ["STRATEGIES", "Exploration", "GreedyTopk", "KinshipTopk", "OneShot", "RandomPairs", "Stop", "Strategy"]

@@ -5,28 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from src.population import KinshipTable, Pair, Population
+from src.population import KinshipTable, Population, Proposal
+from src.strategy.base import Strategy
 
 
 @dataclass(frozen=True)
-class OneShot:
+class OneShot(Strategy):
     """One merge of all founders, one evaluation, done. An evolution that does not beat it has bought nothing."""
 
     name: Literal["one_shot"]
 
-    def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
-        """All founders at once in generation 1, nothing after it."""
+    def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
+        """Return all founders at once in generation 1, nothing after it."""
         founders = population.better_first(model.name for model in population if model.founder)
-        return [] if frozenset(founders) in population.merged() else [Pair(founders)]
+        return [] if frozenset(founders) in population.merged() else [Proposal(founders)]
 
-    def may_parent(self, population: Population) -> set[str]:
-        """The models that can still become parents: the founders, until they were."""
+    def possible_parents(self, population: Population) -> set[str]:
+        """Return the founders: offspring never become parents."""
         return {model.name for model in population.eligible() if model.founder}
 
-    def most_pairs(self, models: int) -> int:
-        """The most pairs that a generation can have."""
+    def most_proposals(self, models: int) -> int:
+        """Return 1."""
         return 1
 
     def most_parents(self, founders: int) -> int:
-        """The most parents that a pair can have: all founders."""
+        """Return the number of founders."""
         return founders

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from src.population import KinshipTable, Pair, Population
+from src.population import KinshipTable, Population, Proposal
+from src.strategy.base import Strategy
 from src.strategy.topk import AtLeastTwo, Exploration, KinshipTopk
 
 
 @dataclass(frozen=True)
-class RandomPairs:
+class RandomPairs(Strategy):
     """As many pairs a generation as `kinship_topk` would take here, drawn from all that were not merged yet."""
 
     name: Literal["random_pairs"]
@@ -22,26 +23,18 @@ class RandomPairs:
     seed: int
     explore: Exploration = field(default_factory=Exploration)
 
-    def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
-        """The next generation's pairs, in the order drawn; the better parent of each first."""
+    def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
+        """Return pairs in the order drawn, the better parent of each first."""
         names = [model.name for model in population.best(len(population))]
         free = _Free(names, population.merged())
-        wanted = len(KinshipTopk("kinship_topk", self.k, self.explore).pairs(population, kinship))
+        wanted = len(KinshipTopk("kinship_topk", self.k, self.explore).propose(population, kinship))
         # Seeded by generation, so that the draw needs no state and a resumed run draws the same.
         draw = random.Random(f"{self.seed}/{population.generation + 1}")
-        return [Pair(free[number]) for number in draw.sample(range(len(free)), min(wanted, len(free)))]
+        return [Proposal(free[number]) for number in draw.sample(range(len(free)), min(wanted, len(free)))]
 
-    def may_parent(self, population: Population) -> set[str]:
-        """The models that can still become parents: any."""
-        return {model.name for model in population.eligible()}
-
-    def most_pairs(self, models: int) -> int:
-        """The most pairs that a generation can have, starting from this many models."""
+    def most_proposals(self, models: int) -> int:
+        """Return the most merges that a generation can have, starting from this many models."""
         return math.comb(min(self.k, models), 2) + 1
-
-    def most_parents(self, founders: int) -> int:
-        """The most parents that a pair can have."""
-        return 2
 
 
 class _Free:

@@ -8,20 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.population import KinshipTable, Population
+from src.population import KinshipTable, Population, Spent
 
 SATURATION = 0.9
 """Mean kinship of S_k above which gains were seen to vanish (arXiv 2410.12613, section 4): for pcc and cosine."""
 
 Positive = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What the run has cost so far, over all its starts."""
-
-    evaluations: int
-    hours: float
 
 
 @dataclass(frozen=True)

@@ -9,33 +9,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src.population import KinshipTable, Model, Pair, Population
+from src.population import KinshipTable, Model, Population, Proposal
+from src.strategy.base import Strategy
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
 @dataclass(frozen=True)
-class GreedyTopk:
+class GreedyTopk(Strategy):
     """All pairs among the k best models so far, founders included, that were not merged yet."""
 
     name: Literal["greedy_topk"]
     k: AtLeastTwo
 
-    def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
-        """The next generation's pairs, best parents first."""
+    def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
+        """Return the pairs among the k best, best parents first."""
         return pairs_within(population, self.k)
 
-    def may_parent(self, population: Population) -> set[str]:
-        """The models that can still become parents: who is not among the k best now never will be again."""
+    def possible_parents(self, population: Population) -> set[str]:
+        """Return the k best: a model that is not among them now never will be again."""
         return {model.name for model in population.best(self.k)}
 
-    def most_pairs(self, models: int) -> int:
-        """The most pairs that a generation can have, starting from this many models."""
+    def most_proposals(self, models: int) -> int:
+        """Return the most merges that a generation can have, starting from this many models."""
         return math.comb(min(self.k, models), 2)
-
-    def most_parents(self, founders: int) -> int:
-        """The most parents that a pair can have."""
-        return 2
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,16 @@ class Exploration:
             )
 
     def pools(self, population: Population) -> list[Model]:
-        """The models that the next generation's exploration, or a later one's, can draw from among those there are."""
+        """Return the models that the next generation's exploration, or a later one's, can draw from."""
         if self.pool == "all":
             return population.eligible()
         youngest = population.generation
         return [*population.of_generation(youngest - 1), *population.of_generation(youngest)]
 
-    def pair(self, population: Population, kinship: KinshipTable, k: int, taken: set[frozenset[str]]) -> Pair | None:
-        """The exploration of the next generation, skipping the pairs in `taken`; None where there is none."""
+    def propose(
+        self, population: Population, kinship: KinshipTable, k: int, taken: set[frozenset[str]]
+    ) -> Proposal | None:
+        """Return the next generation's exploration, skipping the pairs in `taken`; None where there is none."""
         generation = population.generation + 1
         if generation < 2:
             return None
@@ -74,39 +73,35 @@ class Exploration:
         best = population.best(1)[0].name
         candidates = [model.name for model in pool if model.name != best and frozenset((best, model.name)) not in taken]
         other = kinship.least_related(best, candidates)
-        return Pair((best, other), exploration=True) if other else None
+        return Proposal((best, other), exploration=True) if other else None
 
 
 @dataclass(frozen=True)
-class KinshipTopk:
-    """`greedy_topk`, and from generation 2 on one exploration a generation."""
+class KinshipTopk(Strategy):
+    """The paper's strategy: `greedy_topk`, and from generation 2 on one exploration a generation."""
 
     name: Literal["kinship_topk"]
     k: AtLeastTwo
     explore: Exploration = field(default_factory=Exploration)
 
-    def pairs(self, population: Population, kinship: KinshipTable) -> list[Pair]:
-        """The next generation's pairs, best parents first, the exploration last."""
+    def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
+        """Return the pairs among the k best, best parents first, and the exploration last."""
         pairs = pairs_within(population, self.k)
         taken = population.merged() | {pair.key for pair in pairs}
-        exploration = self.explore.pair(population, kinship, self.k, taken)
+        exploration = self.explore.propose(population, kinship, self.k, taken)
         return [*pairs, exploration] if exploration else pairs
 
-    def may_parent(self, population: Population) -> set[str]:
-        """The models that can still become parents: the k best, and the pools of explorations to come."""
+    def possible_parents(self, population: Population) -> set[str]:
+        """Return the k best, and the pools of explorations to come."""
         return {model.name for model in [*population.best(self.k), *self.explore.pools(population)]}
 
-    def most_pairs(self, models: int) -> int:
-        """The most pairs that a generation can have, starting from this many models."""
+    def most_proposals(self, models: int) -> int:
+        """Return the most merges that a generation can have, starting from this many models."""
         return math.comb(min(self.k, models), 2) + 1
 
-    def most_parents(self, founders: int) -> int:
-        """The most parents that a pair can have."""
-        return 2
 
-
-def pairs_within(population: Population, k: int) -> list[Pair]:
-    """All pairs within S_k that were not merged yet, best first."""
+def pairs_within(population: Population, k: int) -> list[Proposal]:
+    """Return all pairs within S_k that were not merged yet, best first."""
     done = population.merged()
     best = [model.name for model in population.best(k)]
-    return [Pair(parents) for parents in itertools.combinations(best, 2) if frozenset(parents) not in done]
+    return [Proposal(parents) for parents in itertools.combinations(best, 2) if frozenset(parents) not in done]

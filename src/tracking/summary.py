@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from src.journal import State
+from src.journal import State, spared
+from src.runtime import terminal
 
 NORMAL = 1.96
 """Standard errors to either side of an average that make its 95 % interval."""
@@ -31,7 +35,7 @@ def sides(state: State) -> list[Side]:
     """The selection, and the holdout where the winner was scored on it."""
     winner = state.population.best(1)[0]
     assert winner.average is not None
-    found = [_side(state, "selection", "select", winner.average, state.stderr[winner.name])]
+    found = [_side(state, "selection", "select", winner.average, winner.stderr or 0.0)]
     if (held_out := state.holdout.get(winner.name)) is not None:
         found.append(_side(state, "holdout", "holdout", held_out.average, held_out.stderr))
     return found
@@ -52,6 +56,25 @@ def text(state: State) -> str:
     if (reason := state.holdout_failures.get(winner)) and len(found) == 1:
         rows.append(f"  holdout   none: {reason}; retry_failed=true tries again")
     return "\n".join([f"best: {winner}, in points with 95 % intervals, after {state.evaluations} evaluations", *rows])
+
+
+def show(state: State, made: Sequence[Path]) -> None:
+    """Print how a run ended, and what it made."""
+    console = terminal.console()
+    lines = [f"stopped: {state.stopped}", spared([state]), text(state), *map(os.path.relpath, made)]
+    for line in filter(None, lines):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def figures(state: State) -> dict[str, float]:
+    """Return the figures that a sweep may go by: best average, in points, and what it took."""
+    spent = state.spent
+    return {
+        "best": state.population.best(1)[0].average or 0.0,
+        "evaluations": spent.evaluations,
+        "samples": state.samples,
+        "hours": spent.hours,
+    }
 
 
 def summary(state: State) -> dict[str, float | str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
@@ -16,9 +16,7 @@ COLUMNS = ("model", "parents", "average", "stderr", "gain", "kinship")
 Row = tuple[str, str, float | None, float | None, float | None, float | None]
 
 
-def rows(
-    population: Population, kinship: KinshipTable, stderr: Mapping[str, float], models: Iterable[Model] | None = None
-) -> list[Row]:
+def rows(population: Population, kinship: KinshipTable, models: Iterable[Model] | None = None) -> list[Row]:
     """One row a model, or each of some `models`, oldest first.
 
     None where there is no such figure (a founder's gain, a failure's average).
@@ -28,7 +26,7 @@ def rows(
             model.name,
             " × ".join(model.parents),
             model.average,
-            stderr.get(model.name),
+            model.stderr,
             population.gain(model.name),
             _known(kinship.mean(model.parents)),
         )
@@ -36,7 +34,7 @@ def rows(
     ]
 
 
-def render(population: Population, kinship: KinshipTable, stderr: Mapping[str, float], k: int | None) -> Table:
+def render(population: Population, kinship: KinshipTable, k: int | None) -> Table:
     """The table for a terminal: the k best marked, the best one bold, a rule between generations."""
     marked = [model.name for model in population.best(k or 1)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -45,7 +43,7 @@ def render(population: Population, kinship: KinshipTable, stderr: Mapping[str, f
     for column in ("average", "gain", kinship.metric):
         table.add_column(column, justify="right")
     generation = 0
-    for model, row in zip(population, rows(population, kinship, stderr), strict=True):
+    for model, row in zip(population, rows(population, kinship), strict=True):
         if model.generation != generation:
             generation = model.generation
             table.add_section()

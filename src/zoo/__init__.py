@@ -20,6 +20,7 @@ from typing import Any
 
 from src.runtime.errors import UserError
 from src.runtime.files import partial_path, remove_abandoned
+from src.runtime.progress import note
 from src.zoo import skills
 
 # Raise it whenever a change makes other models, other tasks or another reader: folders of an older recipe are rebuilt.
@@ -63,6 +64,22 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
     with _alone(folder):
         if not _manifest(folder).items() >= wanted.items():  # another process may have built it while this one waited
             _build(folder, wanted, progress or (lambda stage, done, total: None))
+
+
+def prepare(folder: Path, seed: int, effort: float) -> None:
+    """Build a family as `build` does, and show how far that is."""
+    from tqdm import tqdm
+
+    if not folder.exists():
+        note(f"training the embedded family in {folder}: about two minutes on two cores")
+    with tqdm(desc="training the embedded family", disable=None, leave=False) as bar:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.set_description(f"training the embedded family: {stage}", refresh=False)
+            bar.total = total
+            bar.update(done - bar.n)
+
+        build(folder, seed, effort=effort, progress=progress)
 
 
 def _build(folder: Path, wanted: dict[str, object], progress: Progress) -> None:

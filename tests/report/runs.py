@@ -67,7 +67,7 @@ class Run:
         self._record("closed", generation=0, seconds=3.0)
         while True:
             table = self.state.table(metric.name, metric.larger_is_closer)
-            pairs = strategy.pairs(self.state.population, table)[: models - len(self.state.population)]
+            pairs = strategy.propose(self.state.population, table)[: models - len(self.state.population)]
             if not pairs:
                 break
             self._generation(self.state.population.generation + 1, pairs, fail)

@@ -45,7 +45,7 @@ def evolutions(draw: st.DrawFn) -> tuple[Population, KinshipTable]:
 @given(evolution=evolutions())
 def test_pairs_are_new_distinct_sound_and_better_first(name: str, evolution: tuple[Population, KinshipTable]) -> None:
     population, kinship = evolution
-    pairs = strategy(name).pairs(population, kinship)
+    pairs = strategy(name).propose(population, kinship)
     keys = [pair.key for pair in pairs]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & population.merged()
@@ -58,7 +58,7 @@ def test_pairs_are_new_distinct_sound_and_better_first(name: str, evolution: tup
 @pytest.mark.parametrize("name", STRATEGIES)
 @given(evolution=evolutions())
 def test_the_same_past_gives_the_same_pairs(name: str, evolution: tuple[Population, KinshipTable]) -> None:
-    assert strategy(name).pairs(*evolution) == strategy(name).pairs(*evolution)
+    assert strategy(name).propose(*evolution) == strategy(name).propose(*evolution)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -66,8 +66,8 @@ def test_the_same_past_gives_the_same_pairs(name: str, evolution: tuple[Populati
 def test_no_generation_is_larger_than_announced(name: str, evolution: tuple[Population, KinshipTable]) -> None:
     population, kinship = evolution
     founders = sum(model.founder for model in population)
-    pairs = strategy(name).pairs(population, kinship)
-    assert len(pairs) <= strategy(name).most_pairs(len(population))
+    pairs = strategy(name).propose(population, kinship)
+    assert len(pairs) <= strategy(name).most_proposals(len(population))
     assert all(len(pair.parents) <= strategy(name).most_parents(founders) for pair in pairs)
 
 
@@ -78,10 +78,10 @@ def test_parents_are_among_those_that_were_said_to_be_possible_at_every_earlier_
 ) -> None:
     """Else weights would be deleted that are needed again."""
     population, kinship = evolution
-    pairs = strategy(name).pairs(population, kinship)
+    pairs = strategy(name).propose(population, kinship)
     for generation in range(population.generation + 1):
         then = population.until(generation)
-        alive = {model.name for model in then} & strategy(name).may_parent(then)
+        alive = {model.name for model in then} & strategy(name).possible_parents(then)
         chosen = {parent for pair in pairs for parent in pair.parents if parent in then}
         assert chosen <= alive
 
@@ -89,15 +89,15 @@ def test_parents_are_among_those_that_were_said_to_be_possible_at_every_earlier_
 @given(evolution=evolutions())
 def test_random_pairs_are_as_many_as_kinship_topk_would_take(evolution: tuple[Population, KinshipTable]) -> None:
     population, kinship = evolution
-    assert len(strategy("random_pairs").pairs(population, kinship)) == len(
-        strategy("kinship_topk").pairs(population, kinship)
+    assert len(strategy("random_pairs").propose(population, kinship)) == len(
+        strategy("kinship_topk").propose(population, kinship)
     )
 
 
 def test_another_seed_draws_other_pairs() -> None:
     population = Population(tuple(Model(f"f{i}", average=50.0 + i) for i in range(8)))
     drawn = {
-        STRATEGIES["random_pairs"](name="random_pairs", k=3, seed=seed).pairs(population, KinshipTable("pcc"))[0].key
+        STRATEGIES["random_pairs"](name="random_pairs", k=3, seed=seed).propose(population, KinshipTable("pcc"))[0].key
         for seed in range(10)
     }
     assert len(drawn) > 1
@@ -105,7 +105,7 @@ def test_another_seed_draws_other_pairs() -> None:
 
 def test_one_shot_merges_all_founders_once() -> None:
     founders = Population((Model("a", average=1.0), Model("b", average=3.0), Model("c", average=2.0)))
-    (pair,) = strategy("one_shot").pairs(founders, KinshipTable("pcc"))
+    (pair,) = strategy("one_shot").propose(founders, KinshipTable("pcc"))
     assert pair.parents == ("b", "c", "a")
     done = founders.add(Model("1-1", 1, pair.parents, average=2.0))
-    assert strategy("one_shot").pairs(done, KinshipTable("pcc")) == []
+    assert strategy("one_shot").propose(done, KinshipTable("pcc")) == []

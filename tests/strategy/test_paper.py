@@ -53,14 +53,14 @@ def printed_pairs(experiment: str, generation: int) -> set[frozenset[str]]:
 
 @pytest.mark.parametrize("generation", [1, 2, 3])
 def test_greedy_chooses_the_papers_pairs(generation: int) -> None:
-    pairs = GreedyTopk("greedy_topk", 3).pairs(population("greedy", generation), kinship("greedy"))
+    pairs = GreedyTopk("greedy_topk", 3).propose(population("greedy", generation), kinship("greedy"))
     assert {pair.key for pair in pairs} == printed_pairs("greedy", generation)
     assert not any(pair.exploration for pair in pairs)
 
 
 @pytest.mark.parametrize("generation", [1, 2, 3, 4])
 def test_kinship_chooses_the_papers_pairs(generation: int) -> None:
-    pairs = KinshipTopk("kinship_topk", 3).pairs(population("kinship", generation), kinship("kinship"))
+    pairs = KinshipTopk("kinship_topk", 3).propose(population("kinship", generation), kinship("kinship"))
     assert {pair.key for pair in pairs} == printed_pairs("kinship", generation)
 
 
@@ -69,24 +69,24 @@ def test_kinship_chooses_the_papers_pairs(generation: int) -> None:
     [(1, None), (2, {"1-3", "instruct"}), (3, {"2-1", "1-1"}), (4, {"3-3", "2-3"})],
 )
 def test_the_exploration_is_the_papers(generation: int, explored: set[str] | None) -> None:
-    pairs = KinshipTopk("kinship_topk", 3).pairs(population("kinship", generation), kinship("kinship"))
+    pairs = KinshipTopk("kinship_topk", 3).propose(population("kinship", generation), kinship("kinship"))
     assert [set(pair.parents) for pair in pairs if pair.exploration] == ([explored] if explored else [])
 
 
 def test_the_winner_of_the_paper_is_among_the_pairs_of_generation_5() -> None:
-    pairs = KinshipTopk("kinship_topk", 3).pairs(population("kinship", 5), kinship("kinship"))
+    pairs = KinshipTopk("kinship_topk", 3).propose(population("kinship", 5), kinship("kinship"))
     assert frozenset(("3-3", "4-6")) in {pair.key for pair in pairs}
 
 
 def test_greedy_has_only_near_copies_left_to_merge_in_generation_4() -> None:
-    pairs = GreedyTopk("greedy_topk", 3).pairs(population("greedy", 4), kinship("greedy"))
+    pairs = GreedyTopk("greedy_topk", 3).propose(population("greedy", 4), kinship("greedy"))
     assert {pair.key for pair in pairs} == {frozenset(p) for p in (("2-1", "3-1"), ("2-1", "3-2"), ("3-1", "3-2"))}
 
 
 def test_exploration_from_all_models_may_reach_past_the_grandparents() -> None:
     values = PapersKinship(kinship("kinship").values) | {frozenset(("3-3", "instruct")): -0.5}
     strategy = KinshipTopk("kinship_topk", 3, Exploration(pool="all"))
-    pairs = strategy.pairs(population("kinship", 4), KinshipTable("pcc", PapersKinship(values)))
+    pairs = strategy.propose(population("kinship", 4), KinshipTable("pcc", PapersKinship(values)))
     assert pairs[-1].key == frozenset(("3-3", "instruct"))
 
 
@@ -94,5 +94,5 @@ def test_exploration_from_all_models_may_reach_past_the_grandparents() -> None:
 def test_exploration_can_wait_for_saturation(threshold: float, explores: bool) -> None:
     # S_3 before generation 3 is 2-1, 2-exp, 1-3, of mean kinship (0.24 + 0.93 + 0.32) / 3.
     strategy = KinshipTopk("kinship_topk", 3, Exploration(when="saturated", kinship=threshold))
-    pairs = strategy.pairs(population("kinship", 3), kinship("kinship"))
+    pairs = strategy.propose(population("kinship", 3), kinship("kinship"))
     assert any(pair.exploration for pair in pairs) is explores

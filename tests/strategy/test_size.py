@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from src.population import KinshipTable, Model, Pair, Population
+from src.population import KinshipTable, Model, Population, Proposal
 from src.strategy import STRATEGIES
 from src.strategy.topk import Exploration, KinshipTopk
 from tests.strategy.test_contract import SETTINGS, evolutions
@@ -51,8 +51,8 @@ def test_no_strategy_looks_at_all_pairs_of_a_long_run(name: str, pool: str, monk
     monkeypatch.setattr(itertools, "combinations", counted)
     more = {"explore": Exploration(pool=pool)} if name in {"kinship_topk", "random_pairs"} else {}  # type: ignore[arg-type]
     strategy = STRATEGIES[name](name=name, **SETTINGS[name], **more)
-    assert strategy.pairs(population, KinshipTable("pcc", kinship))
-    assert strategy.may_parent(population)
+    assert strategy.propose(population, KinshipTable("pcc", kinship))
+    assert strategy.possible_parents(population)
     assert seen < MANY
     assert kinship.asked < 4 * MANY
 
@@ -66,10 +66,10 @@ def test_random_pairs_are_those_that_a_list_of_all_free_pairs_would_give(
     names = [model.name for model in population.best(len(population))]
     free = [pair for pair in itertools.combinations(names, 2) if frozenset(pair) not in population.merged()]
     for seed in range(5):
-        wanted = len(KinshipTopk("kinship_topk", 3).pairs(population, kinship))
+        wanted = len(KinshipTopk("kinship_topk", 3).propose(population, kinship))
         drawn = random.Random(f"{seed}/{population.generation + 1}").sample(free, min(wanted, len(free)))
-        found = STRATEGIES["random_pairs"](name="random_pairs", k=3, seed=seed).pairs(population, kinship)
-        assert found == [Pair(pair) for pair in drawn]
+        found = STRATEGIES["random_pairs"](name="random_pairs", k=3, seed=seed).propose(population, kinship)
+        assert found == [Proposal(pair) for pair in drawn]
 
 
 @given(evolution=evolutions())

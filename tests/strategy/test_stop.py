@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from src.population import KinshipTable, Model, Population
-from src.strategy import Spent, Stop
+from src.population import KinshipTable, Model, Population, Spent
+from src.strategy import Stop
 
 OFF = Stop(generations=None, evaluations=None, hours=None, unchanged=False, kinship=None, gain=None, patience=1)
 

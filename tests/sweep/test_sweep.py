@@ -320,7 +320,7 @@ def test_a_merge_and_an_evaluation_are_paid_for_once_a_sweep(sweep: Sweep, tmp_p
     found = [run_state(tmp_path / f"outputs/sweeps/study/{number}") for number in range(4)]
     known = sum(state.known["evaluated"] for state in found if state)
     asked = sum(state.asked["evaluated"] for state in found if state)
-    models = {state.fingerprints[model.name] for state in found if state for model in state.population}
+    models = {model.fingerprint for state in found if state for model in state.population}
     assert asked - known == len(models)  # each content was evaluated once
     merges = sum(state.asked["merged"] - state.known["merged"] for state in found if state)
     assert merges == len(models) - len(FOUNDERS)

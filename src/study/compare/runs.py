@@ -52,7 +52,7 @@ class Run:
     @property
     def stderr(self) -> float:
         """Standard error of the best model's average."""
-        return self.state.stderr[self.best]
+        return self.state.models[self.best].stderr or 0.0
 
     @property
     def founder(self) -> float:

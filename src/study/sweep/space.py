@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna import Trial
 
-from src.study.sweep.settings import Parameter
+from src.config import Parameter
 
 
 def suggest(space: Sequence[Parameter], trial: Trial, given: Mapping[str, Any]) -> dict[str, Any]:

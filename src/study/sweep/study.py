@@ -30,15 +30,14 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from src import config
-from src.config import Settings
+from src.config import DIRECTIONS, Settings, Trial
 from src.journal import run_state, spared
 from src.runtime import place
 from src.runtime.errors import FruitlessError, MachineError, UserError, machine_fault, printable
 from src.runtime.files import in_use
 from src.runtime.signals import interruptible
-from src.study.sweep.rivals import HOPELESS
-from src.study.sweep.settings import DIRECTIONS, Trial
 from src.study.sweep.space import standing, suggest
+from src.study.sweep.verdict import HOPELESS
 
 STARTS = 5
 """Starts after which a trial that always takes its process down with it counts as failed."""

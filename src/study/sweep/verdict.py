@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from src.study.sweep.settings import Sweep
+from src.config import Sweep
+from src.runtime.terminal import warn
 
 if TYPE_CHECKING:
     import optuna
@@ -13,23 +14,18 @@ if TYPE_CHECKING:
 HOPELESS = "hopeless"
 """First word of the stop reason of a trial that was cut short."""
 
-
-class Rivals(Protocol):
-    """The other trials of a study."""
-
-    def reason(self, best: float, generation: int) -> str | None:
-        """Why a run with this best average after this generation should end; None to go on."""
+Verdict = Callable[[float, int], str | None]
+"""Why a run with this best average after this generation should end; None to go on."""
 
 
-class NoRivals:
-    """A run on its own."""
+def of(sweep: Sweep | None) -> Verdict:
+    """Return the verdict on a run: its study's, if it is a trial of one that cuts trials short."""
+    if sweep is None or sweep.trial is None or sweep.prune is None:
+        return lambda best, generation: None
+    return _Study(sweep)
 
-    def reason(self, best: float, generation: int) -> str | None:
-        """None: there is nobody to compare with."""
-        return None
 
-
-class Study:
+class _Study:
     """Trials that report their best average after every generation. A study out of reach costs a line, not the run."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -37,18 +33,15 @@ class Study:
         self._sweep = sweep
         self._lost = False
 
-    def reason(self, best: float, generation: int) -> str | None:
-        """Report, and compare with what the others had after the same generation."""
+    def __call__(self, best: float, generation: int) -> str | None:
+        """Report the average, and compare it with what the others had after the same generation."""
         if self._lost:
             return None
         try:
             return self._compared(best, generation)
         except Exception as error:  # of SQLAlchemy and of any database's driver
             self._lost = True
-            print(
-                f"warning: the study was not reached ({type(error).__name__}); this trial is not compared",
-                file=sys.stderr,
-            )
+            warn(f"the study was not reached ({type(error).__name__}); this trial is not compared")
             return None
 
     def _compared(self, best: float, generation: int) -> str | None:
@@ -78,8 +71,3 @@ class Study:
         assert place is not None
         study = optuna.load_study(study_name=place.study, storage=place.storage)
         return optuna.Trial(study, study.get_trials(deepcopy=False)[place.number]._trial_id)
-
-
-def of(sweep: Sweep | None) -> Rivals:
-    """The rivals of a run: those of its study, if it is a trial of one that cuts trials short."""
-    return Study(sweep) if sweep is not None and sweep.trial is not None and sweep.prune is not None else NoRivals()
