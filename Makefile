@@ -22,10 +22,11 @@ test-all: check  ## The slow tests too
 fuzz: $(READY)  ## The property tests with new examples, instead of the same ones every time
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis
 
-check: $(READY)  ## Lint, format and types only
+check: $(READY)  ## Lint, format, types and layers only
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(READY)  ## Measure speed against today's ways and against the limits
 	$(BIN)/python -m benchmarks.kinship

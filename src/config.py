@@ -14,12 +14,21 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
-from src.runtime import names, place
+from src.runtime import names, place, plugins
 from src.runtime.errors import UserError, printable
 from src.runtime.names import SAFE_NAME
-from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop
+from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop, Strategy, strategy_of
 
 _UNION_BRANCHES = (
     "constrained-",
@@ -44,6 +53,10 @@ DIRECTIONS: dict[Objective, Literal["maximize", "minimize"]] = {
     "hours": "minimize",
 }
 """Of each objective; `best` is the best average, the others are what a run has cost."""
+
+
+METRICS = ("pcc", "cosine", "euclidean")
+"""Of kinship; what they are, src.kinship.metrics says, which is too heavy to import for a configuration."""
 
 
 class _Settings(BaseModel):
@@ -89,7 +102,17 @@ class Founders(_Settings):
 class Kinship(_Settings):
     """How relatedness is measured."""
 
-    metric: Literal["pcc", "cosine", "euclidean"]
+    metric: str
+    """pcc, cosine, euclidean, or the dotted path of the user's own `Metric`."""
+
+    @field_validator("metric")
+    @classmethod
+    def _is_known_or_dotted(cls, metric: str) -> str:
+        if metric not in METRICS and not plugins.is_dotted(metric):
+            raise ValueError(
+                f"is {metric!r}; should be 'pcc', 'cosine' or 'euclidean', or the dotted path of a metric of your own"
+            )
+        return metric
 
 
 class Merge(_Settings):
@@ -128,6 +151,8 @@ class Evaluate(_Settings):
     backend: Literal["hf", "vllm"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
     model_args: dict[str, Any]
+    evaluator: str | None = None
+    """Dotted path of the user's own evaluator; None: lm-eval."""
     unsafe_code: bool = False
     """Whether a task may execute Python of its own, or have what a model wrote executed."""
 
@@ -289,7 +314,8 @@ class Settings(_Settings):
     trust_remote_code: bool
     zoo: Zoo
     founders: Founders
-    strategy: Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot, Field(discriminator="name")]
+    strategy: SerializeAsAny[Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot, Field(discriminator="name")]]
+    """One of these, or a subclass of `Strategy` that is named by its dotted path."""
     kinship: Kinship
     merge: Merge
     evaluate: Evaluate
@@ -299,6 +325,16 @@ class Settings(_Settings):
     workers: Workers
     cache: Cache
     sweep: Sweep | None = None
+
+    @field_validator("strategy", mode="wrap")
+    @classmethod
+    def _may_be_the_users_own(cls, given: Any, built_in: ValidatorFunctionWrapHandler) -> Strategy:
+        if not (isinstance(given, Mapping) and plugins.is_dotted(str(given.get("name")))):
+            return built_in(given)
+        try:
+            return strategy_of(given)
+        except ValidationError as error:
+            raise ValueError(f"({given['name']}): {_first(error)}") from error
 
     @field_validator("name")
     @classmethod
@@ -410,8 +446,7 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
     Raises:
         UserError: listing what differs and the ways on; not if resume=force allows the change.
     """
-    before, after = flat(then), flat(now)
-    differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    before, after, differ = flat(then), flat(now), changed(then, now)
     harmful = [key for key in differ if not key.startswith(HARMLESS) and not _holds_out_tasks(key, before, after)]
     if not differ or (not harmful and settings.resume == "force"):
         return
@@ -422,6 +457,12 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
         f"the run {settings.name} exists with another configuration: {listed}.\n"
         f"{way_on}name=… gives this one a folder of its own; the first command again goes on with that one."
     )
+
+
+def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the dotted keys of which two configurations differ; a key that an older version had not was null."""
+    before, after = flat(then), flat(now)
+    return [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
 
 
 def _holds_out_tasks(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from src.config import Settings, flat, refuse_other
+from src.config import Settings, changed, flat, refuse_other
 from src.evaluation import holdout
 from src.evaluation.candidates import Candidates, Follow, Found
 from src.journal import VERSION, Follower, Journal, State, replay
-from src.kinship import METRICS
+from src.kinship import metric_of
 from src.kinship.measurements import Measurements
 from src.models import digest, merging
 from src.models.checkpoint import Checkpoint
@@ -126,7 +126,7 @@ class Evolution:
     def kinship(self) -> KinshipTable:
         """Kinship under the run's metric, as strategies see it."""
         metric = self.settings.kinship.metric
-        return self.state.table(metric, METRICS[metric].larger_is_closer, self._predicted)
+        return self.state.table(metric, metric_of(metric).larger_is_closer, self._predicted)
 
     @cached_property
     def tracker(self) -> trackers.Tracker:
@@ -351,7 +351,7 @@ class Evolution:
                 machine={"device": self._device(), "threads": self._workers.threads},
                 processes=self._workers.processes,
             )
-        elif self.state.started["settings"] != self._wanted():
+        elif changed(self.state.started["settings"], self._wanted()):
             refuse_other(self.state.started["settings"], self._wanted(), self.settings)
             self._record("resumed", settings=self._wanted())
         for name, checkpoint in self.given.items():

@@ -38,7 +38,7 @@ def run(settings: Settings) -> dict[str, float]:
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import plan, zoo  # reads headers, no weights; what is heavy waits
+    from src import kinship, plan, zoo  # reads headers, no weights; what is heavy waits
     from src.evaluation import benchmarks
     from src.export import upload
     from src.models import founders
@@ -49,6 +49,7 @@ def run(settings: Settings) -> dict[str, float]:
     upload.check(settings.publish)
     if not launch.rank():  # the only one that tracks: the others may have no key
         trackers.check(settings.track)
+    kinship.metric_of(settings.kinship.metric)
     found = founders.look(settings)
     founders.check(settings, found)
     from src.evaluation import tasks

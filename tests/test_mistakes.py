@@ -36,7 +36,10 @@ MISTYPED = [
     (["strategy.explore.pool=uncles"], "strategy.explore.pool is 'uncles'; should be 'grandparents' or 'all'"),
     (["strategy.explore.when=never"], "should be 'always' or 'saturated'"),
     (["strategy.explore.when=saturated"], "has when=saturated, which needs kinship=…"),
-    (["kinship.metric=manhattan"], "kinship.metric is 'manhattan'; should be 'pcc', 'cosine' or 'euclidean'"),
+    (
+        ["kinship.metric=manhattan"],
+        "kinship.metric is 'manhattan'; should be 'pcc', 'cosine' or 'euclidean', or",
+    ),
     (["merge.method=blend"], "merge.method is 'blend'; mergekit has no such method. Known: arcee_fusion"),
     (["+merge.parameters.lambda=1"], "merge.parameters.lambda: slerp has no such parameter"),
     (["merge=ties", "+merge.each.tempo=1"], "merge.each.tempo: ties has no such parameter"),

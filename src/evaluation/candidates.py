@@ -16,11 +16,12 @@ from typing import Any
 
 from src.config import Settings
 from src.evaluation import holdout
-from src.evaluation.evaluator import Evaluation, Evaluator
+from src.evaluation.base import BaseEvaluator, Evaluation
+from src.evaluation.evaluator import Evaluator
 from src.models import digest, merging
 from src.models.store import Candidate, Store
 from src.population import Model
-from src.runtime import checksums
+from src.runtime import checksums, plugins
 from src.runtime.cache import Cache, key_of
 from src.runtime.errors import SpoiledError, UserError, machine_fault, persistently, printable
 from src.runtime.workers import Workers
@@ -54,9 +55,11 @@ class Candidates:
         self._cache = cache
 
     @cached_property
-    def evaluator(self) -> Evaluator:
-        """The tasks of the run, loaded on first use."""
-        return Evaluator(
+    def evaluator(self) -> BaseEvaluator:
+        """The questions of the run, loaded on first use."""
+        own = self._settings.evaluate.evaluator
+        kind: type[BaseEvaluator] = Evaluator if own is None else plugins.load_class(own, BaseEvaluator)
+        return kind(
             self._settings.evaluate,
             seed=self._settings.seed,
             devices=self._workers.devices,

@@ -10,69 +10,26 @@ import functools
 import gc
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from lm_eval import evaluate as run_tasks
 from lm_eval.api.task import Task as HarnessTask
-from pydantic import TypeAdapter
 
 from src.config import Evaluate
 from src.evaluation.answers import Answered, by_kind, try_out
+from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone
 from src.evaluation.model import Engine, LivingModel, Piece, Requests, Tensors
 from src.evaluation.tasks import Sheet, draw, load, main_metric, manager_of
 from src.models import digest
 from src.models.checkpoint import tensors_of
-from src.runtime import checksums, files
 from src.runtime.errors import UserError
 
-Progress = Callable[[int, int], None]
-Share = Callable[[int, Callable[[int], list[Any]]], Sequence[list[Any]]]
-"""Has every number below the first argument answered by the second, by whoever is free; the answers in order."""
 
-
-def alone(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
-    """Where there is nobody to share with."""
-    return [answer(number) for number in range(count)]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What one model was found to be worth."""
-
-    scores: Mapping[str, float]
-    """Main metric of each task of the configuration, ×100."""
-    average: float
-    """Weighted mean of `scores`."""
-    stderr: float
-    """Standard error of `average`, from the spread over samples; tasks count as independent. 0 if unknown."""
-    samples: Mapping[str, Mapping[int, float]]
-    """Main metric of each sample, by lm-eval task and document: for comparing two models on the same samples."""
-    weights: Mapping[str, float]
-    """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    """lm-eval's name of each score of `scores`."""
-
-    @property
-    def count(self) -> int:
-        """How many samples were scored."""
-        return sum(len(scored) for scored in self.samples.values())
-
-    @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
-        """Return what `asdict` made plain data of, after a trip through JSON; ValueError if this is something else."""
-        return TypeAdapter(cls).validate_python(kept)
-
-    def save(self, path: Path, key: str) -> None:
-        """Write it as JSON with a checksum, under the digest of all that it depends on."""
-        files.write_bytes(path, checksums.dump({"key": key, **asdict(self)}))
-
-
-class Evaluator:
-    """The tasks of a run, ready to be put to any number of models.
+class Evaluator(BaseEvaluator):
+    """lm-eval's tasks, ready to be put to any number of models.
 
     Attributes:
         holdout: the evaluator of what is held out; None where nothing is. It shares the living model with this one.
@@ -123,7 +80,7 @@ class Evaluator:
             try_out(leaf, self._sheets[name], self._metrics[name])
         if beside and others and (both := sorted(leaves.keys() & beside._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
-        self.holdout: Evaluator | None = None
+        self.holdout: BaseEvaluator | None = None
         if settings.holdout is not None and beside is None:
             options: dict[str, Any] = {"devices": devices, "remote_code": remote_code}
             self.holdout = Evaluator(settings, seed=seed, beside=self, **options)

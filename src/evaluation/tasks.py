@@ -23,7 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from src import zoo
 from src.config import Evaluate, Settings, Task
+from src.evaluation.base import BaseEvaluator
 from src.evaluation.definition import Definition, definitions
+from src.runtime import plugins
 from src.runtime.errors import MachineError, UserError
 
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -122,6 +124,9 @@ def check(settings: Settings, *, try_out: bool) -> None:
     Raises:
         UserError: the first mistake.
     """
+    if settings.evaluate.evaluator is not None:
+        plugins.load_class(settings.evaluate.evaluator, BaseEvaluator)
+        return
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
     check_backend(settings.evaluate)

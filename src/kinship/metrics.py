@@ -8,11 +8,12 @@ the mean over all pairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from src.kinship.grams import Grams, Totals
+from src.runtime import plugins
 from src.runtime.errors import UserError
 
 
@@ -79,9 +80,15 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
 
 def metric_of(name: str) -> Metric:
-    """The metric of that name; UserError listing the known ones."""
+    """Return the metric of that name, or the user's own at that dotted path, which is one of `METRICS` from then on.
+
+    Raises:
+        UserError: there is none, with the names of those there are; or nothing that is a metric can be imported.
+    """
+    if name not in METRICS and plugins.is_dotted(name):
+        METRICS[name] = replace(plugins.load(name, Metric), name=name)
     if name not in METRICS:
-        raise UserError(f"unknown metric {name!r}; expected one of {', '.join(METRICS)}")
+        raise UserError(f"unknown metric {name!r}; expected one of {', '.join(METRICS)}, or a dotted path")
     return METRICS[name]
 
 

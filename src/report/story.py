@@ -10,7 +10,7 @@ from typing import Any
 
 from src.evaluation import holdout
 from src.journal import Event, State, events_of, replay
-from src.kinship import METRICS, Grams, Metric
+from src.kinship import Grams, Metric, metric_of
 from src.population import KinshipTable, Model, Population
 from src.runtime.errors import UserError
 from src.statistics.average import Samples
@@ -68,7 +68,7 @@ class Story:
     @property
     def metric(self) -> Metric:
         """The kinship that the run went by."""
-        return METRICS[self.settings["kinship"]["metric"]]
+        return metric_of(self.settings["kinship"]["metric"])
 
     @cached_property
     def kinship(self) -> KinshipTable:

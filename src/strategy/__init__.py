@@ -4,6 +4,12 @@ A new strategy is a subclass of `Strategy` and a line in `STRATEGIES`, or a clas
 named by its dotted path: `strategy.name=my_package.my_module.MyStrategy` (docs/extending.md).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from src.runtime import plugins
 from src.strategy.base import Strategy
 from src.strategy.one_shot import OneShot
 from src.strategy.random_pairs import RandomPairs
@@ -17,4 +23,28 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "one_shot": OneShot,
 }
 
-__all__ = ["STRATEGIES", "Exploration", "GreedyTopk", "KinshipTopk", "OneShot", "RandomPairs", "Stop", "Strategy"]
+
+def strategy_of(settings: Mapping[str, Any]) -> Strategy:
+    """Return the strategy of these settings, whose `name` is one of `STRATEGIES` or a dotted path.
+
+    Raises:
+        KeyError: there is no strategy of that name.
+        ValidationError: the other settings are not what it takes.
+        UserError: nothing that is a strategy can be imported from the dotted path.
+    """
+    name = str(settings["name"])
+    kind: type[Strategy] = plugins.load_class(name, Strategy) if plugins.is_dotted(name) else STRATEGIES[name]
+    return TypeAdapter(kind).validate_python(settings)
+
+
+__all__ = [
+    "STRATEGIES",
+    "Exploration",
+    "GreedyTopk",
+    "KinshipTopk",
+    "OneShot",
+    "RandomPairs",
+    "Stop",
+    "Strategy",
+    "strategy_of",
+]

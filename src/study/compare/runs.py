@@ -11,7 +11,7 @@ from typing import Any
 from src.config import flat
 from src.evaluation.holdout import samples
 from src.journal import Event, State, events_of, replay
-from src.kinship.metrics import METRICS
+from src.kinship.metrics import metric_of
 from src.population import KinshipTable
 from src.runtime.errors import UserError
 from src.statistics.average import Samples
@@ -88,7 +88,7 @@ class Run:
     def kinship(self) -> KinshipTable:
         """Kinship under the run's own metric."""
         metric = str(self.settings["kinship.metric"])
-        return self.state.table(metric, METRICS[metric].larger_is_closer)
+        return self.state.table(metric, metric_of(metric).larger_is_closer)
 
     def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
         """The best model's score on every sample of a side, and the tasks' weights; None where there are none."""
