@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 from src.checkpoint import Checkpoint
 from src.config import Merge
 from src.errors import UserError
+from src.models import methods  # noqa: F401 (registers merge methods of our own)
 
 TOKENIZER_FILES = (
     "tokenizer.json",

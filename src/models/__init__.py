@@ -1,0 +1,1 @@
+"""Founders, their checkpoints, and how they become offspring."""
