@@ -15,7 +15,7 @@ from mergekit.io.tasks import LoaderCache
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerInputValues, TensorGroup
 from pydantic import Field, FiniteFloat
 
-from src.models.methods import calibration
+from src.models.methods.calibration import Factors, decompose, svc
 
 Kind = Literal["auto", "linear", "transposed", "rest"]
 Rest = FiniteFloat | Literal["mean"]
@@ -83,6 +83,9 @@ class Deltas(Sequence[torch.Tensor]):
         return digest(self._base)
 
 
+Combine = Callable[[Deltas], torch.Tensor | Factors]
+
+
 @dataclass(frozen=True)
 class Treatment:
     """What happens to a merged delta, whichever method merged it."""
@@ -100,7 +103,7 @@ class Treatment:
 def merge(
     group: TensorGroup,
     weight: PerInputValues[float],
-    combine: Callable[[Deltas], torch.Tensor],
+    combine: Combine,
     treatment: Treatment,
 ) -> torch.Tensor:
     """Return the merged tensor, in the inputs' shape and dtype, rounded once.
@@ -127,17 +130,17 @@ def merge(
     return merged.reshape(base.shape)
 
 
-def _merge_matrix(
-    own: torch.Tensor, deltas: Deltas, combine: Callable[[Deltas], torch.Tensor], treatment: Treatment
-) -> torch.Tensor:
+def _merge_matrix(own: torch.Tensor, deltas: Deltas, combine: Combine, treatment: Treatment) -> torch.Tensor:
     """The merged matrix, [d_out, d_in], in working precision."""
     if not deltas:
         return exact(own)
     if not deltas.finite:
         return torch.full_like(own, torch.nan)
-    delta = combine(deltas)
+    merged = combine(deltas)
     if treatment.svc:
-        delta = calibration.svc(delta, deltas, treatment.svc)
+        factors = merged if isinstance(merged, Factors) else decompose(merged)
+        merged = svc(factors, deltas, treatment.svc)
+    delta = merged.matrix() if isinstance(merged, Factors) else merged
     return delta.mul(treatment.scale).add_(exact(own))
 
 

@@ -49,7 +49,7 @@ def wudi(
         rest: e; a tensor that is no linear weight gets e Σ Δ_i, or the deltas' "mean".
         svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
         kind: what a tensor is, where `matrices.kind_of` would be wrong.
-        weight: of each founder's C_i and Δ_i.
+        weight: how much each founder counts beside the others, as w_i in `regress` once their mean is made 1.
     """
     return _merge(group, weight, _normalised, rho, anchor, Treatment(scale, rest, svc, kind))
 
@@ -131,4 +131,10 @@ def _merge(
     def combine(deltas: Deltas) -> torch.Tensor:
         return regress(deltas, map(covariance, deltas), rho=rho, anchor=anchor)
 
-    return merge(group, weight, combine, treatment)
+    return merge(group, _with_mean_one(weight), combine, treatment)
+
+
+def _with_mean_one(weight: PerInputValues[float]) -> PerInputValues[float]:
+    """The weights as counts relative to each other: twice as much of everybody is the same merge."""
+    total, founders = math.fsum(weight.values()), sum(value > 0 for value in weight.values())
+    return PerInputValues([(name, value * founders / total if total else 0.0) for name, value in weight.items()])

@@ -10,10 +10,8 @@ from mergekit.merge_methods.easy_define import merge_method
 from pydantic import FiniteFloat
 
 from src.models.methods import memory
-from src.models.methods.calibration import decompose
+from src.models.methods.calibration import Factors, decompose
 from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
-
-Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @merge_method(
@@ -89,7 +87,7 @@ def apart(deltas: Deltas) -> torch.Tensor:
     return (u * s) @ v.mT
 
 
-def level(deltas: Deltas, *, beta: float) -> torch.Tensor:
+def level(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
     """Return the deltas' weighted sum, [d_out, d_in], with singular values S made S^(1−β), of the same total as S.
 
     β = 1 is Iso-C: all of them the mean. The partial form is ours: no publication of it was found. Directions that the
@@ -101,10 +99,10 @@ def level(deltas: Deltas, *, beta: float) -> torch.Tensor:
         return total
     u, s, vt = decompose(total)
     levelled = s ** (1 - beta)
-    return (u * (levelled * (s.sum() / levelled.sum()))) @ vt
+    return Factors(u, levelled * (s.sum() / levelled.sum()), vt)
 
 
-def _factors(deltas: Deltas, index: int) -> Factors:
+def _factors(deltas: Deltas, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """U [d_out, r], S [r] and V [d_in, r] of one founder's delta, remembered."""
     key = f"svd-{deltas.key(index)}"
     known = memory.current().get(key)
