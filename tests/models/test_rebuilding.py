@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("merge", ["wudi", pytest.param("actmat", marks=pytest.mark.slow)])
-def test_the_card_s_command_makes_the_winner_again_in_a_fresh_folder(evolve: Command, tmp_path: Path, merge: str) -> None:
+def test_the_card_s_command_makes_the_winner_again_in_a_fresh_folder(
+    evolve: Command, tmp_path: Path, merge: str
+) -> None:
     outcome = evolve(f"merge={merge}", "strategy=one_shot", founders=FOUNDERS[:3])
     assert outcome.status == 0, outcome.err
     best = tmp_path / "outputs/run/best"
