@@ -1,4 +1,4 @@
-"""python -m src.models.methods RECIPE …: mergekit-multi, which here knows our merge methods too; the options are its own."""
+"""python -m src.models.methods RECIPE …: mergekit-multi, and it knows our merge methods; its options are the same."""
 
 from mergekit.scripts.multimerge import main
 

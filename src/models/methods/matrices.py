@@ -155,11 +155,17 @@ def kind_of(group: TensorGroup) -> Kind:
         return "rest"
     if name is None:
         return "linear"
-    *modules, leaf = name.split(".")
-    module = modules[-1] if modules else ""
-    if leaf != "weight" or not _IN_A_LAYER.search(name) or _NO_MAP.search(module.lower()):
+    if not maps(name, tensor.shape):
         return "rest"
+    module = name.split(".")[-2]
     return "transposed" if module in _CONV1D and _model_type(group.base.id) in _CONV1D_MODELS else "linear"
+
+
+def maps(name: str, shape: Sequence[int]) -> bool:
+    """Return whether a tensor of this name and shape is a linear weight within a layer, as far as these tell."""
+    *modules, leaf = name.split(".")
+    inner = leaf == "weight" and bool(modules) and not _NO_MAP.search(modules[-1].lower())
+    return inner and len(shape) == 2 and bool(_IN_A_LAYER.search(name))
 
 
 def in_order(group: TensorGroup, weight: PerInputValues[float]) -> list[Founder]:

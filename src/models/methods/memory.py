@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 
 Arrays = Mapping[str, torch.Tensor]
+SIZE = 1 << 30
+"""Bytes that a process remembers at most."""
 
 
 class Memory(Protocol):
@@ -25,7 +27,7 @@ class Memory(Protocol):
 class Bounded:
     """Memory of this process, of at most `size` bytes; what was not asked for longest goes first."""
 
-    def __init__(self, size: int = 1 << 30) -> None:
+    def __init__(self, size: int = SIZE) -> None:
         self._size = size
         self._kept: OrderedDict[str, Arrays] = OrderedDict()
         self._bytes = 0
