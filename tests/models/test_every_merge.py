@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from src import merge as merging
 from src.config import Merge, read
-from src.models.methods import METHODS
+from src.models.methods import METHODS, inputs
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint
 
 CONF = Path(__file__).parent.parent.parent / "conf"
@@ -46,9 +47,22 @@ def chosen(option: str, **changed: Mapping[str, Any]) -> Merge:
 
 def merged(option: str, family: Family, parents: list[str], out: Path, **changed: Any) -> dict[str, torch.Tensor]:
     settings = chosen(option, **changed)
+    if "inputs" in settings.parameters:
+        settings.parameters["inputs"] = str(seen_by(family, out.parent / "inputs"))
     merging.check(settings, len(parents))
     merging.merge(merging.recipe(settings, parents, seed=3, threads=1), family, out)
     return load_file(out / "model.safetensors")
+
+
+def seen_by(family: Family, folder: Path) -> Path:
+    """What every model's weights see while it reads the same few tokens; the folder stays as it is if it is there."""
+    if not folder.exists():
+        folder.mkdir()
+        for name, path in family.items():
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+            means, seen = inputs.collect(model, [torch.arange(11), torch.tensor([3, 1, 4, 1, 5])])
+            save_file(means, folder / f"{name}.safetensors", metadata=seen)
+    return folder
 
 
 def write(folder: Path, dtype: str, *, tied: bool = False, biases: bool = False) -> Family:

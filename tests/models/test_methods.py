@@ -24,7 +24,7 @@ from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkp
 from tests.conftest import Command
 from tests.family import FOUNDERS
 
-NAMES = [method.spec.name for method in METHODS]
+NAMES = [method.spec.name for method in METHODS if method.spec.name != "regmean"]  # which reads: test_inputs.py
 LINEAR = "model.layers.0.mlp.up_proj.weight"
 TABLE = "model.embed_tokens.weight"
 SHAPES = [(6, 5), (4, 9), (7, 7), (1, 6), (6, 1)]

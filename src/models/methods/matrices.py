@@ -78,6 +78,10 @@ class Deltas(Sequence[torch.Tensor]):
         content = f"{self._base_digest}-{digest(self._moved[index].tensor)}"
         return f"{content}-{self._base.device.type}-{torch.get_num_threads()}-{torch.__version__}"
 
+    def content(self, index: int) -> str:
+        """Return a digest of this founder's matrix as float32, whatever it is stored as."""
+        return digest(self._moved[index].tensor.float())
+
     @cached_property
     def _base_digest(self) -> str:
         return digest(self._base)

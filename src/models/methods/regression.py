@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated
 
 import torch
 from mergekit.merge_methods.base import PerInputValues, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
-from pydantic import Field, FiniteFloat
+from pydantic import AfterValidator, Field, FiniteFloat
 
+from src.models.methods.inputs import existing, known
 from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
 
+Folder = Annotated[str, AfterValidator(existing)]
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ridge = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 _FIRM = 1e-6  # a weaker ridge leaves the least eigenvalues to rounding
@@ -74,6 +77,44 @@ def actmat(
     return _merge(group, weight, _as_it_is, rho, anchor, Treatment(scale, rest, svc, kind))
 
 
+@merge_method(
+    name="regmean",
+    pretty_name="RegMean (anchored)",
+    reference_url="https://arxiv.org/abs/2212.09849",
+    contract=CONTRACT,
+)
+def regmean(
+    group: TensorGroup,
+    inputs: Folder,
+    scale: FiniteFloat = 1.0,
+    rho: Ridge = 0.1,
+    anchor: FiniteFloat = 0.4,
+    rest: Rest = "mean",
+    svc: Share = 0.0,
+    kind: Kind = "auto",
+    weight: PerNonBase[Count] = 1.0,
+) -> torch.Tensor:
+    """Merge with C_i = X_iᵀ X_i, what founder i's weights saw while it read prompts. The other parameters are `wudi`'s.
+
+    Args:
+        group: the base's values of a tensor and the founders'.
+        inputs: the folder that `python -m src.models.methods.inputs` filled, with a file of every founder.
+        scale: factor s of a linear weight's merged delta.
+        rho: strength of the anchor.
+        anchor: a; the anchor is a Σ Δ_i.
+        rest: of a tensor that is no linear weight.
+        svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
+        kind: what a tensor is, where `matrices.kind_of` would be wrong.
+        weight: how much each founder counts beside the others.
+    """
+
+    def combine(deltas: Deltas) -> torch.Tensor:
+        seen = (known(Path(inputs), deltas.content(index)).to(deltas[index]) for index in range(len(deltas)))
+        return regress(deltas, seen, rho=rho, anchor=anchor)
+
+    return merge(group, _with_mean_one(weight), combine, Treatment(scale, rest, svc, kind))
+
+
 def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, anchor: float) -> torch.Tensor:
     """Return (Σ w_i Δ_i C_i + λ a Σ w_i Δ_i) (Σ w_i C_i + λ I)⁻¹, λ = ρ tr(Σ w_i C_i) / d_in; [d_out, d_in].
 
@@ -95,6 +136,8 @@ def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, 
     for weight, delta, covariance in zip(deltas.weights, deltas, covariances, strict=True):
         gram.add_(covariance, alpha=weight)
         answers.add_(delta @ covariance, alpha=weight)
+    if not gram.any():  # inputs that nobody saw
+        return deltas.sum().mul_(anchor)
     ridge = rho * float(gram.diagonal().mean())
     answers.add_(deltas.sum(), alpha=ridge * anchor)
     gram.diagonal().add_(ridge)
