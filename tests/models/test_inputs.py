@@ -70,7 +70,7 @@ def test_as_numpy_has_it(dtype: torch.dtype, tmp_path: Path) -> None:
     grams = [(x := torch.randn(9, 5)).mT @ x for _ in range(3)]
     write(tmp_path, founders, grams)
     given = [tensor.to(dtype) for tensor in (base, *founders)]
-    parameters = {"inputs": str(tmp_path), "rho": 0.2, "anchor": 0.3}
+    parameters = {"inputs": str(tmp_path), "scale": 1.0, "rho": 0.2, "anchor": 0.3}
     found = merge_tensors(given, "regmean", parameters=parameters, base_index=0, name=LINEAR)
     deltas = [(founder.double() - base.double()).numpy() for founder in founders]
     expected = base.double().numpy() + numpy_regmean(deltas, [g.double().numpy() for g in grams], 0.2, 0.3)
@@ -80,7 +80,7 @@ def test_as_numpy_has_it(dtype: torch.dtype, tmp_path: Path) -> None:
 def test_inputs_that_nobody_saw_leave_the_anchor(tmp_path: Path) -> None:
     base, *founders = (torch.randn(6, 5) for _ in range(3))
     write(tmp_path, founders, [torch.zeros(5, 5)] * 2)
-    parameters = {"inputs": str(tmp_path), "anchor": 0.3}
+    parameters = {"inputs": str(tmp_path), "scale": 1.0, "anchor": 0.3}
     found = merge_tensors([base, *founders], "regmean", parameters=parameters, base_index=0, name=LINEAR)
     assert torch.allclose(found, base + 0.3 * (sum(founders) - 2 * base), atol=1e-5)
 
