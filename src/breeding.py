@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from src.config import Settings
 from src.errors import SpoiledError, UserError
 from src.evaluate.evaluator import Evaluation, Evaluator
 from src.journal import Offspring
+from src.models.methods.lineage import from_founders
 from src.weights import Born, Weights
 from src.workers import Workers
 
@@ -93,13 +94,18 @@ class Breeding:
     def _recipe(self, one: Offspring) -> merge.Recipe:
         if one.name in self._recipes:
             return merge.Recipe(**self._recipes[one.name])
-        return merge.recipe(
+        planned = merge.recipe(
             self._settings.merge,
             one.parents,
             seed=self._settings.seed,
             threads=self._workers.threads,
             align=merge.align([self._weights.checkpoint(name) for name in one.parents]),
         )
+        config = from_founders(planned.config, self._recipes)
+        if config is planned.config:
+            return planned
+        donor = self._recipes[planned.donor]["donor"] if planned.donor in self._recipes else planned.donor
+        return replace(planned, config=config, donor=donor)
 
     def _scored(self, name: str, born: Born, follow: Follow, side: str = "select") -> dict[str, Any]:
         began = time.monotonic()

@@ -40,7 +40,7 @@ def known(folder: Path, weight: str) -> torch.Tensor:
         with safe_open(str(path), framework="pt") as file:
             if name := (file.metadata() or {}).get(weight):
                 return file.get_tensor(name)
-    raise UserError(f"{folder} has no inputs of one of the parents; {HOW}, for every founder (not for offspring)")
+    raise UserError(f"{folder} has no inputs of one of the parents; {HOW}, for every founder")
 
 
 def collect(model: torch.nn.Module, prompts: Iterable[torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
