@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def main() -> None:
 
     small, large = smollm2(options.layers), llama2()
     speed = cost.rates(options.device, options.threads)
-    print(f"{options.founders} founders, {options.threads} threads, {options.device}; memory is a process's most\n")
+    print(f"{options.founders} founders, {options.threads} threads, {options.device}; memory: allocated at most\n")
     print("| method | seconds | expected to compute | GiB | expected | 7 B, expected: seconds | GiB |")
     print(f"| --- |{' ---: |' * 6}", flush=True)
     with tempfile.TemporaryDirectory(prefix="merge-bench-") as folder:
@@ -75,7 +77,7 @@ def separate(method: str, folder: str, options: argparse.Namespace) -> dict[str,
 
 
 def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of a merge in memory, this process's most bytes, and those that any merge holds: us and the offspring."""
+    """Seconds of a merge in memory, bytes allocated at most, and those that any merge holds: us and the offspring."""
     from src import merge
     from src.config import Merge
 
@@ -91,17 +93,38 @@ def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     names = [f"model{i}" for i in range(1, 1 + (2 if method == "slerp" else options.founders))]
     models = {name: folder / name for name in ("base", *names)}
     recipe = merge.recipe(settings, names, seed=0, threads=options.threads)
-    before = _most_memory()
-    start = time.perf_counter()
-    tensors = merge.merge_in_memory(recipe, models, Path(tempfile.mkdtemp(dir=folder)), device=options.device)
-    seconds = time.perf_counter() - start
+    before = allocated()
+    with most_allocated() as most:
+        start = time.perf_counter()
+        tensors = merge.merge_in_memory(recipe, models, Path(tempfile.mkdtemp(dir=folder)), device=options.device)
+        seconds = time.perf_counter() - start
     assert tensors is not None
     offspring = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    return {"seconds": seconds, "peak": _most_memory(), "held": before + offspring}
+    return {"seconds": seconds, "peak": max(most), "held": before + offspring}
 
 
-def _most_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+@contextmanager
+def most_allocated() -> Iterator[list[int]]:
+    """Within it, what this process has allocated is looked at a hundred times a second."""
+    seen, over = [allocated()], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.01):
+            seen.append(allocated())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def allocated() -> int:
+    """Bytes in memory that are no file's: pages of mapped checkpoints can be dropped at any time."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
 def smollm2(layers: int) -> Shapes:
