@@ -31,6 +31,7 @@ check: $(READY)  ## Lint, format, types and layers only
 bench: $(READY)  ## Measure speed against today's ways and against the limits
 	$(BIN)/python -m benchmarks.kinship
 	$(BIN)/python -m benchmarks.evolution
+	$(BIN)/python -m benchmarks.merging
 
 lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Python and platform (vLLM brings its own torch)
 	$(PYTHON) -m pip install --quiet uv

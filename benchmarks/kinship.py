@@ -67,7 +67,7 @@ def main() -> None:
     for parameters, sizes in ((options.parameters, options.models), (options.large, [2] if options.large else [])):
         if sizes:
             with tempfile.TemporaryDirectory(prefix="kinship-bench-") as folder:
-                family = generate(Path(folder), max(sizes), int(parameters))
+                family = generate(Path(folder), max(sizes), llama(int(parameters)))
                 for n in sizes:
                     print(row(family[: n + 1], options), flush=True)
                 if parameters == options.parameters and not options.no_whole:
@@ -229,11 +229,10 @@ def error(grams: Grams, folders: Sequence[Path]) -> float:
     )
 
 
-def generate(folder: Path, models: int, parameters: int) -> list[Path]:
+def generate(folder: Path, models: int, shapes: Shapes) -> list[Path]:
     """A base and models whose deltas have a part in common: pcc about 0.2, a tenth of the weights' size."""
     rng = np.random.default_rng(0)
     pool = rng.standard_normal(1 << 23, dtype=np.float32)
-    shapes = llama(parameters)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -39,6 +39,8 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
+    for line in _merging(settings, found):
+        console.print(line)
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
             console.print(part)
@@ -208,6 +210,21 @@ def _disk(settings: Settings, found: Mapping[str, Found]) -> str:
         return f"disk: unknown, since {why}"
     need = merges * max(size for size in sizes if size is not None)
     return f"disk: at most {_size(need)} for offspring, in {settings.folder}"
+
+
+def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
+    """What a merge takes, and what speaks against it, where our own methods know."""
+    import torch
+
+    from src.models.methods.forecast import forecast
+
+    models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
+    if len(models) < len(found):
+        return []
+    parents = max((len(pair.parents) for pair in _pairs(settings)), default=2)
+    device = "cuda" if settings.workers.device == "auto" and torch.cuda.is_available() else "cpu"
+    threads = settings.workers.threads or torch.get_num_threads()
+    return forecast(settings.merge.method, models.pop("base"), models, parents, device=device, threads=threads)
 
 
 def _size(nbytes: int | None) -> str:

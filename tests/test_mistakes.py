@@ -16,7 +16,7 @@ from tests.conftest import Command, Outcome, run
 # (what is typed after `python -m src.run` with sound founders, words that must be in the answer)
 MISTYPED = [
     (["strategy=kinship_topkk"], "strategy=kinship_topkk: no such option. Did you mean kinship_topk?"),
-    (["merge=foo"], "merge=foo: no such option. Known: breadcrumbs"),
+    (["merge=foo"], "merge=foo: no such option. Known: actmat"),
     (["founders=zooo"], "Did you mean zoo?"),
     (["merge=1.5"], "Config group override must be a string or a list. Got float"),
     (["+stop.a\x85b=1"], "could not be read as key=value"),
@@ -40,7 +40,7 @@ MISTYPED = [
         ["kinship.metric=manhattan"],
         "kinship.metric is 'manhattan'; should be 'pcc', 'cosine' or 'euclidean', or",
     ),
-    (["merge.method=blend"], "merge.method is 'blend'; mergekit has no such method. Known: arcee_fusion"),
+    (["merge.method=blend"], "merge.method is 'blend'; mergekit has no such method. Known: actmat"),
     (["+merge.parameters.lambda=1"], "merge.parameters.lambda: slerp has no such parameter"),
     (["merge=ties", "+merge.each.tempo=1"], "merge.each.tempo: ties has no such parameter"),
     (["merge=linear", "merge.each=null", "merge.each={}"], "merge.parameters.weight is missing; linear needs it"),

@@ -42,7 +42,7 @@ def told(outputs: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("overrides", [("merge=dare_ties",), ("strategy=greedy_topk",)])
+@pytest.mark.parametrize("overrides", [("merge=dare_ties",), ("merge=wudi",), ("strategy=greedy_topk",)])
 def test_the_journals_of_one_process_and_of_several_are_the_same(
     family: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:

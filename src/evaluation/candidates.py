@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from src.evaluation import holdout
 from src.evaluation.base import BaseEvaluator, Evaluation
 from src.evaluation.evaluator import Evaluator
 from src.models import digest, merging
+from src.models.methods.lineage import from_founders
 from src.models.store import Candidate, Store
 from src.population import Model
 from src.runtime import checksums, plugins
@@ -114,13 +115,19 @@ class Candidates:
     def _recipe(self, model: Model) -> merging.Recipe:
         if model.recipe is not None:
             return merging.Recipe(**model.recipe)
-        return merging.recipe(
+        planned = merging.recipe(
             self._settings.merge,
             model.parents,
             seed=self._settings.seed,
             threads=self._workers.threads,
             align=merging.align([self._store.checkpoint(name) for name in model.parents]),
         )
+        recipes = {name: found for name in model.parents if (found := self._model(name).recipe) is not None}
+        config = from_founders(planned.config, recipes)
+        if config is planned.config:
+            return planned
+        donor = recipes[planned.donor]["donor"] if planned.donor in recipes else planned.donor
+        return replace(planned, config=config, donor=donor)
 
     def _scored(self, name: str, candidate: Candidate, follow: Follow, side: str = "select") -> dict[str, Any]:
         began = time.monotonic()

@@ -134,13 +134,26 @@ def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
     recipe = state.models[winner].recipe or {}
     seed, threads = recipe["seed"], recipe["threads"]
     options = f"--random-seed {seed} --num-threads {threads} --no-copy-tokenizer --no-write-model-card"
+    who, program = "mergekit alone", "mergekit-multi"
+    if ours := _own_methods(state, winner):
+        who = f"mergekit with kinmerge's own methods ({', '.join(ours)}; put kinmerge's folder in the command)"
+        program = "PYTHONPATH=KINMERGE python -m src.models.methods"
     return f"""## Rebuilding
 
-`recipe.yaml` has every merge from the founders to this model. mergekit alone makes its weights again:
+`recipe.yaml` has every merge from the founders to this model. {who} makes its weights again:
 
-    mergekit-multi recipe.yaml --intermediate-dir merges --out-path {winner} {options}
+    {program} recipe.yaml --intermediate-dir merges --out-path {winner} {options}
 
 {fenced(multi_recipe(state, winner, sources), "yaml")}"""
+
+
+def _own_methods(state: State, winner: str) -> list[str]:
+    """Those merge methods on the way to the winner that mergekit does not have."""
+    from src.models.methods import METHODS
+
+    own = {method.spec.name for method in METHODS}
+    line = (*state.population.ancestors(winner), state.population[winner])
+    return sorted({model.recipe["config"]["merge_method"] for model in line if model.recipe is not None} & own)
 
 
 def _with_sources(config: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:

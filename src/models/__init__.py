@@ -7,5 +7,6 @@
 | digest | fingerprints of content |
 | founders | the models that the user brings |
 | merging | recipes, and mergekit that carries them out; the only place that knows mergekit |
+| methods | merge methods of our own, registered with mergekit |
 | store | the weights of a run's models: made, deleted, made again |
 """

@@ -28,6 +28,7 @@ from mergekit.plan import MergePlanner
 from pydantic import TypeAdapter
 
 from src.config import Merge
+from src.models import methods  # noqa: F401 (registers merge methods of our own)
 from src.models.checkpoint import Checkpoint
 from src.runtime.errors import UserError
 

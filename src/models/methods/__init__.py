@@ -1,0 +1,23 @@
+"""Merge methods of our own, which mergekit knows by name once this package is imported.
+
+regression   wudi, actmat, regmean: what keeps each founder's answers on the inputs that its own change points to
+singular     tsv_m, iso_c: from singular vectors and values
+matrices     what of a tensor is a matrix, what founders changed in it, and the way from there to a merged tensor
+inputs       what a founder's weights see while it reads prompts, for regmean
+calibration  svc: singular values brought back to what one founder has
+memory       what was computed of one founder, by content
+lineage      offspring of offspring, from the founders
+cost         what a merge takes
+forecast     what the plan says of it
+"""
+
+from mergekit.merge_methods import registry
+
+from src.models.methods.regression import actmat, regmean, wudi
+from src.models.methods.singular import iso_c, tsv_m
+
+METHODS = (wudi, actmat, regmean, tsv_m, iso_c)
+
+for method in METHODS:
+    registry.register(method)
+del method

@@ -1,0 +1,132 @@
+"""What a merge by one of our methods takes, before it is made: from the tensors' shapes and the machine's speed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from src.models.methods import memory
+from src.models.methods.matrices import maps, working
+
+_PROBE = 768
+_SPREAD = 1 << 22
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a device is, in the precision of the merges."""
+
+    multiply: float
+    """Multiplications and additions a second within a product of matrices."""
+    decompose: float
+    """d_out · d_in · min(d_out, d_in) a second within a singular value decomposition."""
+    move: float
+    """Values a second that a bf16 tensor is widened and subtracted at."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one merge."""
+
+    seconds: float
+    """Of computing; what reading and writing the weights takes beyond that is the disk's."""
+    peak: int
+    """Bytes held at once beside the offspring, a tensor at a time."""
+
+
+def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsize: int, rates: Rates) -> Cost:
+    """Return what one merge takes.
+
+    Args:
+        method: wudi, actmat, tsv_m or iso_c; singular values that are calibrated besides are not counted.
+        shapes: of every tensor, by name.
+        founders: how many are merged.
+        itemsize: bytes of a stored value.
+        rates: of the device.
+
+    Raises:
+        KeyError: another method.
+    """
+    seconds, peak, remembered = 0.0, 0, 0
+    for name, shape in shapes.items():
+        values = math.prod(shape)
+        held = (founders + 2) * values * itemsize
+        if maps(name, shape):
+            spent, own = METHODS[method](shape[0], shape[1], founders, rates)
+            held += own
+            remembered += 8 * founders * (sum(shape) + 1) * min(shape) * (method == "tsv_m")
+        else:
+            spent = founders * values / rates.move
+        seconds += spent
+        peak = max(peak, held)
+    return Cost(seconds, peak + min(remembered, memory.SIZE))
+
+
+@cache
+def rates(device: str, threads: int) -> Rates:
+    """Return a device's speed, measured once in a fraction of a second with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        short = torch.ones(_SPREAD, dtype=torch.bfloat16, device=device)
+        precision = working(short)
+        generator = torch.Generator().manual_seed(0)
+        square = torch.randn(_PROBE, _PROBE, generator=generator, dtype=torch.float32).to(device, precision)
+        return Rates(
+            multiply=2 * _PROBE**3 / _least(lambda: square @ square, device),
+            decompose=_PROBE**3 / _least(lambda: torch.linalg.svd(square, full_matrices=False), device),
+            move=_SPREAD / _least(lambda: short.to(precision).sub_(short), device),
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+def _regression(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
+    """n products Δᵀ Δ and Δ C each, one Cholesky factor and one solve with it."""
+    products = founders * 4 * rows * columns**2 + 2 * rows * columns**2
+    factor = columns**3 / 3
+    spent = (products + 2 * factor) / rates.multiply + 4 * founders * rows * columns / rates.move
+    return spent, 8 * (4 * rows * columns + 3 * columns**2)
+
+
+def _apart(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
+    """n decompositions, two of what they give put side by side, and the way back."""
+    least = min(rows, columns)
+    work = (founders + 1) * rows * columns * least + least**3
+    spent = work / rates.decompose + 4 * rows * columns * least / rates.multiply
+    return spent + 3 * founders * rows * columns / rates.move, 8 * (
+        (founders + 4) * (rows + columns) * least + 2 * rows * columns
+    )
+
+
+def _level(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
+    """One decomposition of the sum, and the way back."""
+    least = min(rows, columns)
+    spent = rows * columns * least * (1 / rates.decompose + 2 / rates.multiply)
+    return spent + 3 * founders * rows * columns / rates.move, 8 * (3 * (rows + columns) * least + 3 * rows * columns)
+
+
+METHODS: dict[str, Callable[[int, int, int, Rates], tuple[float, int]]] = {
+    "wudi": _regression,
+    "actmat": _regression,
+    "tsv_m": _apart,
+    "iso_c": _level,
+}
+"""Time and memory of one matrix [d_out, d_in] of so many founders, by the method."""
+
+
+def _least(work: Callable[[], object], device: str) -> float:
+    """The least of three times, in seconds; the first try, which sets things up, does not count."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

@@ -1,0 +1,94 @@
+"""What to say of merges by our methods before they are made: what they take, and where one is known to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+
+from src.models.methods import cost
+from src.models.methods.matrices import maps
+
+if TYPE_CHECKING:
+    from src.models.checkpoint import Checkpoint
+
+GIB = 2**30
+SIDE = 256
+"""Rows and columns that are looked at; a part of a matrix of low rank has no more."""
+FEW = 64
+"""The most directions of such a part that an adapter has; full fine-tunes need more for FLAT of what they changed."""
+FLAT = 0.95
+MATRICES = 4
+"""Of a founder's changed weights, how many are looked at."""
+
+
+def forecast(
+    method: str, base: Checkpoint, founders: Mapping[str, Checkpoint], parents: int, *, device: str, threads: int
+) -> list[str]:
+    """Return what the plan says of merges by this method: a line each, none of a method that is not ours.
+
+    Args:
+        method: mergekit's name of it.
+        base: the ancestor.
+        founders: by name.
+        parents: of one merge.
+        device: that merges are computed on, as torch names it.
+        threads: torch's.
+    """
+    if method not in cost.METHODS:
+        return []
+    itemsize = max(spec.nbytes // max(1, spec.count) for spec in base.tensors.values())
+    shapes = {name: spec.shape for name, spec in base.tensors.items()}
+    takes = cost.cost(method, shapes, parents, itemsize, cost.rates(device, threads))
+    where = f"{device}, {threads} thread{'s' * (threads != 1)}"
+    lines = [
+        f"a merge of {parents} by {method}: about {_duration(takes.seconds)} here ({where}), "
+        f"{takes.peak / GIB:.1f} GiB at its peak beside the offspring"
+    ]
+    if method == "tsv_m" and (named := [name for name, one in founders.items() if adapter_like(base, one)]):
+        lines.append(
+            f"warning: what {', '.join(named)} changed looks like a merged adapter (low rank), where tsv_m is known to "
+            "fail (arXiv 2602.05943: below task arithmetic); merge=wudi or merge=task_arithmetic"
+        )
+    return lines
+
+
+def adapter_like(base: Checkpoint, founder: Checkpoint) -> bool:
+    """Return whether what a founder changed has the low rank of an adapter that was merged into its base.
+
+    Looked at are SIDE rows and columns of a few of the linear weights that it changed: whether the strongest FEW
+    directions hold FLAT of the change, in half of them at least. What an adapter of higher rank changed, or one whose
+    changes bf16 mostly rounded away, is not told from a full fine-tune; smaller weights tell nothing.
+    """
+    names = [
+        name
+        for name, spec in base.tensors.items()
+        if maps(name, spec.shape) and min(spec.shape) >= SIDE and name in founder.tensors
+    ]
+    shares: list[bool] = []
+    for name in names[:: max(1, len(names) // (4 * MATRICES))]:
+        delta = _part(founder, name) - _part(base, name)
+        if len(shares) < MATRICES and bool(delta.any()):
+            energy = torch.linalg.svdvals(delta).square()
+            shares.append(bool(energy[:FEW].sum() >= FLAT * energy.sum()))
+    return 2 * sum(shares) >= max(1, len(shares))
+
+
+def _part(model: Checkpoint, name: str) -> torch.Tensor:
+    """SIDE rows and columns from all over a tensor, [SIDE, SIDE], in float32."""
+    with safe_open(str(model.tensors[name].file), framework="pt") as file:
+        rows, columns = (_spread(side) for side in model.tensors[name].shape)
+        return file.get_tensor(name)[rows][:, columns].float()
+
+
+def _spread(side: int) -> Sequence[int]:
+    return [index * side // SIDE for index in range(SIDE)]
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"

@@ -1,0 +1,137 @@
+"""What a founder's linear weights see while it reads prompts: `python -m src.models.methods.inputs --help` tells how.
+
+A file of a founder holds the mean of x xᵀ over all tokens, [d_in, d_in], of every input x that linear weights within
+layers have, and which weight has which: by the weight's content, so that the founder is known wherever it lies.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers.pytorch_utils import Conv1D
+
+from src.command import Parser, status
+from src.files import replacing
+from src.models.methods.matrices import digest, maps
+from src.runtime.errors import UserError
+
+HOW = "python -m src.models.methods.inputs FOLDER MODEL --prompts FILE makes it"
+
+
+def existing(folder: str) -> str:
+    """Return the folder's name; a ValueError, as pydantic wants it, if there is no such folder."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"no folder {folder}; {HOW}")
+    return folder
+
+
+def known(folder: Path, weight: str) -> torch.Tensor:
+    """Return the mean of x xᵀ, [d_in, d_in], float32, that the weight of this content saw.
+
+    Raises:
+        UserError: no founder in the folder has this weight.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            if name := (file.metadata() or {}).get(weight):
+                return file.get_tensor(name)
+    raise UserError(f"{folder} has no inputs of one of the parents; {HOW}, for every founder")
+
+
+def collect(model: torch.nn.Module, prompts: Iterable[torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the means of x xᵀ by their content, and by every weight's content which of them it saw.
+
+    Args:
+        model: in evaluation mode.
+        prompts: token ids, [tokens] each, read one after another.
+    """
+    grams: dict[str, torch.Tensor] = {}
+    tokens: dict[str, int] = {}
+
+    def see(name: str, x: torch.Tensor) -> None:
+        rows = x.detach().reshape(-1, x.shape[-1]).float()
+        product = rows.mT @ rows
+        grams[name] = grams[name].add_(product) if name in grams else product
+        tokens[name] = tokens.get(name, 0) + len(rows)
+
+    modules = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and maps(f"{name}.weight", module.weight.shape)
+    }
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0]))
+        for name, module in modules.items()
+    ]
+    try:
+        with torch.no_grad():
+            for ids in prompts:
+                model(input_ids=ids[None], use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    means: dict[str, torch.Tensor] = {}
+    seen: dict[str, str] = {}
+    for name, gram in grams.items():
+        weight = modules[name].weight.detach().float()
+        mean = gram.div_(tokens[name]).cpu()
+        key = digest(mean)
+        means[key] = mean
+        seen[digest(weight.mT if isinstance(modules[name], Conv1D) else weight)] = key
+    return means, seen
+
+
+def write(folder: Path, model: Path, lines: Iterable[str], *, device: str = "cpu") -> Path:
+    """Have a model read prompts, and return the file of what its weights saw.
+
+    Raises:
+        UserError: no prompts, or the folder knows this model already: what a merge was made from is never replaced.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from src.models.checkpoint import open_checkpoint
+
+    found = open_checkpoint(model)
+    out = folder / f"{found.fingerprint()}.safetensors"
+    if out.exists():
+        raise UserError(f"{out} has the inputs of {model} already; take another folder for other prompts")
+    tokenizer = AutoTokenizer.from_pretrained(found.path)
+    prompts = [torch.tensor(ids) for line in lines if (ids := tokenizer(line.rstrip("\n"))["input_ids"])]
+    if not prompts:
+        raise UserError("there are no prompts; expected a text file with one a line")
+    loaded = AutoModelForCausalLM.from_pretrained(found.path, dtype="auto").eval().to(device)
+    means, seen = collect(loaded, (ids.to(device) for ids in prompts))
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as beside:
+        save_file(means, str(beside), metadata=seen)
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit status."""
+    parser = Parser(
+        prog="python -m src.models.methods.inputs",
+        description="Have a founder read prompts of its own tasks, for merge=regmean. A line a prompt.",
+    )
+    parser.add_argument("folder", type=Path, help="where the founders' files go, merge.parameters.inputs later")
+    parser.add_argument("model", help="the founder, a folder or a hub name")
+    parser.add_argument("--prompts", type=Path, required=True, help="a text file; a hundred lines will do")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    return status(lambda: print(write(options.folder, options.model, _lines(options.prompts), device=options.device)))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as text ({error}); expected one prompt a line") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

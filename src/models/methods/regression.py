@@ -1,0 +1,183 @@
+"""Merging by regression: the delta that answers like each founder on the inputs that this founder was tuned on.
+
+Minimises Σ_i ‖(Δ − Δ_i) C_i^½‖², C_i the covariance of founder i's inputs. A fine-tune's delta lies in the span of its
+task's inputs, so Δ_iᵀ Δ_i stands in for that covariance and no data is needed. An anchor decides where no founder says
+anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from mergekit.merge_methods.base import PerInputValues, PerNonBase, TensorGroup
+from mergekit.merge_methods.easy_define import merge_method
+from pydantic import AfterValidator, Field, FiniteFloat
+
+from src.models.methods.inputs import existing, known
+from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
+
+Folder = Annotated[str, AfterValidator(existing)]
+Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ridge = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+_FIRM = 1e-6  # a weaker ridge leaves the least eigenvalues to rounding
+
+
+@merge_method(
+    name="wudi",
+    pretty_name="WUDI (anchored)",
+    reference_url="https://arxiv.org/abs/2503.08099",
+    contract=CONTRACT,
+)
+def wudi(
+    group: TensorGroup,
+    scale: FiniteFloat = 1.5,
+    rho: Ridge = 0.1,
+    anchor: FiniteFloat = 0.4,
+    rest: Rest = 0.0,
+    svc: Share = 0.0,
+    kind: Kind = "auto",
+    weight: PerNonBase[Count] = 1.0,
+) -> torch.Tensor:
+    """Merge with C_i = Δ_iᵀ Δ_i / ‖Δ_i‖²: every founder has an equal say, however far it went.
+
+    Args:
+        group: the base's values of a tensor and the founders'.
+        scale: factor s of a linear weight's merged delta.
+        rho: strength of the anchor, in mean eigenvalues of Σ C_i; 0 is WUDI alone, .inf task arithmetic.
+        anchor: a; the anchor is a Σ Δ_i.
+        rest: e; a tensor that is no linear weight gets e Σ Δ_i, or the deltas' "mean".
+        svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
+        kind: what a tensor is, where `matrices.kind_of` would be wrong.
+        weight: how much each founder counts beside the others, as w_i in `regress` once their mean is made 1.
+    """
+    return _merge(group, weight, _normalised, rho, anchor, Treatment(scale, rest, svc, kind))
+
+
+@merge_method(
+    name="actmat",
+    pretty_name="ACTMat (anchored)",
+    reference_url="https://arxiv.org/abs/2604.01329",
+    contract=CONTRACT,
+)
+def actmat(
+    group: TensorGroup,
+    scale: FiniteFloat = 1.5,
+    rho: Ridge = 0.1,
+    anchor: FiniteFloat = 0.4,
+    rest: Rest = 0.0,
+    svc: Share = 0.0,
+    kind: Kind = "auto",
+    weight: PerNonBase[Count] = 1.0,
+) -> torch.Tensor:
+    """Merge with C_i = Δ_iᵀ Δ_i: who went further has more to say. The parameters are `wudi`'s."""
+    return _merge(group, weight, _as_it_is, rho, anchor, Treatment(scale, rest, svc, kind))
+
+
+@merge_method(
+    name="regmean",
+    pretty_name="RegMean (anchored)",
+    reference_url="https://arxiv.org/abs/2212.09849",
+    contract=CONTRACT,
+)
+def regmean(
+    group: TensorGroup,
+    inputs: Folder,
+    scale: FiniteFloat = 1.5,
+    rho: Ridge = 0.01,
+    anchor: FiniteFloat = 0.4,
+    rest: Rest = 0.0,
+    svc: Share = 0.0,
+    kind: Kind = "auto",
+    weight: PerNonBase[Count] = 1.0,
+) -> torch.Tensor:
+    """Merge with C_i = X_iᵀ X_i, what founder i's weights saw while it read prompts. The other parameters are `wudi`'s.
+
+    Args:
+        group: the base's values of a tensor and the founders'.
+        inputs: the folder that `python -m src.models.methods.inputs` filled, with a file of every founder.
+        scale: factor s of a linear weight's merged delta.
+        rho: strength of the anchor.
+        anchor: a; the anchor is a Σ Δ_i.
+        rest: of a tensor that is no linear weight.
+        svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
+        kind: what a tensor is, where `matrices.kind_of` would be wrong.
+        weight: how much each founder counts beside the others.
+    """
+
+    def combine(deltas: Deltas) -> torch.Tensor:
+        seen = (known(Path(inputs), deltas.content(index)).to(deltas[index]) for index in range(len(deltas)))
+        return regress(deltas, seen, rho=rho, anchor=anchor)
+
+    return merge(group, _with_mean_one(weight), combine, Treatment(scale, rest, svc, kind))
+
+
+def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, anchor: float) -> torch.Tensor:
+    """Return (Σ w_i Δ_i C_i + λ a Σ w_i Δ_i) (Σ w_i C_i + λ I)⁻¹, λ = ρ tr(Σ w_i C_i) / d_in; [d_out, d_in].
+
+    The only founder that changed a matrix is the answer itself: there is nothing to reconcile it with.
+
+    Args:
+        deltas: each [d_out, d_in].
+        covariances: C_i, [d_in, d_in], symmetric and not negative, in the deltas' order.
+        rho: ρ, not negative.
+        anchor: a.
+    """
+    if len(deltas) == 1:
+        return deltas[0]
+    if math.isinf(rho):
+        return deltas.sum().mul_(anchor)
+    d_in = deltas[0].shape[1]
+    answers = torch.zeros_like(deltas[0])
+    gram = answers.new_zeros(d_in, d_in)
+    for weight, delta, covariance in zip(deltas.weights, deltas, covariances, strict=True):
+        gram.add_(covariance, alpha=weight)
+        answers.add_(delta @ covariance, alpha=weight)
+    if not gram.any():  # inputs that nobody saw
+        return deltas.sum().mul_(anchor)
+    ridge = rho * float(gram.diagonal().mean())
+    answers.add_(deltas.sum(), alpha=ridge * anchor)
+    gram.diagonal().add_(ridge)
+    return _divide(answers, gram, firm=rho >= _FIRM)
+
+
+def _divide(answers: torch.Tensor, gram: torch.Tensor, *, firm: bool) -> torch.Tensor:
+    """answers · gram⁻¹; the pseudo-inverse where the ridge is not firm enough for a Cholesky factor."""
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if firm and not failed:
+        return torch.cholesky_solve(answers.mT, factor).mT
+    values, vectors = torch.linalg.eigh(gram)
+    known = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    vectors = vectors[:, known]
+    return (answers @ vectors / values[known]) @ vectors.mT
+
+
+def _normalised(delta: torch.Tensor) -> torch.Tensor:
+    return (delta.mT @ delta).div_(delta.square().sum())
+
+
+def _as_it_is(delta: torch.Tensor) -> torch.Tensor:
+    return delta.mT @ delta
+
+
+def _merge(
+    group: TensorGroup,
+    weight: PerInputValues[float],
+    covariance: Callable[[torch.Tensor], torch.Tensor],
+    rho: float,
+    anchor: float,
+    treatment: Treatment,
+) -> torch.Tensor:
+    def combine(deltas: Deltas) -> torch.Tensor:
+        return regress(deltas, map(covariance, deltas), rho=rho, anchor=anchor)
+
+    return merge(group, _with_mean_one(weight), combine, treatment)
+
+
+def _with_mean_one(weight: PerInputValues[float]) -> PerInputValues[float]:
+    """The weights as counts relative to each other: twice as much of everybody is the same merge."""
+    total, founders = math.fsum(weight.values()), sum(value > 0 for value in weight.values())
+    return PerInputValues([(name, value * founders / total if total else 0.0) for name, value in weight.items()])
