@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
@@ -26,18 +21,10 @@ from pydantic import (
 )
 
 from src.runtime import names, place, plugins
-from src.runtime.errors import UserError, printable
+from src.runtime.errors import UserError
 from src.runtime.names import SAFE_NAME
+from src.runtime.validation import explain, first_mistake
 from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop, Strategy, strategy_of
-
-_UNION_BRANCHES = (
-    "constrained-",
-    "function-",
-    "literal[",
-    "float",
-    "int",
-    "tuple[",
-)  # pydantic's, within the path of a key
 
 # Mappings whose keys are somebody else's: evaluate.model_args.KEY=… needs no + before it. YAML cannot say this.
 _OPEN = DictConfig({}, flags={"struct": False})
@@ -334,7 +321,7 @@ class Settings(_Settings):
         try:
             return strategy_of(given)
         except ValidationError as error:
-            raise ValueError(f"({given['name']}): {_first(error)}") from error
+            raise ValueError(f"({given['name']}): {first_mistake(error, STRATEGIES)}") from error
 
     @field_validator("name")
     @classmethod
@@ -372,68 +359,10 @@ def read(composed: DictConfig) -> Settings:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     except ValidationError as error:
-        raise UserError(_first(error)) from error
+        raise UserError(first_mistake(error, STRATEGIES)) from error
     if settings.sweep is None or settings.sweep.trial is not None:  # a sweep itself is no run
         place.check(settings.outputs, settings.name, settings.stores)
     return settings
-
-
-def explain(error: Exception) -> str:
-    """Hydra's and OmegaConf's complaints in one or two lines, with the nearest name that would have been right."""
-    return printable(_explained(_whole_text(error)))
-
-
-def _explained(text: str) -> str:
-    if found := re.search(r"Could not find '([^/']+)/([^']*)'", text):
-        known = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        return f"{found[1]}={found[2]}: no such option. {_known(found[2], known)}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return f"{found[1]}: no such key. See --cfg job for the keys there are; +{found[1]}=… would add one."
-    if "Missing mandatory value" in text and (found := re.search(r"full_key: (\S+)", text)):
-        return f"{found[1]} has no value; give one: {found[1]}=…"
-    if found := re.search(r"Cannot merge incompatible container types.*full_key: (\S+)", text, flags=re.DOTALL):
-        return f"{found[1]}: a list was given for what is a mapping here; give it as {{key: value, …}}, or key by key."
-    if found := re.search(r"Sweep parameters '(.*?)' requires --multirun", text):
-        return f"{found[1]} stands for several runs; -m before the settings starts them one after the other."
-    if found := re.search(r"Ambiguous value for argument '(.*?)'\n", text):
-        key = found[1].partition("=")[0]
-        return f"{found[1]}: one value is expected; a list is {key}=[…], text is in quotes, and -m runs each in turn."
-    if "does not support sweep type : INTERVAL_SWEEP" in text:
-        return (
-            "interval(…) is for a search, +sweep=strategy for example; without one, give values: choice(…), range(…)."
-        )
-    if found := re.search(r"Error parsing override '(.*?)'\n(.*)", text):
-        return f"{found[1]} could not be read as key=value ({found[2].strip()})."
-    if found := re.search(r"string: (.*?) out of \[.*\]\.\s*(.*?)\s*See http", text, flags=re.DOTALL):
-        return f"{found[1]} could not be read as key=value ({found[2]})."
-    return " ".join(line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line)
-
-
-def check_sweeps(overrides: Sequence[str]) -> None:
-    """Raise UserError for a range on the command line that has no values: Hydra would start no run, and say nothing."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException:
-        return  # Hydra says it better when it comes to it
-    for override in parsed:
-        if override.is_range_sweep():
-            try:
-                some = next(override.sweep_string_iterator(), None)
-            except (ValueError, ArithmeticError):  # steps of 0
-                some = None
-            if some is None:
-                raise UserError(
-                    f"{printable(str(override.input_line))}: no value lies there; expected range(START,STOP,STEP), "
-                    "which goes from START to before STOP, with a STEP other than 0"
-                )
-
-
-def is_config_error(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf raised it: a mistake in the configuration, not in this program."""
-    if isinstance(error, ValueError):  # merge=1.5, say; Hydra has no exception of its own for a group that is a number
-        raised_by = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return raised_by[-1:] != [] and raised_by[-1].startswith(("hydra.", "omegaconf."))
-    return isinstance(error, HydraException | OmegaConfBaseException)
 
 
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep")
@@ -476,42 +405,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
-
-
-def _whole_text(error: BaseException) -> str:
-    texts = [str(error)]
-    while (error := error.__cause__) is not None:  # type: ignore[assignment]
-        texts.append(str(error))
-    return "\n".join(texts)
-
-
-def _known(found: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(found, known, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}."
-
-
-def _first(error: ValidationError) -> str:
-    details = error.errors()
-    detail = details[0]
-    # The discriminator repeats the strategy's name within the path; nobody typed it.
-    path = [str(part) for part in detail["loc"] if part not in STRATEGIES]
-    path = [part for part in path if not part.startswith(_UNION_BRANCHES)]
-    key = printable(".".join(path)) or "configuration"
-    message = detail["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if detail["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        line = f"{key}: no such key. See --cfg job for the keys there are."
-    elif detail["type"] == "value_error":
-        line = f"{key} {message}."
-    elif detail["type"] == "missing":
-        line = f"{key} is missing."
-    elif detail["type"] == "union_tag_invalid":
-        line = f"{key}.name is {detail['ctx']['tag']!r}. Known: {detail['ctx']['expected_tags']}."
-    else:
-        line = f"{key} is {detail['input']!r}; {message.removeprefix('input ')}."
-    more = len({item["loc"][:2] for item in details}) - 1
-    return f"{line} ({more} more mistake{'s'[: more > 1]} beside it.)" if more else line
 
 
 def _same_place(a: str, b: str) -> bool:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import config
 from src.config import Settings
-from src.runtime import launch
+from src.runtime import launch, validation
 from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
 from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
@@ -178,7 +178,7 @@ def main() -> None:
     except Interrupted as interruption:  # between two runs of a sweep
         os._exit(interruption.status)
     except Exception as error:
-        told = in_words(error) or ((2, config.explain(error)) if config.is_config_error(error) else None)
+        told = in_words(error) or ((2, validation.explain(error)) if validation.is_config_error(error) else None)
         if told is None:
             raise
         _refuse(told[1])
@@ -192,7 +192,7 @@ def _check_options() -> None:
         raise UserError(
             f"{unknown[0]}: no such option. Settings are given as KEY=VALUE; --help lists them and the options."
         )
-    config.check_sweeps(known.overrides)
+    validation.check_sweeps(known.overrides)
 
 
 def _is_one_of_many() -> bool:

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import config
 from src.config import Settings
+from src.runtime import validation
 from src.runtime.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -123,8 +124,8 @@ def test_any_words_on_the_command_line(overrides: list[str]) -> None:
         try:
             given = compose("config", ["name=run", *overrides])
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            if not config.is_config_error(error):
+            if not validation.is_config_error(error):
                 raise
-            check_words(config.explain(error))
+            check_words(validation.explain(error))
             return
         check_read(given)

@@ -76,8 +76,8 @@ def test_either_process_may_be_killed_at_any_moment(
     monkeypatch.setattr(Evaluation, "save", counted)
     meet, met = Workers.__init__, tmp_path / "met"
 
-    def noted(self: Workers, settings: Any) -> None:
-        meet(self, settings)
+    def noted(self: Workers, **settings: Any) -> None:
+        meet(self, **settings)
         if self.main:
             met.touch()
 

@@ -138,7 +138,7 @@ def test_what_is_kept(evolve: Command, tmp_path: Path) -> None:
         outcome = evolve(f"name={keep}", f"keep={keep}", "stop.generations=4", *ALL_RULES_OFF)
         assert outcome.status == 0, outcome.err
     runs = tmp_path / "outputs"
-    made = set(state(runs, "all").recipes)
+    made = {model.name for model in state(runs, "all").population if model.recipe is not None}
     assert stored(runs / "all") == made
     assert stored(runs / "best") == stored(runs / "survivors") == set()
     whole, lean = state(runs, "all"), state(runs, "survivors")

@@ -13,6 +13,7 @@ from src.export.metadata import metadata
 from src.journal import HeldOut, State
 from src.pages.markdown import code, fenced, plain
 from src.population import KinshipTable
+from src.runtime.plugins import is_dotted
 from src.tracking.summary import NORMAL
 
 
@@ -136,8 +137,9 @@ def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
     options = f"--random-seed {seed} --num-threads {threads} --no-copy-tokenizer --no-write-model-card"
     who, program = "mergekit alone", "mergekit-multi"
     if ours := _own_methods(state, winner):
-        who = f"mergekit with kinmerge's own methods ({', '.join(ours)}; put kinmerge's folder in the command)"
-        program = "PYTHONPATH=KINMERGE python -m src.models.methods"
+        who = f"mergekit with methods that are not its own ({', '.join(ours)}; put kinmerge's folder in the command)"
+        modules = "".join(f" --import {one.rpartition('.')[0]}" for one in ours if is_dotted(one))
+        program = f"PYTHONPATH=KINMERGE python -m src.models.methods{modules}"
     return f"""## Rebuilding
 
 `recipe.yaml` has every merge from the founders to this model. {who} makes its weights again:
@@ -148,16 +150,17 @@ def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
 
 
 def _own_methods(state: State, winner: str) -> list[str]:
-    """Those merge methods on the way to the winner that mergekit does not have."""
+    """Return the merge methods on the way to the winner that mergekit does not have."""
     from src.models.methods import METHODS
 
     own = {method.spec.name for method in METHODS}
     line = (*state.population.ancestors(winner), state.population[winner])
-    return sorted({model.recipe["config"]["merge_method"] for model in line if model.recipe is not None} & own)
+    used = {model.recipe["config"]["merge_method"] for model in line if model.recipe is not None}
+    return sorted(method for method in used if method in own or is_dotted(method))
 
 
 def _with_sources(config: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    named = dict(config)
+    named = {**config, "merge_method": config["merge_method"].rpartition(".")[2]}
     named["models"] = [{**entry, "model": sources.get(entry["model"], entry["model"])} for entry in config["models"]]
     for key in ("base_model", "tokenizer_source"):
         if key in config:

@@ -30,6 +30,7 @@ from pydantic import TypeAdapter
 from src.config import Merge
 from src.models import methods  # noqa: F401 (registers merge methods of our own)
 from src.models.checkpoint import Checkpoint
+from src.runtime import plugins
 from src.runtime.errors import UserError
 
 TOKENIZER_FILES = (
@@ -77,10 +78,7 @@ def check(settings: Merge, parents: int) -> None:
     Raises:
         UserError: an unknown method, a parameter that the method does not have or lacks, a wrong number of parents.
     """
-    known = sorted(method.spec.name for method in registry.registered_methods())
-    if settings.method not in known:
-        raise UserError(f"merge.method is {settings.method!r}; mergekit has no such method. Known: {', '.join(known)}.")
-    spec = registry.get(settings.method).spec
+    spec = registry.get(registered(settings.method)).spec
     names = {parameter.name for parameter in spec.parameters}
     for key, given in (("parameters", settings.parameters), ("each", settings.each)):
         if unknown := sorted(set(given) - names):
@@ -96,6 +94,25 @@ def check(settings: Merge, parents: int) -> None:
     if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
         raise UserError(f"merge.parameters.{missing[0]} is missing; {settings.method} needs it.")
     _check_inputs(settings, spec, parents)
+
+
+def registered(method: str) -> str:
+    """Return the name by which mergekit knows a merge method; one of the user's own is imported first.
+
+    Args:
+        method: mergekit's name, or a dotted path that ends in the name that its module registers.
+
+    Raises:
+        UserError: there is no such method, or nothing that can be imported, or it registers another name.
+    """
+    name = method
+    if plugins.is_dotted(method):
+        plugins.imported(method)
+        name = method.rpartition(".")[2]
+    known = sorted(one.spec.name for one in registry.registered_methods())
+    if name not in known:
+        raise UserError(f"merge.method is {method!r}; mergekit has no such method. Known: {', '.join(known)}.")
+    return name
 
 
 def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
@@ -271,8 +288,8 @@ def _ready(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeOpti
 
 
 def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:
-    """A mergekit configuration with every model's name replaced by its folder."""
-    named = dict(config)
+    """Return a configuration for mergekit: models by their folders instead of their names, the method as registered."""
+    named = {**config, "merge_method": registered(config["merge_method"])}
     named["models"] = [{**entry, "model": str(models[entry["model"]])} for entry in config["models"]]
     for key in ("base_model", "tokenizer_source"):
         if config.get(key) in models:
