@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from src.population import Objective as Ranking
 from src.runtime import names, place, plugins
 from src.runtime.errors import UserError
 from src.runtime.names import SAFE_NAME
@@ -138,6 +139,8 @@ class Evaluate(_Settings):
     backend: Literal["hf", "vllm"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
     model_args: dict[str, Any]
+    objective: Ranking = "average"
+    """What models are ranked by, for selection, stopping and sweeps."""
     evaluator: str | None = None
     """Dotted path of the user's own evaluator; None: lm-eval."""
     unsafe_code: bool = False
@@ -388,9 +391,13 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
     )
 
 
+NEW = {"evaluate.objective": "average"}
+"""Keys that older journals do not have, and what they meant without; any other was null."""
+
+
 def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted keys of which two configurations differ; a key that an older version had not was null."""
-    before, after = flat(then), flat(now)
+    """Return the dotted keys of which two configurations differ; of those that older versions had not, see `NEW`."""
+    before, after = NEW | flat(then), NEW | flat(now)
     return [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 Predictor = Callable[[Sequence[str]], Mapping[str, float] | None]
 
@@ -77,6 +77,65 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Skill:
+    """One task: who of the founders is best at it, and how much of that a model has kept."""
+
+    task: str
+    specialist: str
+    """The founder that is best at the task; the first of equals."""
+    best: float
+    """The specialist's score."""
+    score: float
+    """The model's."""
+
+    @property
+    def lost(self) -> float:
+        """Points below the specialist; negative where the model is better."""
+        return self.best - self.score
+
+    @property
+    def kept(self) -> float:
+        """Share of the specialist's score, 0 or more; 1 where the specialist scores nothing either."""
+        return self.score / self.best if self.best > 0 else 1.0
+
+
+def skills(founders: Mapping[str, Mapping[str, float]], model: Mapping[str, float]) -> list[Skill]:
+    """Return a model's skills, in the order of its tasks.
+
+    Args:
+        founders: their scores by name; at least one founder, all with the same tasks.
+        model: the model's scores on the same tasks and the same samples.
+    """
+    found = []
+    for task, score in model.items():
+        specialist = max(founders, key=lambda name: founders[name][task])
+        found.append(Skill(task, specialist, founders[specialist][task], score))
+    return found
+
+
+def normalised_average(found: list[Skill]) -> float:
+    """Return the mean share kept over tasks, ×100: what the literature reports as normalised accuracy.
+
+    100 for a model that is as good as the specialist at every task (2412.00081, section 5.1).
+    """
+    return 100 * fmean(skill.kept for skill in found)
+
+
+def worst(found: list[Skill]) -> Skill:
+    """Return the task with the lowest score of the model; the first of equals."""
+    return min(found, key=lambda skill: skill.score)
+
+
+def neglected(found: list[Skill], share: float = 0.5) -> list[Skill]:
+    """Return the tasks of which a model keeps less than a share of the specialist's score, the most neglected first."""
+    return sorted((skill for skill in found if skill.kept < share), key=lambda skill: skill.kept)
+
+
+Objective = Literal["average", "normalised", "worst"]
+"""What models are ranked by: the scores' mean, weighted, the mean share of specialists' scores, or the worst task."""
+
+
+@dataclass(frozen=True)
 class Population:
     """Every model so far, oldest first, founders included. Immutable: each change is a new population.
 
@@ -84,6 +143,7 @@ class Population:
     """
 
     models: tuple[Model, ...] = ()
+    objective: Objective = "average"
 
     @cached_property
     def _by_name(self) -> dict[str, Model]:
@@ -91,7 +151,7 @@ class Population:
 
     @cached_property
     def _ranked(self) -> list[Model]:
-        return sorted(self.eligible(), key=lambda model: -_average(model))
+        return sorted(self.eligible(), key=lambda model: -self.value(model))
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models)
@@ -111,12 +171,31 @@ class Population:
         """This population and one more model, the youngest."""
         if model.name in self:
             raise ValueError(f"the population has a model {model.name!r} already")
-        return Population((*self.models, model))
+        return replace(self, models=(*self.models, model))
 
     def update(self, name: str, **changes: object) -> Population:
         """This population with fields of one model replaced."""
         changed = self._by_name | {name: replace(self[name], **changes)}  # type: ignore[arg-type]
-        return Population(tuple(changed.values()))
+        return replace(self, models=tuple(changed.values()))
+
+    def value(self, model: Model) -> float:
+        """Return what an evaluated model is ranked by, in points: see `Objective`.
+
+        An average alone where the journal has no scores by task, or where the founders are still being evaluated.
+        """
+        if self.objective == "average" or not model.scores or not self._specialists:
+            return _average(model)
+        found = self.skills(model)
+        return normalised_average(found) if self.objective == "normalised" else worst(found).score
+
+    @cached_property
+    def _specialists(self) -> dict[str, Mapping[str, float]]:
+        founders = {model.name: model.scores for model in self.eligible() if model.founder and model.scores}
+        return {} if any(model.founder and model.pending for model in self.models) else founders
+
+    def skills(self, model: Model) -> list[Skill]:
+        """Return, by task, what an evaluated model has kept of the founders' skills; [] where no founder was scored."""
+        return skills(self._specialists, model.scores) if self._specialists else []
 
     @property
     def generation(self) -> int:
@@ -125,7 +204,7 @@ class Population:
 
     def until(self, generation: int) -> Population:
         """The population as it was when `generation` closed."""
-        return Population(tuple(model for model in self.models if model.generation <= generation))
+        return replace(self, models=tuple(model for model in self.models if model.generation <= generation))
 
     def of_generation(self, generation: int) -> list[Model]:
         """The models that may become parents among those born in `generation`, oldest first."""
@@ -136,7 +215,7 @@ class Population:
         return [model for model in self.models if model.average is not None and model.failure is None]
 
     def best(self, k: int) -> list[Model]:
-        """S_k: the k best models by average, best first, ties broken by age. All of them where there are fewer."""
+        """Return S_k: the k best models by the objective, or all there are, best first, ties broken by age."""
         return self._ranked[:k]
 
     def tops(self, k: int) -> list[list[Model]]:
@@ -147,7 +226,7 @@ class Population:
         found: list[list[Model]] = []
         for new in born:
             before = found[-1] if found else []
-            found.append(Population((*before, *new)).best(k))
+            found.append(sorted((*before, *new), key=lambda model: -self.value(model))[:k])
         return found
 
     def better_first(self, names: Iterable[str]) -> tuple[str, ...]:

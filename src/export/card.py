@@ -12,9 +12,9 @@ from src.export.licence import Licence, of_merge, words
 from src.export.metadata import metadata
 from src.journal import HeldOut, State
 from src.pages.markdown import code, fenced, plain
-from src.population import KinshipTable
+from src.population import KinshipTable, normalised_average
 from src.runtime.plugins import is_dotted
-from src.tracking.summary import NORMAL
+from src.tracking.summary import NORMAL, skills_kept
 
 
 def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
@@ -96,9 +96,28 @@ On what was held out: it did not steer the search.
 
 {_table(held_out)}
 
-{_gained(state, "holdout")}## Scores that steered the search
+{_gained(state, "holdout")}{_skills(state)}## Scores that steered the search
 
 {steered}{lucky}"""
+
+
+def _skills(state: State) -> str:
+    side, found = skills_kept(state)
+    if not found or state.population.best(1)[0].founder:
+        return ""
+    rows = [
+        f"| {plain(one.task)} | {plain(one.specialist)} | {one.best:.2f} | {one.score:.2f} | {one.kept:.0%} |"
+        for one in found
+    ]
+    head = "| task | best founder at it | its score | this model | kept |\n| --- | --- | ---: | ---: | ---: |"
+    listed = "\n".join([head, *rows])
+    return f"""## Skills kept
+
+{normalised_average(found):.0f} % of what the founder that is best at a task scores, in the mean over tasks ({side}).
+
+{listed}
+
+"""
 
 
 def _table(scored: Mapping[str, HeldOut]) -> str:

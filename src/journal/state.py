@@ -109,7 +109,8 @@ class State:
     def population(self) -> Population:
         """Everyone, as strategies see it: what is handed out stays as it is while the state goes on."""
         if self._seen is None:
-            self._seen = Population(tuple(self.models.values()))
+            asked = (self.started or {}).get("settings", {}).get("evaluate", {})
+            self._seen = Population(tuple(self.models.values()), asked.get("objective", "average"))
         return self._seen
 
     def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:

@@ -13,6 +13,13 @@ from src.population import KinshipTable, Population, Spent
 SATURATION = 0.9
 """Mean kinship of S_k above which gains were seen to vanish (arXiv 2410.12613, section 4): for pcc and cosine."""
 
+WORDS = {
+    "average": "the best average",
+    "normalised": "the best normalised average",
+    "worst": "the score of the best model's worst task",
+}
+"""What each objective maximises."""
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -77,11 +84,10 @@ class Stop:
             yield f"the {k} best models did not change"
         if self.gain is not None and generation >= self.patience:
             now, then = population.best(1)[0], population.until(generation - self.patience).best(1)[0]
-            assert now.average is not None
-            assert then.average is not None
-            if now.average - then.average <= self.gain:
+            grown = population.value(now) - population.value(then)
+            if grown <= self.gain:
                 yield (
-                    f"no gain: the best average grew by {now.average - then.average:.2f} in the last "
+                    f"no gain: {WORDS[population.objective]} grew by {grown:.2f} in the last "
                     f"{self.patience} generation{'s'[: self.patience > 1]}"
                 )
 

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+
 from src.journal import State, spared
+from src.population import Skill, neglected, normalised_average, skills, worst
 from src.runtime import terminal
 
 NORMAL = 1.96
@@ -58,19 +61,55 @@ def text(state: State) -> str:
     return "\n".join([f"best: {winner}, in points with 95 % intervals, after {state.evaluations} evaluations", *rows])
 
 
+def skills_kept(state: State) -> tuple[str, list[Skill]]:
+    """Return the winner's skills and the side that they are of: the holdout, if all founders were scored on it."""
+    winner = state.population.best(1)[0]
+    scored = {model.name: model for model in state.population.eligible() if model.founder}
+    if winner.name in state.holdout and scored.keys() <= state.holdout.keys():
+        founders = {name: state.holdout[name].scores for name in scored}
+        return "holdout", skills(founders, state.holdout[winner.name].scores)
+    return "selection", state.population.skills(winner)
+
+
+def skills_table(state: State) -> Table | None:
+    """Return the winner's skills for a terminal; None where a founder won, which keeps its own."""
+    found = skills_kept(state)[1]
+    if not found or state.population.best(1)[0].founder:
+        return None
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "specialist", "its score", "winner", "lost", "kept"):
+        table.add_column(column, justify="left" if column in {"task", "specialist"} else "right")
+    for one in found:
+        kept = f"{one.kept:.0%}"
+        table.add_row(one.task, one.specialist, f"{one.best:.2f}", f"{one.score:.2f}", f"{one.lost:.2f}", kept)
+    return table
+
+
 def show(state: State, made: Sequence[Path]) -> None:
-    """Print how a run ended, and what it made."""
+    """Print how a run ended, what is left of the founders' skills, and what the run made."""
     console = terminal.console()
-    lines = [f"stopped: {state.stopped}", spared([state]), text(state), *map(os.path.relpath, made)]
-    for line in filter(None, lines):
+    for line in filter(None, (f"stopped: {state.stopped}", spared([state]), text(state))):
         console.print(line, highlight=False, soft_wrap=True)
+    if (table := skills_table(state)) is not None:
+        side, found = skills_kept(state)
+        share = f"{normalised_average(found):.0f} % of the specialists' scores in the mean over tasks"
+        console.print(f"skills kept, on the {side}: {share}", highlight=False, soft_wrap=True)
+        console.print(table)
+        if lost := neglected(found):
+            least = f"{lost[0].task} ({lost[0].kept:.0%} of {lost[0].specialist}'s score)"
+            terminal.warn(
+                f"less than half is kept of {len(lost)} skill{'s'[: len(lost) > 1]}, least of {least}; other merge methods "
+                "may keep more (docs/merging.md)"
+            )
+    for path in made:
+        console.print(os.path.relpath(path), highlight=False, soft_wrap=True)
 
 
 def figures(state: State) -> dict[str, float]:
-    """Return the figures that a sweep may go by: best average, in points, and what it took."""
+    """Return the figures that a sweep may go by: the best model's objective, in points, and what it took."""
     spent = state.spent
     return {
-        "best": state.population.best(1)[0].average or 0.0,
+        "best": state.population.value(state.population.best(1)[0]),
         "evaluations": spent.evaluations,
         "samples": state.samples,
         "hours": spent.hours,
@@ -89,6 +128,14 @@ def summary(state: State) -> dict[str, float | str]:
         told |= {"holdout/best": side.average, "holdout/stderr": state.holdout[winner.name].stderr}
         if side.gain is not None and side.gain_low is not None and side.gain_high is not None:
             told |= {"holdout/gain": side.gain, "holdout/gain_low": side.gain_low, "holdout/gain_high": side.gain_high}
+    side_of, found = skills_kept(state)
+    if found:
+        lowest = worst(found)
+        told |= {
+            f"skills/{side_of}/normalised": normalised_average(found),
+            f"skills/{side_of}/worst": lowest.score,
+            f"skills/{side_of}/worst_task": lowest.task,
+        }
     return told
 
 
