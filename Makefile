@@ -10,8 +10,8 @@ READY  := $(VENV)/.ready
 help:  ## Print these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-run: $(READY)  ## Evolve the embedded family: strategy=kinship_topk, five generations, to its end
-	$(BIN)/python -m src.run strategy=kinship_topk
+run: $(READY)  ## Merge the embedded family into one model, evaluate it, and say what it keeps of every skill
+	$(BIN)/python -m src.run
 
 test: check  ## Lint, type-check and test (what CI runs)
 	$(BIN)/python -m pytest -n logical --maxprocesses 8

@@ -67,7 +67,13 @@ def settings(options: argparse.Namespace, outputs: Path, *overrides: str) -> Set
         composed = compose(
             "config",
             [
-                *(f"outputs={outputs}", "name=bench", f"zoo.effort={options.effort}", f"zoo.folder={family}"),
+                *(
+                    f"outputs={outputs}",
+                    "strategy=kinship_topk",
+                    "name=bench",
+                    f"zoo.effort={options.effort}",
+                    f"zoo.folder={family}",
+                ),
                 *("track=none", "cache=off", "workers.device=cpu", "evaluate.holdout=null"),
                 *(f"evaluate.limit={options.limit or 'null'}", "stop.unchanged=false", "stop.kinship=null"),
                 *("stop.gain=null", "strategy.k=4", f"stop.generations={options.generations}", *overrides),

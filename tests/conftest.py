@@ -55,6 +55,7 @@ def evolve(tmp_path: Path, family: Path) -> Command:
     def command(*overrides: str, founders: tuple[str, ...] = FOUNDERS, at: Path = family) -> Outcome:
         models = ",".join(f"{name}:{at / name}" for name in founders)
         return run(
+            "strategy=kinship_topk",
             "founders=local",
             f"founders.base={at / 'base'}",
             f"founders.models={{{models}}}",

@@ -171,7 +171,13 @@ def _run(family: Path, outputs: Path) -> int:
 
     models = ",".join(f"{name}:{family / name}" for name in ("red", "green", "blue"))
     sys.argv = [
-        *("src.run", "founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+        *(
+            "src.run",
+            "strategy=kinship_topk",
+            "founders=local",
+            f"founders.base={family / 'base'}",
+            f"founders.models={{{models}}}",
+        ),
         *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}", "evaluate.holdout=0.5"),
         *(f"outputs={outputs}", "name=run", "track=none", "cache.weights=true", "workers.threads=1"),
         *("stop.generations=2", "merge=dare_ties", *ALL_RULES_OFF),

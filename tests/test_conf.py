@@ -63,9 +63,22 @@ def test_another_seed_is_another_family_unless_told_otherwise() -> None:
 
 
 def test_the_paper_s_founders_bring_the_paper_s_merge_unless_told_otherwise() -> None:
-    assert settings("founders=mistral7b").merge.parameters["t"][0]["value"] == [0, 0.5, 0.3, 0.7, 1]
+    assert settings("founders=mistral7b", "strategy=kinship_topk").merge.parameters["t"][0]["value"] == [
+        0,
+        0.5,
+        0.3,
+        0.7,
+        1,
+    ]
     assert settings("founders=mistral7b", "merge=ties").merge.method == "ties"
-    assert settings("founders=mistral7b", "strategy=one_shot").merge.method == "linear"
+    assert settings("founders=mistral7b", "strategy=one_shot").merge.method == "wudi"
+
+
+def test_the_default_is_what_measured_best_and_the_paper_is_a_word_away() -> None:
+    assert (settings().strategy.name, settings().merge.method) == ("one_shot", "wudi")
+    assert (settings("strategy=kinship_topk").merge.method) == "slerp"
+    paper = settings("+experiment=paper")
+    assert (paper.strategy.name, paper.merge.method) == ("kinship_topk", "slerp")
 
 
 def test_the_paper_s_tasks_have_the_leaderboard_s_shots() -> None:

@@ -77,7 +77,12 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
 
     def start(name: str) -> int:
         return run(
-            *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+            *(
+                "strategy=kinship_topk",
+                "founders=local",
+                f"founders.base={family / 'base'}",
+                f"founders.models={{{models}}}",
+            ),
             *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
             *(f"outputs={tmp_path}", f"name={name}", "track=none", "cache=off", "workers.threads=1"),
             *("stop.generations=3", "merge=dare_ties", "evaluate.holdout=0.5", *ALL_RULES_OFF),

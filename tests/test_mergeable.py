@@ -84,6 +84,7 @@ def test_a_gpt_neox_that_has_the_buffers_of_old_is_merged(tmp_path: Path) -> Non
 def test_a_family_that_mergekit_cannot_merge(tmp_path: Path, family: Path, plan: bool) -> None:
     save(KINDS["gpt-neox"][0], tmp_path, "base", "one", "two")
     outcome = run(
+        "strategy=kinship_topk",
         "founders=local",
         f"founders.base={tmp_path / 'base'}",
         f"founders.models={{one:{tmp_path / 'one'},two:{tmp_path / 'two'}}}",

@@ -223,7 +223,7 @@ def test_a_file_where_the_run_s_folder_should_be(evolve: Command, tmp_path: Path
 def test_mistakes_are_found_within_seconds_from_the_shell() -> None:
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "src.run", "strategy.k=1"],
+        [sys.executable, "-m", "src.run", "strategy=kinship_topk", "strategy.k=1"],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,

@@ -28,7 +28,12 @@ ROOT = Path(__file__).parent.parent
 def command(family: Path, outputs: Path, name: str, *overrides: str) -> list[str]:
     models = ",".join(f"{founder}:{family / founder}" for founder in FOUNDERS)
     return [
-        *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+        *(
+            "strategy=kinship_topk",
+            "founders=local",
+            f"founders.base={family / 'base'}",
+            f"founders.models={{{models}}}",
+        ),
         *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}", "evaluate.batch_size=16"),
         *(f"outputs={outputs}", f"name={name}", "track=none", "cache=off", "workers.threads=1"),
         *("workers.timeout=2", "stop.generations=2", *ALL_RULES_OFF, *overrides),

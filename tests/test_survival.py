@@ -274,7 +274,14 @@ def started(family: Path, outputs: Path) -> "subprocess.Popen[str]":
     """An endless run in a process of its own, in the middle of a generation."""
     models = ",".join(f"{name}:{family / name}" for name in ("red", "green", "blue"))
     command = [
-        *(sys.executable, "-m", "src.run", "founders=local", f"founders.base={family / 'base'}"),
+        *(
+            sys.executable,
+            "-m",
+            "src.run",
+            "strategy=kinship_topk",
+            "founders=local",
+            f"founders.base={family / 'base'}",
+        ),
         *(f"founders.models={{{models}}}", "evaluate.tasks=[pico_words]", f"evaluate.include={family / 'tasks'}"),
         *(f"outputs={outputs}", "name=run", "track=none", "stop.generations=null", *ALL_RULES_OFF),
     ]

@@ -32,7 +32,7 @@ def hub() -> Iterator[Hub]:
 def finished(family: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """The command of a run that has come to its end."""
     command = (
-        *("founders=local", f"founders.base={family / 'base'}"),
+        *("strategy=kinship_topk", "founders=local", f"founders.base={family / 'base'}"),
         f"founders.models={{red:{family / 'red'},green:{family / 'green'}}}",
         *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}", "evaluate.holdout=null"),
         *(f"outputs={tmp_path_factory.mktemp('published')}", "name=run", "track=none", "cache=off"),

@@ -98,8 +98,8 @@ def show(state: State, made: Sequence[Path]) -> None:
         if lost := neglected(found):
             least = f"{lost[0].task} ({lost[0].kept:.0%} of {lost[0].specialist}'s score)"
             terminal.warn(
-                f"less than half is kept of {len(lost)} skill{'s'[: len(lost) > 1]}, least of {least}; other merge methods "
-                "may keep more (docs/merging.md)"
+                f"less than half is kept of {len(lost)} skill{'s'[: len(lost) > 1]}, least of {least}; other merge "
+                "methods may keep more (docs/merging.md)"
             )
     for path in made:
         console.print(os.path.relpath(path), highlight=False, soft_wrap=True)

@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, folder: Path, founders: tuple[str, ...], tasks: tuple[str, ...], *overrides: str) -> None:
         listed = "{" + ",".join(f"{name}:/models/{name}" for name in founders) + "}"
-        named = ["founders=local", "founders.base=/models/base", f"founders.models={listed}"]
+        named = ["strategy=kinship_topk", "founders=local", "founders.base=/models/base", f"founders.models={listed}"]
         self.settings = settings_of(*named, "evaluate.tasks=[any]", *overrides)
         self.settings["evaluate"]["tasks"] = [{"name": task, "weight": 1.0} for task in tasks]
         self.folder = folder

@@ -21,7 +21,13 @@ def write(folder: Path) -> None:
     journal = Journal(folder / "journal.jsonl")
     listed = ",".join(f"{name}:/models/{name}" for name in FOUNDERS)
     settings = settings_of(
-        *("founders=local", "founders.base=/models/base", f"founders.models={{{listed}}}", "evaluate.tasks=[any]")
+        *(
+            "strategy=kinship_topk",
+            "founders=local",
+            "founders.base=/models/base",
+            f"founders.models={{{listed}}}",
+            "evaluate.tasks=[any]",
+        )
     )
     journal.append("started", version=1, settings=settings, versions={}, machine={"device": "cpu", "threads": 1})
     for name in ("base", *FOUNDERS):

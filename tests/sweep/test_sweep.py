@@ -114,11 +114,8 @@ def test_a_sampler_that_comes_back_to_its_favourite_is_overruled(
 def test_the_first_trial_is_the_configuration_as_it_stands(sweep: Sweep, tmp_path: Path) -> None:
     sweep("hydra.sweeper.n_trials=1", "merge=ties")
     (first,) = study(tmp_path).trials
-    assert (first.params["strategy"], first.params["strategy.k"], first.params["stop.kinship"]) == (
-        "kinship_topk",
-        3,
-        "auto",
-    )
+    assert first.params["strategy"] == "one_shot"
+    assert "strategy.k" not in first.params  # which has none
     assert first.params["merge.each.density"] == 0.5
     assert "merge" not in first.params  # the command line has fixed it
     state = run_state(tmp_path / "outputs/sweeps/study/0")
@@ -394,7 +391,12 @@ def test_seeds_repeat_one_configuration_each_in_a_folder_of_its_own(
     models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
     command = (
         *("-m", "+experiment=seeds", "seed=range(0,2)", "evaluate.limit=8", "stop.generations=1", "strategy.k=2"),
-        *("founders=local", f"founders.base={family / 'base'}", f"founders.models={{{models}}}"),
+        *(
+            "strategy=kinship_topk",
+            "founders=local",
+            f"founders.base={family / 'base'}",
+            f"founders.models={{{models}}}",
+        ),
         *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={family / 'tasks'}"),
         *("evaluate.holdout=null", f"outputs={tmp_path}", "track=none", "workers.threads=1"),
     )
