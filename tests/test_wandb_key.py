@@ -88,13 +88,13 @@ def test_the_key_that_wandb_login_has_written_is_found(tmp_path: Path) -> None:
 def test_nothing_is_asked_on_a_terminal() -> None:
     said, status = on_a_terminal(["-m", "src.run", "dry_run=true", "track=wandb", "track.mode=online"])
     assert status == 2, said
-    assert said.startswith("error: trackers.mode is online, and W&B has no API key here;")
+    assert said.startswith("error: track.mode is online, and W&B has no API key here;")
     assert len(said.splitlines()) == 1
 
 
 def test_a_key_that_is_gone_by_the_time_it_is_needed_costs_a_warning_not_a_question(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from src import track; from src.config import Track\n"
+        "from pathlib import Path; from src.tracking import trackers; from src.config import Track\n"
         "settings = Track(tracker='wandb', project='p', group=None, mode='online')\n"
         f"tracker = trackers.start(settings, Path({str(tmp_path)!r}), {{'seed': 0}})\n"
         "tracker.log({'average/best': 1.0}, 0)\n"

@@ -7,11 +7,8 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from src.pages.look import Drawing, Figure, Section, axis, figure, many, rounded, var
 from src.report.story import HOLDOUT, Story
-from src.strategy import Strategy
 
 PARTS = (
     ("merged", "merging", "green"),
@@ -50,8 +47,7 @@ def remembered(story: Story) -> int:
 
 def next_pairs(story: Story) -> int:
     """The merges that the strategy would have gone on with, had nothing ended the run."""
-    strategy: Strategy = TypeAdapter(Strategy).validate_python(story.settings["strategy"])
-    return len(strategy.propose(story.population, story.kinship)) if story.state.stopped else 0
+    return len(story.strategy.propose(story.population, story.kinship)) if story.state.stopped else 0
 
 
 def most_left(story: Story) -> int | None:
@@ -59,8 +55,7 @@ def most_left(story: Story) -> int | None:
     budget = story.settings["stop"]["generations"]
     if budget is None or not story.state.stopped:
         return None
-    strategy: Strategy = TypeAdapter(Strategy).validate_python(story.settings["strategy"])
-    return max(0, budget - story.population.generation) * strategy.most_proposals(len(story.population))
+    return max(0, budget - story.population.generation) * story.strategy.most_proposals(len(story.population))
 
 
 def _avoided(story: Story) -> list[str]:

@@ -8,12 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from src.evaluation import holdout
 from src.journal import Event, State, events_of, replay
 from src.kinship import METRICS, Grams, Metric
 from src.population import KinshipTable, Model, Population
 from src.runtime.errors import UserError
 from src.statistics.average import Samples
+from src.strategy import STRATEGIES, Strategy
 
 SHOWN = 300
 """Models up to which a page shows every one; of more, those that tell most (see `Story.shown`)."""
@@ -74,6 +77,12 @@ class Story:
     def kinship(self) -> KinshipTable:
         """Kinship of every measured pair, under the run's metric."""
         return self.state.table(self.metric.name, self.metric.larger_is_closer)
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """The run's strategy, with its settings."""
+        settings = self.settings["strategy"]
+        return TypeAdapter(STRATEGIES[settings["name"]]).validate_python(settings)
 
     @property
     def k(self) -> int | None:

@@ -13,7 +13,7 @@ from src.journal import Journal, State
 from src.kinship import METRICS, Grams, Tensor, kinship_matrix
 from src.kinship.kinds import kind_of, layer_of
 from src.runtime import checksums, files
-from src.strategy import Strategy
+from src.strategy import STRATEGIES
 
 LAYERS, WIDTH, SAMPLES = 6, 24, 100
 TENSORS = (
@@ -53,7 +53,8 @@ class Run:
 
     def write(self, models: int, *, end: str | None = "the budget is spent", fail: tuple[str, ...] = ()) -> Path:
         """Evolve until there are so many models, and end."""
-        strategy: Strategy = TypeAdapter(Strategy).validate_python(self.settings["strategy"])
+        named = self.settings["strategy"]
+        strategy = TypeAdapter(STRATEGIES[named["name"]]).validate_python(named)
         metric = METRICS[self.settings["kinship"]["metric"]]
         self.journal, self.state = Journal(self.folder / "journal.jsonl"), State()
         self._record("started", version=1, settings=self.settings, versions={}, machine={"device": "cpu", "threads": 1})
