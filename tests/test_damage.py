@@ -11,8 +11,8 @@ import pytest
 from src import rebuild
 from src.evaluation import candidates, holdout
 from src.journal import parse
-from src.report import lead
-from src.report.story import read
+from src.report import overview
+from src.report.run_data import load
 from src.runtime import checksums
 from tests.conftest import Command, Outcome
 from tests.test_kills import FakeEvaluator
@@ -203,13 +203,13 @@ def test_samples_that_cannot_be_believed_reach_no_report_and_no_comparison(
 ) -> None:
     evolve(*SHORT)
     run = tmp_path / "outputs/run"
-    winner = read(run).winner.name
+    winner = load(run).winner.name
     other = next(name for name in ("red", "green") if name != winner)
     damage(run / f"samples/{winner}.json", run / f"samples/{other}.json")
-    story = read(run)
+    story = load(run)
     assert winner not in story.samples
     assert other in story.samples
-    assert any(f"{winner}.json cannot be read" in warning for warning in lead.warnings(story))
+    assert any(f"{winner}.json cannot be read" in warning for warning in overview.warnings(story))
     assert holdout.compare(run, story.state, "select") is None
 
 

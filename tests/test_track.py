@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import wandb
+from plotly.graph_objects import Figure, Scatter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from src.config import Track
@@ -31,7 +32,7 @@ def test_every_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
     for generation in range(3):
         tracker.log({"average/best": 50.0 + generation, "cost/evaluations": 4}, generation)
         tracker.table("models", ["model", "average"], [["1-1", 50.0], ["1-2", None]], generation)
-    tracker.figure("pedigree", {"data": [{"type": "scatter", "x": [1], "y": [2]}], "layout": {}}, 2)
+    tracker.figure("pedigree", Figure(Scatter(x=[1], y=[2])), 2)
     tracker.summary({"best": "1-1", "average/best": 52.0})
     tracker.artifact(card, "card")
     tracker.finish()
@@ -40,7 +41,7 @@ def test_every_tracker_takes_a_whole_run(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
 def test_only_the_main_process_tracks(name: str, tmp_path: Path) -> None:
-    assert isinstance(trackers.start(settings(name), tmp_path, CONFIG, main=False), trackers.NoTracker)
+    assert type(trackers.start(settings(name), tmp_path, CONFIG, main=False)) is trackers.Tracker
     assert not any(tmp_path.iterdir())
 
 

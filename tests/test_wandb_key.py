@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -83,6 +84,10 @@ def test_the_key_that_wandb_login_has_written_is_found(tmp_path: Path) -> None:
     host = urlsplit(wandb.Settings().base_url).netloc
     (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
     assert trackers._mode("auto") == "online"
+
+
+def test_the_parts_of_wandb_that_are_not_public_are_those_of_this_version() -> None:
+    assert version("wandb").startswith("0.31.")
 
 
 def test_nothing_is_asked_on_a_terminal() -> None:

@@ -1,8 +1,9 @@
-"""HTML pages that need nothing else: the shell, its styles and scripts, and what all figures share.
+"""HTML pages that need no other file and no network.
 
 | module | what it is |
 | --- | --- |
-| look | colours for light and dark, type, axes |
-| shell | the page around sections |
+| document | sections of words, figures and tables, and the page that shows them (page.html, page.css, page.js) |
+| figures | Plotly figures in one style, with colours for light and dark (palette.json) |
+| text | numbers as words |
 | markdown | other people's text within Markdown |
 """

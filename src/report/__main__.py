@@ -11,7 +11,7 @@ from src.runtime.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status: 0, or 2 after one `error:` line on stderr."""
+    """Run the command; return its exit status: 0, or 2 after one `error:` line on stderr."""
     parser = Parser(
         prog="python -m src.report",
         description="Make one self-contained page of a run, finished or not: figures, tables, and what they say.",
@@ -21,10 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, metavar="FILE", help="where to put it (default: report.html in that folder)"
     )
     options = parser.parse_args(arguments)
-    return status(lambda: print(_made(options.run, options.out)))
+    return status(lambda: print(_write(options.run, options.out)))
 
 
-def _made(run: Path, out: Path | None) -> Path:
+def _write(run: Path, out: Path | None) -> Path:
     from src.report.page import write
 
     try:

@@ -1,118 +1,81 @@
-"""Where the time went, and which evaluations were not paid for."""
+"""Where the time went, and which evaluations did not have to be made."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
-from src.pages.look import Drawing, Figure, Section, axis, figure, many, rounded, var
-from src.report.story import HOLDOUT, Story
-from src.strategy import strategy_of
+from plotly.graph_objects import Bar, Figure
 
-PARTS = (
-    ("merged", "merging", "green"),
-    ("measured", "measuring", "purple"),
-    ("evaluated", "evaluating", "blue"),
-    ("waiting", "waiting and the rest", "grey"),
-)
+from src.pages.document import Drawing, Section
+from src.pages.figures import axis, figure, var
+from src.pages.text import duration, plural
+from src.report.run_data import HOLDOUT, RunData
+
+PARTS = {
+    "merged": ("merging", "green"),
+    "measured": ("measuring", "purple"),
+    "evaluated": ("evaluating", "blue"),
+    "waiting": ("waiting and the rest", "grey"),
+}
+"""Names and colours of the parts of `RunData.seconds`."""
 
 
-def section(story: Story) -> Section:
-    """Seconds by generation, and evaluations made, remembered and avoided."""
-    totals = {part: sum(getattr(cost, part) or 0.0 for cost in story.costs.values()) for part, _, _ in PARTS}
-    whole = sum(totals.values()) or 1.0
-    told = ", ".join(f"{name} {lasting(totals[part])} ({totals[part] / whole:.0%})" for part, name, _ in PARTS[:3])
-    if any(cost.waiting is not None for cost in story.costs.values()):
-        told += f", waiting and the rest (loading, hashing, writing) {lasting(totals['waiting'])}"
-    words = [f"{told[:1].upper()}{told[1:]}.", *_avoided(story)]
+def section(run: RunData) -> Section:
+    """Return seconds by generation, and evaluations made, known and avoided."""
+    known = sum(bool(event.get("cached")) for event in run.evaluations)
+    ahead = len(run.strategy.propose(run.population, run.kinship)) if run.state.stopped else 0
+    words = [_time_in_words(run), *_savings(run, known, ahead)]
     panels = [
-        [Drawing("time", "time by generation", _time(story))],
-        [Drawing("evaluations", "evaluations", _evaluations(story))],
+        [Drawing("time", "time by generation", _time(run))],
+        [Drawing("evaluations", "evaluations", _evaluations(len(run.evaluations) - known, known, ahead))],
     ]
     return Section("costs", "Where the time went", words, panels)
 
 
-def lasting(seconds: float) -> str:
-    """A duration in words."""
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def _time_in_words(run: RunData) -> str:
+    totals = {part: sum(spent.get(part, 0.0) for spent in run.seconds.values()) for part in PARTS}
+    whole = sum(totals.values()) or 1.0
+    words = ", ".join(
+        f"{name} {duration(totals[part])} ({totals[part] / whole:.0%})"
+        for part, (name, _) in PARTS.items()
+        if part != "waiting"
+    )
+    if any("waiting" in spent for spent in run.seconds.values()):
+        words += f", waiting and the rest (loading, hashing, writing) {duration(totals['waiting'])}"
+    return f"{words[:1].upper()}{words[1:]}."
 
 
-def remembered(story: Story) -> int:
-    """Evaluations that were known from other runs."""
-    return sum(bool(event.get("cached")) for event in story.evaluations)
-
-
-def next_pairs(story: Story) -> int:
-    """The merges that the strategy would have gone on with, had nothing ended the run."""
-    strategy = strategy_of(story.settings["strategy"])
-    return len(strategy.propose(story.population, story.kinship)) if story.state.stopped else 0
-
-
-def most_left(story: Story) -> int | None:
-    """The most merges that the budget of generations still had room for; None without such a budget."""
-    budget = story.settings["stop"]["generations"]
-    if budget is None or not story.state.stopped:
-        return None
-    strategy = strategy_of(story.settings["strategy"])
-    return max(0, budget - story.population.generation) * strategy.most_proposals(len(story.population))
-
-
-def _avoided(story: Story) -> list[str]:
+def _savings(run: RunData, known: int, ahead: int) -> list[str]:
+    """Tell what evaluations known from other runs, and the end of this one before the merges `ahead`, have saved."""
+    paid = [event["seconds"] for event in run.evaluations if not event.get("cached")]
     words = []
-    known = remembered(story)
     if known:
-        paid = [event["seconds"] for event in story.evaluations if not event.get("cached")]
-        worth = f", worth about {lasting(known * fmean(paid))}" if paid else ""
-        words.append(f"Of {many(len(story.evaluations), 'evaluation')}, {known} came from other runs{worth}.")
-    if (ahead := next_pairs(story)) > 0:
-        most = most_left(story)
-        up_to = f", and up to {most} until the budget of generations is spent" if most and most > ahead else ""
-        each = fmean([event["seconds"] for event in story.evaluations if not event.get("cached")] or [math.nan])
-        worth = "" if math.isnan(each) else f" (about {lasting(ahead * each)} of evaluating)"
-        words.append(f"Stopping saved at least {many(ahead, 'merge')}, the next generation's{worth}{up_to}.")
+        worth = f", worth about {duration(known * fmean(paid))}" if paid else ""
+        words.append(f"Of {plural(len(run.evaluations), 'evaluation')}, {known} came from other runs{worth}.")
+    if ahead:
+        worth = f" (about {duration(ahead * fmean(paid))} of evaluating)" if paid else ""
+        budget = run.settings["stop"]["generations"] or 0
+        most = max(0, budget - run.population.generation) * run.strategy.most_proposals(len(run.population))
+        up_to = f", and up to {most} until the budget of generations is spent" if most > ahead else ""
+        words.append(f"Stopping saved at least {plural(ahead, 'merge')}, the next generation's{worth}{up_to}.")
     return words
 
 
-def _time(story: Story) -> Figure:
+def _time(run: RunData) -> Figure:
     names = {0: "founders", HOLDOUT: "holdout"}
-    x = [names.get(generation, str(generation)) for generation in story.costs]
-    data = [
-        {
-            "type": "bar",
-            "name": name,
-            "x": x,
-            "y": [rounded(getattr(cost, part), 2) for cost in story.costs.values()],
-            "hovertemplate": f"%{{x}}: %{{y:.1f}} s {name}<extra></extra>",
-            "marker": {"color": var(colour)},
-        }
-        for part, name, colour in PARTS
-        if any(getattr(cost, part) for cost in story.costs.values())
-    ]
-    return figure(data, xaxis=axis("generation", type="category"), yaxis=axis("seconds"), bargap=0.35)
+    x = [names.get(generation, str(generation)) for generation in run.seconds]
+    bars = []
+    for part, (name, colour) in PARTS.items():
+        y = [spent.get(part, 0.0) for spent in run.seconds.values()]
+        if any(y):
+            about = f"%{{x}}: %{{y:.1f}} s {name}<extra></extra>"
+            bars.append(Bar(name=name, x=x, y=y, hovertemplate=about, marker_color=var(colour)))
+    return figure(bars, xaxis=axis("generation", type="category"), yaxis=axis("seconds"), bargap=0.35)
 
 
-def _evaluations(story: Story) -> Figure:
-    known = remembered(story)
-    bars: Mapping[str, tuple[int, str]] = {
-        "made": (len(story.evaluations) - known, "blue"),
-        "known from other runs": (known, "green"),
-        "avoided by stopping, at least": (next_pairs(story), "sky"),
-    }
-    trace: dict[str, Any] = {
-        "type": "bar",
-        "orientation": "h",
-        "y": list(bars),
-        "x": [count for count, _ in bars.values()],
-        "text": [str(count) for count, _ in bars.values()],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hoverinfo": "y+x",
-        "marker": {"color": [var(colour) for _, colour in bars.values()]},
-        "width": 0.55,
-    }
-    most = max(count for count, _ in bars.values())
-    return figure([trace], xaxis=axis("evaluations", range=[0, 1.12 * most]), yaxis={"autorange": "reversed"})
+def _evaluations(made: int, known: int, ahead: int) -> Figure:
+    names = ["made", "known from other runs", "avoided by stopping, at least"]
+    counts = [made, known, ahead]
+    bar = Bar(orientation="h", x=counts, y=names, text=list(map(str, counts)), textposition="outside", width=0.55)
+    bar.update(marker_color=list(map(var, ("blue", "green", "sky"))), cliponaxis=False, hoverinfo="y+x")
+    return figure([bar], xaxis=axis("evaluations", range=[0, 1.12 * max(counts)]), yaxis={"autorange": "reversed"})

@@ -29,7 +29,7 @@ def compare(capsys: Capture, *arguments: object) -> Any:
 
 def test_two_real_runs_are_compared_on_their_samples(evolve: Command, tmp_path: Path, capsys: Capture) -> None:
     evolve("name=greedy", "strategy=greedy_topk", "stop.generations=2", "cache=on")
-    evolve("name=shot", "strategy=one_shot", "cache=on")
+    evolve("name=shot", "strategy=one_shot", "merge=linear", "cache=on")
     outputs = tmp_path / "outputs"
     found = compare(capsys, outputs / "greedy", outputs / "shot")
     by_name = {run["run"]: run for run in found["runs"]}

@@ -26,7 +26,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def settings_of(*overrides: str) -> dict[str, Any]:
     """The settings of a run, as its journal holds them."""
     with initialize_config_dir(str(CONF)):
-        read = config.read(compose("config", ["name=run", *overrides]))
+        read = config.read(compose("config", ["name=run", "strategy=kinship_topk", *overrides]))
     GlobalHydra.instance().clear()
     return read.model_dump(mode="json")
 
@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, folder: Path, founders: tuple[str, ...], tasks: tuple[str, ...], *overrides: str) -> None:
         listed = "{" + ",".join(f"{name}:/models/{name}" for name in founders) + "}"
-        named = ["strategy=kinship_topk", "founders=local", "founders.base=/models/base", f"founders.models={listed}"]
+        named = ["founders=local", "founders.base=/models/base", f"founders.models={listed}"]
         self.settings = settings_of(*named, "evaluate.tasks=[any]", *overrides)
         self.settings["evaluate"]["tasks"] = [{"name": task, "weight": 1.0} for task in tasks]
         self.folder = folder

@@ -9,7 +9,7 @@ import pytest
 
 from src.compare import main as compare
 from src.report.page import write
-from src.report.story import read
+from src.report.run_data import load
 from tests.compare.journals import write_run
 from tests.report.runs import Run
 from tests.report.test_page import FIGURES, OFF, TASKS
@@ -127,10 +127,10 @@ def test_pointing_at_a_model_in_the_pedigree_shows_its_parents(
     browser: "playwright.Browser", pages: dict[int, Path], models: int
 ) -> None:
     opened = look(browser, pages[models], LAPTOP)
-    story = read(pages[models])
+    run = load(pages[models])
     page = opened.page
     page.locator("#pedigree").scroll_into_view_if_needed()
-    winner = story.winner
+    winner = run.winner
     assert winner.parents
     spot = page.evaluate(
         """(name) => {

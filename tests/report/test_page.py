@@ -5,20 +5,21 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from plotly.graph_objects import Figure
 from safetensors.torch import load_file
 
 from src.kinship import Grams
-from src.pages.look import alone
-from src.report import lead
+from src.pages.document import drawings
+from src.pages.figures import plain, standalone
+from src.report import overview
 from src.report.__main__ import main
-from src.report.change import change
-from src.report.page import drawings, render, sections
-from src.report.pedigree import places
-from src.report.story import Story, read
+from src.report.layer_change import change
+from src.report.page import render, sections
+from src.report.pedigree import layout
+from src.report.run_data import RunData, load
 from tests.conftest import Command
 from tests.report.runs import Run
 
@@ -56,8 +57,8 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
-def figures(story: Story) -> dict[str, dict[str, object]]:
-    return {drawing.name: drawing.figure for drawing in drawings(sections(story))}
+def figures(run: RunData) -> dict[str, dict[str, Any]]:
+    return {drawing.name: plain(drawing.figure) for drawing in drawings(sections(run))}
 
 
 class Texts(HTMLParser):
@@ -77,11 +78,10 @@ class Texts(HTMLParser):
 
 
 def test_a_page_has_every_figure_and_each_is_one_that_plotly_takes(folder: Path) -> None:
-    found = list(drawings(sections(read(folder))))
+    found = list(drawings(sections(load(folder))))
     assert [drawing.name for drawing in found] == list(FIGURES)
     for drawing in found:
-        Figure(alone(drawing))  # refuses what Plotly does not know
-        assert "var(--" not in json.dumps(alone(drawing))
+        assert "var(--" not in standalone(drawing.figure, drawing.title).to_json()
 
 
 def test_the_command_writes_one_file_and_says_where(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,11 +99,11 @@ def test_a_run_makes_its_own_page_at_its_end(evolve: Command, tmp_path: Path) ->
     assert outcome.status == 0, outcome.err
     assert "report.html" in outcome.out.replace("\n", "")
     page = (tmp_path / "outputs/run/report.html").read_text()
-    story = read(tmp_path / "outputs/run")
+    run = load(tmp_path / "outputs/run")
     assert "the budget of 2 generations is spent" in page
-    assert story.costs[2].waiting is not None
-    figure = figures(story)["best-by-evaluations"]
-    assert f"{story.winner.average:.2f}" in json.dumps(figure)
+    assert "waiting" in run.seconds[2]
+    figure = figures(run)["best-by-evaluations"]
+    assert f"{run.winner.average:.2f}" in json.dumps(figure)
 
 
 def test_a_page_that_fails_costs_a_warning_not_the_run(evolve: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,18 +136,18 @@ def test_a_run_killed_between_its_last_event_and_its_page_makes_it_at_the_next_s
     assert (folder / "journal.jsonl").read_text() == journal
 
 
-def test_the_lead_names_the_winner_its_gain_the_end_and_the_failures(folder: Path) -> None:
-    story = read(folder)
-    page = render(story, sections(story))
+def test_the_overview_names_the_winner_its_gain_the_end_and_the_failures(folder: Path) -> None:
+    run = load(folder)
+    page = render(run, sections(run))
     words = " ".join(Texts(page).words)
-    assert story.winner.name in words
+    assert run.winner.name in words
     assert "It ended: the budget is spent." in words
-    found = lead.gain(story)
+    found = overview.gain(run)
     assert found is not None
     assert found.paired
-    best = story.founders[0]
+    best = run.founders[0]
     assert "evaluate.holdout=0.5 keeps half of the samples for the end" in words
-    assert found.points == pytest.approx((story.winner.average or 0) - (best.average or 0))
+    assert found.points == pytest.approx((run.winner.average or 0) - (best.average or 0))
     assert f"{found.points:+.2f}" in words
     assert "1 model failed and left out: 2-1" in words
     assert "<b>no room</b> left" in words  # as words, not as markup
@@ -155,25 +155,25 @@ def test_the_lead_names_the_winner_its_gain_the_end_and_the_failures(folder: Pat
 
 def test_with_a_holdout_its_score_is_the_number_to_quote(evolve: Command, tmp_path: Path) -> None:
     assert evolve("stop.generations=1", "evaluate.holdout=0.5", "merge=linear").status == 0
-    story = read(tmp_path / "outputs/run")
-    held = story.state.holdout[story.winner.name]
-    page = render(story, sections(story))
+    run = load(tmp_path / "outputs/run")
+    held = run.state.holdout[run.winner.name]
+    page = render(run, sections(run))
     words = " ".join(Texts(page).words)
     assert "evaluate.holdout=0.5 keeps" not in words
-    if story.winner.founder:
+    if run.winner.founder:
         assert "none of the merges beats it" in words
     else:
-        assert f"The number to quote is {story.winner.name}'s {held.average:.2f} on the holdout" in words
+        assert f"The number to quote is {run.winner.name}'s {held.average:.2f} on the holdout" in words
     assert f"on the holdout: quote this {held.average:.2f}" in words
-    assert "holdout" in [trace["name"] for trace in figures(story)["scores"]["data"]]
-    assert "holdout" in json.dumps(figures(story)["time"])
+    assert "holdout" in [trace["name"] for trace in figures(run)["scores"]["data"]]
+    assert "holdout" in json.dumps(figures(run)["time"])
 
 
 def test_the_journal_alone_is_enough(copy: Path) -> None:
     (copy / "kinship.npz").unlink()
     shutil.rmtree(copy / "samples")
-    story = read(copy)
-    found = figures(story)
+    run = load(copy)
+    found = figures(run)
     assert set(FIGURES) - set(found) == {
         "change-attention",
         "change-mlp",
@@ -181,7 +181,7 @@ def test_the_journal_alone_is_enough(copy: Path) -> None:
         "change-outside",
         "shares",
     }
-    words = " ".join(Texts(render(story, sections(story))).words)
+    words = " ".join(Texts(render(run, sections(run))).words)
     assert "kinship.npz is not beside the journal" in words
     assert "intervals are wider than they need be" in words
 
@@ -189,7 +189,7 @@ def test_the_journal_alone_is_enough(copy: Path) -> None:
 def test_damaged_files_beside_the_journal_cost_their_figures_and_are_named(copy: Path) -> None:
     (copy / "kinship.npz").write_bytes(b"nothing")
     (copy / "samples/math.json").write_text("{")
-    words = " ".join(lead.warnings(read(copy)))
+    words = " ".join(overview.warnings(load(copy)))
     assert "kinship.npz: no stored kinship" in words
     assert "math.json cannot be read" in words
 
@@ -199,8 +199,8 @@ def test_an_unfinished_run_has_a_page_too(copy: Path, lines: int) -> None:
     journal = copy / "journal.jsonl"
     whole = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(whole[:lines]) + whole[lines][:9])
-    story = read(copy)
-    page = render(story, sections(story))
+    run = load(copy)
+    page = render(run, sections(run))
     assert "It has not ended yet." in page
     assert '"pedigree":' in page
 
@@ -217,19 +217,19 @@ def test_an_unfinished_run_has_a_page_too(copy: Path, lines: int) -> None:
     ],
 )
 def test_any_run_has_a_page(founders: tuple[str, ...], models: int, overrides: tuple[str, ...], tmp_path: Path) -> None:
-    story = read(Run(tmp_path / "run", founders, TASKS, *overrides, *OFF).write(models))
-    for drawing in drawings(sections(story)):
-        Figure(alone(drawing))
-    assert story.winner.name in " ".join(Texts(render(story, sections(story))).words)
+    run = load(Run(tmp_path / "run", founders, TASKS, *overrides, *OFF).write(models))
+    for drawing in drawings(sections(run)):
+        standalone(drawing.figure, drawing.title)  # refuses what Plotly does not know
+    assert run.winner.name in " ".join(Texts(render(run, sections(run))).words)
 
 
 def test_names_that_a_user_gives_are_words_and_never_markup(tmp_path: Path) -> None:
     nasty = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>", "%{x}{{plotly}}")
     run = Run(tmp_path / "run", ("math", "chat", "verse"), nasty, *OFF)
     run.settings["founders"]["base"] = "/<b>models</b>"
-    story = read(run.write(9))
-    page = render(story, sections(story))
-    plain = render(read(Run(tmp_path / "plain", ("math", "chat", "verse"), TASKS, *OFF).write(9)), [])
+    run = load(run.write(9))
+    page = render(run, sections(run))
+    plain = render(load(Run(tmp_path / "plain", ("math", "chat", "verse"), TASKS, *OFF).write(9)), [])
     elements = Texts(page).elements
     assert elements.count("script") == Texts(plain).elements.count("script") == 3
     assert "img" not in elements
@@ -242,40 +242,40 @@ def test_names_that_a_user_gives_are_words_and_never_markup(tmp_path: Path) -> N
 
 
 def test_in_the_pedigree_nobody_stands_on_another_and_children_are_right_of_their_parents(folder: Path) -> None:
-    story = read(folder)
-    at = places(story)
-    assert len(set(at.values())) == len(at) == len(story.population)
-    for model in story.population:
+    run = load(folder)
+    at = layout(run)
+    assert len(set(at.values())) == len(at) == len(run.population)
+    for model in run.population:
         assert all(at[parent][0] < at[model.name][0] for parent in model.parents)
 
 
 def test_change_is_the_distance_moved_in_shares_of_what_training_moved(evolve: Command, tmp_path: Path) -> None:
     assert evolve("stop.generations=1", "keep=all").status == 0
-    story = read(tmp_path / "outputs/run")
-    assert story.grams is not None
-    model = story.population["1-1"]
+    run = load(tmp_path / "outputs/run")
+    assert run.grams is not None
+    model = run.population["1-1"]
 
     def weights(name: str) -> dict[str, np.ndarray]:
-        source = story.state.sources.get(name, str(tmp_path / "outputs/run/models" / name))
+        source = run.state.sources.get(name, str(tmp_path / "outputs/run/models" / name))
         return {key: value.double().numpy() for key, value in load_file(Path(source) / "model.safetensors").items()}
 
     base, parent, child = weights("base"), weights(model.parents[0]), weights("1-1")
     keys = [key for key in base if ".layers.1." in key and "mlp" in key]
     moved = np.sqrt(sum(((child[key] - parent[key]) ** 2).sum() for key in keys))
     whole = np.sqrt(sum(((parent[key] - base[key]) ** 2).sum() for key in keys))
-    assert change(story.grams, model)["mlp"]["1"] == pytest.approx(moved / whole, rel=1e-4)
-    assert change(story.grams, model)["embeddings"]["model.embed_tokens"] > 0
+    assert change(run.grams, model)["mlp", 1] == pytest.approx(moved / whole, rel=1e-4)
+    assert change(run.grams, model)["embeddings", "model.embed_tokens"] > 0
 
 
 def test_a_copy_of_its_parent_has_not_changed(folder: Path) -> None:
-    story = read(folder)
-    assert story.grams is not None
-    model = story.offspring[0]
-    parent, child = (1 + story.grams.names.index(name) for name in (model.parents[0], model.name))
-    order = list(range(len(story.grams.names) + 1))
+    run = load(folder)
+    assert run.grams is not None
+    model = run.offspring[0]
+    parent, child = (1 + run.grams.names.index(name) for name in (model.parents[0], model.name))
+    order = list(range(len(run.grams.names) + 1))
     order[child] = parent
-    twin = Grams(story.grams.names, story.grams.tensors, story.grams.gram[:, order][:, :, order], story.grams.sums)
-    values = [value for found in change(twin, model).values() for value in found.values()]
+    twin = Grams(run.grams.names, run.grams.tensors, run.grams.gram[:, order][:, :, order], run.grams.sums)
+    values = list(change(twin, model).values())
     assert values == pytest.approx([0] * len(values), abs=1e-6)
 
 
@@ -289,5 +289,5 @@ def test_what_is_no_run_costs_a_line(tmp_path: Path, folder: Path, capsys: pytes
     (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:9]).replace(b"math", b"mass"))
     assert main([str(tmp_path)]) == 2
     assert "is damaged at line" in capsys.readouterr().err
-    assert main([str(folder), "--out", str(tmp_path / "none/page.html")]) == 2
+    assert main([str(folder), "--out", str(tmp_path / "journal.jsonl/page.html")]) == 2
     assert "cannot be written" in capsys.readouterr().err

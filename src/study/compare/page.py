@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from src.pages.look import Drawing, Figure, Section, Table, axis, figure, many, rounded, safe, var
-from src.pages.shell import document, paragraphs, put
+from src.pages.document import Drawing, Section, Table, document
+from src.pages.figures import Figure, axis, escape, figure, rounded, var
+from src.pages.text import plural
+from src.runtime import files
 from src.study.compare.configurations import Configuration, band
 from src.study.compare.text import WORDS, tables
 from src.study.compare.verdicts import Comparison
@@ -21,15 +22,15 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 def write(compared: Comparison, path: Path) -> Path:
     """Write the page, beside its place first; where it lies."""
-    return put(page(compared), path)
+    files.write_text(path, page(compared))
+    return path
 
 
 def page(compared: Comparison) -> str:
     """The page's HTML."""
-    title = f"{many(len(compared.runs), 'run')}, {many(len(compared.configurations), 'configuration')}"
-    opening = f"<h1>{escape(title)}</h1>{paragraphs(compared.remarks)}"
+    title = f"{plural(len(compared.runs), 'run')}, {plural(len(compared.configurations), 'configuration')}"
     runs, *others = map(_tabled, tables(compared))
-    return document(f"kinmerge: {title}", opening, [_growth(compared), *others, runs])
+    return document(f"kinmerge: {title}", [_growth(compared), *others, runs], heading=title, words=compared.remarks)
 
 
 def _growth(compared: Comparison) -> Section:
@@ -51,7 +52,7 @@ def curves(found: Sequence[Configuration], *, gained: bool = False) -> Figure:
     data: list[dict[str, Any]] = []
     for number, one in enumerate(found):
         line = band(list(one.runs.values()), gained=gained)
-        shared = {"type": "scatter", "name": safe(one.label), "legendgroup": str(number)}
+        shared = {"type": "scatter", "name": escape(one.label), "legendgroup": str(number)}
         hue, dash = var(HUES[number % len(HUES)]), DASHES[number // len(HUES) % len(DASHES)]
         if not any(map(math.isnan, line.low)):
             around = {

@@ -1,0 +1,124 @@
+"""Where the weights changed: by layer and kind, for the merges on the winner's line (the paper's figure 7)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from plotly.graph_objects import Figure, Scatter
+
+from src.kinship import Grams
+from src.pages.document import Drawing, Section
+from src.pages.figures import axis, escape, figure, var
+from src.population import Model
+from src.report.run_data import RunData
+
+TITLES = {
+    "attention": "attention",
+    "mlp": "MLP",
+    "norms": "norms",
+    "embeddings": "embeddings",
+    "other": "other tensors",
+}
+"""Of the kinds of tensors, in the order of their figures."""
+
+Place = tuple[str, int | str]
+"""A kind of tensors, and their layer; or the tensor's name outside the layers."""
+Change = dict[Place, float]
+
+
+def section(run: RunData) -> Section:
+    """Return how far each merge moved the weights of its better parent."""
+    title = "Where the weights changed"
+    if run.grams is None:
+        return Section("change", title, ["kinship.npz is not beside the journal; this figure is made from it."])
+    measured = set(run.grams.names)
+    line = [model for model in run.lineage if model.parents and {model.name, *model.parents} <= measured]
+    if not line:
+        return Section("change", title, ["There is no merge on the winner's line: the winner is a founder."])
+    others = [m for m in run.offspring if m.exploration and {m.name, *m.parents} <= measured]
+    borrowed = [] if any(model.exploration for model in line) else others
+    changes = [(model, change(run.grams, model)) for model in [*line, *borrowed]]
+    words = [
+        "How far each merge on the winner's line moved the weights away from its better parent, as a share of how far "
+        "training had moved that parent from the base: 0 is no change, 1 is as much as all of the training.",
+    ]
+    if borrowed:
+        words.append(
+            f"No exploration is on the winner's line; the dashed line is the mean of the run's {len(borrowed)} "
+            "explorations, for comparison."
+        )
+    elif not any(model.exploration for model in line):
+        words.append("No exploration was made that could be compared.")
+    places = list(dict.fromkeys(place for _, one in changes for place in one))
+    panels = []
+    for kind, heading in TITLES.items():
+        layers = sorted(layer for of, layer in places if of == kind and isinstance(layer, int))
+        if layers:
+            traces = _traces(run, changes, [(kind, layer) for layer in layers], layers)
+            drawn = _draw(traces, axis("layer", dtick=1 if len(layers) <= 16 else None))
+            panels.append([Drawing(f"change-{kind}", heading, drawn)])
+    outside = [(kind, name) for kind, name in places if isinstance(name, str)]
+    if outside:
+        names = [escape(name.removeprefix("model.")) for _, name in outside]
+        traces = _traces(run, changes, outside, names)
+        drawn = _draw(traces, axis("", type="category", range=[-0.5, len(names) - 0.5]))
+        panels.append([Drawing("change-outside", "outside the layers", drawn.update_traces(mode="markers"))])
+    return Section("change", title, words, panels)
+
+
+def change(grams: Grams, model: Model) -> Change:
+    """Return how far a merge moved its better parent's weights: |child − parent| / |parent − base|, by kind and place.
+
+    NaN where the parent does not differ from the base.
+    """
+    child, parent = 1 + grams.names.index(model.name), 1 + grams.names.index(model.parents[0])
+    moved: dict[Place, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    for tensor, gram in zip(grams.tensors, grams.gram, strict=True):
+        place = tensor.name.removesuffix(".weight") if tensor.layer is None else tensor.layer
+        difference = gram[child, child] + gram[parent, parent] - 2 * gram[child, parent]
+        moved[tensor.kind, place] += (max(difference, 0.0), gram[parent, parent])
+    return {
+        place: math.sqrt(difference / whole) if whole > 0 else math.nan for place, (difference, whole) in moved.items()
+    }
+
+
+def _draw(traces: Sequence[Scatter], xaxis: dict[str, Any]) -> Figure:
+    return figure(traces, height=300, xaxis=xaxis, yaxis=axis("change", rangemode="tozero"))
+
+
+def _traces(
+    run: RunData, changes: Sequence[tuple[Model, Change]], places: Sequence[Place], x: Sequence[Any]
+) -> list[Scatter]:
+    """Return a line for each merge of the winner's lineage, and one for the mean of the explorations beyond it."""
+    lineage = {model.name for model in run.lineage}
+    traces: dict[str, list[Scatter]] = defaultdict(list)
+    others = []
+    for model, one in changes:
+        values = [one.get(place, math.nan) for place in places]
+        if model.name not in lineage:
+            others.append(values)
+            continue
+        name = "exploration" if model.exploration else "greedy"
+        text = f"{escape(model.name)} = {' × '.join(map(escape, model.parents))} ({name})"
+        traces[name].append(_trace(name, x, values, text))
+    if others:
+        name = "explorations, mean"
+        known = [[value for value in column if not math.isnan(value)] for column in zip(*others, strict=True)]
+        mean = [fmean(values or [math.nan]) for values in known]
+        traces[name].append(_trace(name, x, mean, f"mean of {len(others)} explorations").update(line_dash="dash"))
+    for group in traces.values():
+        group[0].showlegend = True
+    return list(itertools.chain(*traces.values()))
+
+
+def _trace(name: str, x: Sequence[Any], y: Sequence[float], text: str) -> Scatter:
+    colour, symbol = ("blue", "circle") if name == "greedy" else ("orange", "diamond")
+    trace = Scatter(name=name, legendgroup=name, showlegend=False, mode="lines+markers", x=x, y=y, opacity=0.85)
+    trace.update(text=[f"{text}<br>{value:.3f}" for value in y], hoverinfo="text")
+    return trace.update(line={"color": var(colour), "width": 2}, marker={"symbol": symbol, "size": 7})

@@ -1,0 +1,147 @@
+"""How a run ended, in words: what was evolved, the winner, its gain, the number to quote, and what to beware of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from src.evaluation import benchmarks
+from src.pages.document import Table, Tile
+from src.pages.text import duration, interval, number, plural
+from src.report.run_data import RunData
+from src.statistics import compare_models
+from src.tracking import summary
+from src.tracking.table import rows
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The winner's gain on the best founder, in points: on the holdout where there is one, else where it steered."""
+
+    founder: str
+    points: float
+    low: float
+    high: float
+    held_out: bool = False
+    """Whether nothing was chosen on these samples."""
+    paired: bool = True
+    """Whether the interval is from the same samples; otherwise from the two standard errors."""
+
+
+def gain(run: RunData) -> Gain | None:
+    """Return the winner's gain on the best founder; None where a founder won."""
+    if run.winner.founder or not run.founders:
+        return None
+    for side in ("holdout", "select"):
+        known = run.state.compared.get(side)
+        if known is not None and known.winner == run.winner.name:
+            return Gain(known.founder, known.difference, known.low, known.high, held_out=side == "holdout")
+    best = run.founders[0]
+    mine, theirs = (run.samples.get(model.name) for model in (run.winner, best))
+    if mine and theirs and set(mine) == set(theirs):
+        found = compare_models(mine, theirs, weights=run.weights)
+        return Gain(best.name, found.difference, found.low, found.high)
+    points = (run.winner.average or 0.0) - (best.average or 0.0)
+    half = summary.NORMAL * math.hypot(run.winner.stderr or 0.0, best.stderr or 0.0)
+    return Gain(best.name, points, points - half, points + half, paired=False)
+
+
+def tiles(run: RunData) -> list[Tile]:
+    """Return the run's main numbers."""
+    winner, merges = run.winner, [model for model in run.population if model.parents]
+    explorations = sum(model.exploration for model in merges)
+    generations = plural(run.population.generation, "generation")
+    found, held_out = gain(run), summary.quoted(run.state)
+    shown = [Tile("winner", winner.name, " × ".join(winner.parents) or "a founder")]
+    if held_out:
+        note = _bounds(held_out.low, held_out.high)
+        shown.append(Tile("on the holdout: quote this", f"{held_out.average:.2f}", note))
+    if found:
+        title = f"gain on the best founder{' there' if found.held_out else ''}"
+        note = f"95 %: {interval(found.low, found.high)}, on {found.founder}"
+        shown.append(Tile(title, f"{found.points:+.2f}", note))
+    else:
+        shown.append(Tile("gain on the best founder", "none", "no merge beats it"))
+    error = f"± {summary.NORMAL * (winner.stderr or 0.0):.2f} (95 %)"
+    return [
+        *shown,
+        Tile("on what steered the search", f"{winner.average:.2f}", error),
+        Tile("merges", str(len(merges)), f"{explorations} of them explorations, in {generations}"),
+        Tile("evaluations", str(run.state.evaluations), f"{duration(sum(run.state.seconds.values()))} of work in all"),
+    ]
+
+
+def words(run: RunData) -> list[str]:
+    """Return a paragraph on the run, and one on its winner."""
+    strategy, merge = run.settings["strategy"]["name"], run.settings["merge"]["method"]
+    base = run.state.sources.get("base", "the base")
+    ended = f"It ended: {run.state.stopped}." if run.state.stopped else "It has not ended yet."
+    return [
+        f"{len(run.founders)} fine-tunes of {base} were evolved by {strategy}, merging with {merge} and going by "
+        f"{run.metric.name}. {ended}",
+        _quote(run),
+    ]
+
+
+def _quote(run: RunData) -> str:
+    if not run.offspring:
+        return "No offspring has been scored yet."
+    if run.winner.founder:
+        return f"The best model is the founder {run.winner.name}: none of the merges beats it."
+    steered = (
+        f"{run.winner.average:.2f} on what steered the search was the best of {len(run.population)}, and such a "
+        "figure is too high on average"
+    )
+    held_out, found = summary.quoted(run.state), gain(run)
+    if held_out is None:
+        return f"Quote another score: {steered}. evaluate.holdout=0.5 keeps half of the samples for the end."
+    gained = ""
+    if found and found.held_out:
+        bounds = interval(found.low, found.high)
+        gained = f", {found.points:+.2f} ({bounds}) on {found.founder}, the best founder there"
+    return (
+        f"The number to quote is {run.winner.name}'s {held_out.average:.2f} on the holdout "
+        f"({_bounds(held_out.low, held_out.high)}){gained}. {steered}."
+    )
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"95 %: {low:.2f} to {high:.2f}"
+
+
+def warnings(run: RunData) -> list[str]:
+    """Return what a reader should know before trusting the figures."""
+    found = gain(run)
+    texts = [text] if (text := benchmarks.warning(run.settings["evaluate"])) else []
+    if found and found.low <= 0:
+        side = "on the holdout" if found.held_out else "on what steered the search"
+        bounds = interval(found.low, found.high)
+        texts.append(f"The gain on {found.founder} {side} is within chance: its interval ({bounds}) has 0.")
+    if found and not found.paired:
+        texts.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
+    failed = [model for model in run.population if model.failure is not None]
+    if failed:
+        names = ", ".join(model.name for model in failed[:5]) + (" and more" if len(failed) > 5 else "")
+        texts.append(f"{plural(len(failed), 'model')} failed and left out: {names}. The first: {failed[0].failure}")
+    if run.grams is None:
+        texts.append("kinship.npz is not beside the journal: what needs single layers or shares is left out.")
+    return [*texts, *run.unreadable]
+
+
+def models(run: RunData) -> Table:
+    """Return the models that are shown, oldest first, with the winner's lineage marked."""
+    lines = [
+        (
+            name,
+            parents,
+            number(average, ".2f") or "failed",
+            number(error, ".2f"),
+            number(gained, "+.2f"),
+            number(kinship, ".3f"),
+        )
+        for name, parents, average, error, gained, kinship in rows(run.population, run.kinship, run.shown)
+    ]
+    lineage = {model.name for model in run.lineage}
+    marked = frozenset(i for i, line in enumerate(lines) if line[0] in lineage)
+    columns = ("model", "parents", "average", "± (se)", "gain", f"{run.metric.name} of the parents")
+    return Table(columns, lines, marked, words=frozenset({0, 1}))

@@ -1,0 +1,54 @@
+"""Models as points of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plotly.graph_objects import Scatter
+
+from src.pages.figures import escape, thin_out, var
+from src.population import Model
+from src.report.run_data import RunData
+
+MAX_POINTS = 1000
+"""Models up to which each is a point in figures of all; of more, so many evenly spaced over the run."""
+KINDS = {"founders": ("square", "grey"), "offspring": ("circle", "blue"), "explorations": ("diamond", "orange")}
+"""Symbols and colours."""
+
+
+def points(run: RunData, models: Sequence[Model], x: Sequence[float], y: Sequence[float], size: int) -> list[Scatter]:
+    """Return a trace for each kind of model, with a point for each model, or for MAX_POINTS of them."""
+    shown = thin_out(range(len(models)), MAX_POINTS)
+    traces = []
+    for kind, (symbol, colour) in KINDS.items():
+        some = [i for i in shown if _kind(models[i]) == kind]
+        if some:
+            trace = Scatter(name=kind, mode="markers", x=[x[i] for i in some], y=[y[i] for i in some])
+            trace.update(text=[hover(run, models[i]) for i in some], hoverinfo="text")
+            trace.update(marker={"symbol": symbol, "size": size, "color": var(colour), "line": outline()})
+            traces.append(trace)
+    return traces
+
+
+def sampling(count: int) -> str:
+    """Return what follows the words that each of so many models is a point, where that would be too many."""
+    return f": {MAX_POINTS:,} of {count:,}, evenly spaced, and the rest is left out" if count > MAX_POINTS else ""
+
+
+def hover(run: RunData, model: Model) -> str:
+    """Return a model's average, gain and parents, in a few lines."""
+    lines = [f"<b>{escape(model.name)}</b>  {model.average:.2f} ± {model.stderr or 0.0:.2f}"]
+    gain = run.population.gain(model.name)
+    if gain is not None:
+        lines.append(f"gain {gain:+.2f}, kinship of the parents {run.kinship.mean(model.parents):.3f}")
+        lines.append("parents: " + " × ".join(map(escape, model.parents)))
+    return "<br>".join(lines)
+
+
+def outline() -> dict[str, object]:
+    """Return the line around a marker, which sets it off from those below it."""
+    return {"color": var("card"), "width": 1}
+
+
+def _kind(model: Model) -> str:
+    return "founders" if model.founder else "explorations" if model.exploration else "offspring"
