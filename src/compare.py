@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.runtime.command import Parser, status
+from src.runtime.command import Parser, add_trust, status
 from src.runtime.errors import UserError
 
 # Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
@@ -49,6 +49,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations (default 0)")
+    add_trust(parser)
     return parser
 
 

@@ -314,6 +314,8 @@ class Settings(_Settings):
     publish: Publish
     workers: Workers
     cache: Cache
+    figures: tuple[str, ...] = ()
+    """Dotted paths of the user's own sections of the page."""
     sweep: Sweep | None = None
 
     @field_validator("strategy", mode="wrap")
@@ -321,6 +323,7 @@ class Settings(_Settings):
     def _may_be_the_users_own(cls, given: Any, built_in: ValidatorFunctionWrapHandler) -> Strategy:
         if not (isinstance(given, Mapping) and plugins.is_dotted(str(given.get("name")))):
             return built_in(given)
+        plugins.trust(given["name"])
         try:
             return strategy_of(given)
         except ValidationError as error:
@@ -363,12 +366,13 @@ def read(composed: DictConfig) -> Settings:
         raise UserError(explain(error)) from error
     except ValidationError as error:
         raise UserError(first_mistake(error, STRATEGIES)) from error
+    plugins.trust(settings.kinship.metric, settings.merge.method, settings.evaluate.evaluator, *settings.figures)
     if settings.sweep is None or settings.sweep.trial is not None:  # a sweep itself is no run
         place.check(settings.outputs, settings.name, settings.stores)
     return settings
 
 
-HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep")
+HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep", "figures")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
 
 
@@ -391,7 +395,7 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
     )
 
 
-NEW = {"evaluate.objective": "average"}
+NEW: dict[str, Any] = {"evaluate.objective": "average", "figures": []}
 """Keys that older journals do not have, and what they meant without; any other was null."""
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from src.export.rebuild import rebuild
-from src.runtime.command import Parser, status
+from src.runtime.command import Parser, add_trust, status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m src.rebuild", description="Make an offspring's weights again.")
     parser.add_argument("run", type=Path, help="the run's folder, outputs/NAME")
     parser.add_argument("model", help="the offspring's name, 2-1 for example")
+    add_trust(parser)
     options = parser.parse_args(arguments)
     return status(lambda: print(rebuild(options.run, options.model)))
 

@@ -42,6 +42,7 @@ def run(settings: Settings) -> dict[str, float]:
     from src.evaluation import benchmarks
     from src.export import upload
     from src.models import founders
+    from src.report import page
     from src.runtime.terminal import warn
     from src.study.sweep import verdict
     from src.tracking import trackers
@@ -50,6 +51,8 @@ def run(settings: Settings) -> dict[str, float]:
     if not launch.rank():  # the only one that tracks: the others may have no key
         trackers.check(settings.track)
     kinship.metric_of(settings.kinship.metric)
+    if settings.figures:
+        page.check(settings.figures)
     found = founders.look(settings)
     founders.check(settings, found)
     from src.evaluation import tasks

@@ -29,7 +29,7 @@ class _Fields(BaseModel):
 
 
 class _Metric(_Fields):
-    metric: Literal["pcc", "cosine", "euclidean"]
+    metric: str
 
 
 class _Merge(_Fields):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.runtime import plugins
 from src.runtime.command import Parser, status
 from src.runtime.errors import UserError
 
@@ -43,7 +44,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more checkpoints: PATH or NAME=PATH")
     parser.add_argument("--base", required=True, help="the checkpoint that they were all fine-tuned from")
-    parser.add_argument("--metric", default="pcc", help="pcc (the default), cosine or euclidean")
+    parser.add_argument("--metric", default="pcc", help="pcc (the default), cosine, euclidean, or a dotted path")
     parser.add_argument("--by", choices=("layer", "kind"), help="also for every layer, or for attention, mlp, norms, …")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object: base, metric, models, matrix, …")
@@ -60,6 +61,7 @@ def _run(options: argparse.Namespace) -> None:
     from src.models.checkpoint import check_family, open_checkpoint
     from src.runtime.terminal import warn
 
+    plugins.trust(options.metric)
     metric = metric_of(options.metric)
     sources = name_models(options.models)
     if len(sources) < 2:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.runtime.command import Parser, status
+from src.runtime.command import Parser, add_trust, status
 from src.runtime.errors import UserError
 
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="where to put it (default: report.html in that folder)"
     )
+    add_trust(parser)
     options = parser.parse_args(arguments)
     return status(lambda: print(_write(options.run, options.out)))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from src.pages.document import Section, document, drawings
 from src.pages.figures import standalone
 from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores
 from src.report.run_data import RunData, load
-from src.runtime import files
+from src.runtime import files, plugins
+from src.runtime.errors import UserError
 from src.runtime.terminal import warn
 
 if TYPE_CHECKING:
@@ -49,8 +52,29 @@ def present(folder: Path, tracker: Tracker, generation: int) -> None:
 
 
 def sections(run: RunData) -> list[Section]:
-    """Return the sections with figures, in order."""
-    return [module.section(run) for module in SECTIONS]
+    """Return the sections with figures, in order, the user's own last.
+
+    Raises:
+        UserError: one of the user's own cannot be imported, or is no section.
+    """
+    return [*(module.section(run) for module in SECTIONS), *map(partial(_own, run), run.settings.get("figures") or ())]
+
+
+def check(figures: Sequence[str]) -> None:
+    """Refuse dotted paths at which there is no function that could make a section.
+
+    Raises:
+        UserError: the first such path.
+    """
+    for path in figures:
+        plugins.load(path, FunctionType)
+
+
+def _own(run: RunData, path: str) -> Section:
+    found = plugins.load(path, FunctionType)(run)
+    if not isinstance(found, Section):
+        raise UserError(f"{path} returned a {type(found).__name__}; expected a Section (docs/extending.md)")
+    return found
 
 
 def render(run: RunData, found: Sequence[Section]) -> str:

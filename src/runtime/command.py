@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from src.runtime import plugins
 from src.runtime.errors import in_words, printable
 from src.runtime.signals import loaded
 
@@ -18,6 +19,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
         self.exit(2, f"error: {printable(message)} ({self.prog} --help tells how)\n")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Give a command that reads a run the option --trust, which allows code of the user's own to be imported."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PATH",
+        type=_trusted,
+        help="a dotted path that the run names and whose code may be executed: of a metric, a figure, …",
+    )
+
+
+def _trusted(path: str) -> str:
+    plugins.trust(path)
+    return path
 
 
 def status(work: Callable[[], object]) -> int:

@@ -11,6 +11,14 @@ from src.runtime.errors import UserError, printable
 
 Kind = TypeVar("Kind")
 
+_trusted: set[str] = set()
+"""What may be imported: what the user has named, and not what a journal names that may come from anybody."""
+
+
+def trust(*paths: str | None) -> None:
+    """Allow what these names lead to, if they are dotted paths, to be imported and thereby executed."""
+    _trusted.update(path for path in paths if path is not None and is_dotted(path))
+
 
 def is_dotted(name: str) -> bool:
     """Return whether a name is a dotted path, `package.module.NAME`, instead of the name of something built in."""
@@ -41,6 +49,10 @@ def load_class(path: str, base: Any) -> Any:
 
 def imported(path: str) -> Any:
     """Return whatever a dotted path names; imports and raises as `load`."""
+    if path not in _trusted:
+        raise UserError(
+            f"{path} is named by the run, and importing it would execute its code; if you trust it: --trust {path}"
+        )
     module, _, name = path.rpartition(".")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)

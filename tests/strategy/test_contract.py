@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.population import KinshipTable, Model, Population
-from src.strategy import STRATEGIES, Strategy
+from src.strategy import STRATEGIES as BUILT_IN
+from src.strategy import Strategy
 
+DOCS = Path(__file__).parents[2] / "docs/extending.md"
+
+
+def own() -> type[Strategy]:
+    """The strategy of docs/extending.md, to which the same contract applies."""
+    code = re.search(r"```python\n# mine/strategy\.py\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    assert code is not None
+    module: dict[str, Any] = {"__name__": __name__}
+    exec(code[1], module)
+    found: type[Strategy] = module["BestAndOthers"]
+    return found
+
+
+STRATEGIES = {**BUILT_IN, "mine": own()}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "mine": {"k": 3},
     "kinship_topk": {"k": 3},
     "greedy_topk": {"k": 3},
     "random_pairs": {"k": 3, "seed": 7},
