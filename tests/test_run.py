@@ -110,7 +110,7 @@ def test_one_shot_merges_all_founders_and_stops(evolve: Command, tmp_path: Path)
     state = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
     assert len(state.population["1-1"].parents) == 4
     assert state.stopped == "nothing is left to merge"
-    assert state.models["1-1"].recipe["config"]["merge_method"] == "linear"
+    assert state.models["1-1"].recipe["config"]["merge_method"] == "wudi"
 
 
 def test_a_budget_of_evaluations_is_kept_to_the_letter(evolve: Command, tmp_path: Path) -> None:
@@ -122,6 +122,7 @@ def test_a_budget_of_evaluations_is_kept_to_the_letter(evolve: Command, tmp_path
 
 
 MERGES = sorted(path.stem for path in (Path(__file__).parent.parent / "conf/merge").glob("*.yaml"))
+MERGES.remove("regmean")  # needs what founders read first: tests/models/test_inputs.py
 
 
 @pytest.mark.parametrize("merge", MERGES)

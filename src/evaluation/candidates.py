@@ -121,6 +121,7 @@ class Candidates:
             seed=self._settings.seed,
             threads=self._workers.threads,
             align=merging.align([self._store.checkpoint(name) for name in model.parents]),
+            stored=self._store.checkpoint(model.parents[0]).dtype,
         )
         recipes = {name: found for name in model.parents if (found := self._model(name).recipe) is not None}
         config = from_founders(planned.config, recipes)

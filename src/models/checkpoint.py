@@ -80,6 +80,12 @@ class Checkpoint:
         return sum(spec.nbytes for spec in self.tensors.values())
 
     @property
+    def dtype(self) -> str | None:
+        """The dtype that all its weights of real numbers have, as safetensors names it; None where they differ."""
+        found = {spec.dtype for spec in self.tensors.values() if spec.dtype in _FLOATS}
+        return found.pop() if len(found) == 1 else None
+
+    @property
     def parameters(self) -> int:
         """Elements of all float tensors as stored (a tied head that was stored all the same counts)."""
         return sum(spec.count for spec in self.tensors.values() if spec.dtype in _FLOATS)

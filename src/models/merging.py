@@ -47,6 +47,10 @@ TOKENIZER_FILES = (
 )
 
 
+SIXTEEN_BITS = {"BF16": "bfloat16", "F16": "float16"}
+"""Dtypes in which a merge would lose what founders changed: as safetensors and as mergekit name them."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that is needed to make an offspring again, to the same bytes."""
@@ -188,10 +192,25 @@ def _can_load(weight: WeightInfo, checkpoint: Checkpoint, model_type: str) -> bo
     return any(can_convert_checkpoint_keys(model_type, set(checkpoint.tensors), name) for name in names)
 
 
-def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, align: bool = False) -> Recipe:
-    """How these parents, better one first, become an offspring.
+def recipe(
+    settings: Merge,
+    parents: Sequence[str],
+    *,
+    seed: int,
+    threads: int,
+    align: bool = False,
+    stored: str | None = None,
+) -> Recipe:
+    """Return how these parents, better one first, become an offspring.
 
-    `align` has mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
+    Args:
+        settings: of the merge.
+        parents: their names.
+        seed: of random methods.
+        threads: torch's.
+        align: have mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
+        stored: dtype of the parents' weights as safetensors names it. Weights of 16 bits are merged in float32 and
+            rounded once, unless `settings.dtype` says otherwise.
     """
     base = {"parent": parents[0], "ancestor": "base", None: None}[settings.base_model]
     each = {"parameters": settings.each} if settings.each else {}
@@ -204,6 +223,8 @@ def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, 
         config["base_model"] = base
     if settings.dtype is not None:
         config["dtype"] = settings.dtype
+    elif stored in SIXTEEN_BITS:
+        config |= {"dtype": "float32", "out_dtype": SIXTEEN_BITS[stored]}
     if settings.tokenizer_source not in {None, "auto"}:
         config["tokenizer_source"] = settings.tokenizer_source
     elif settings.tokenizer_source == "auto" and align:

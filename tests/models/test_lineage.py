@@ -1,13 +1,17 @@
-"""Offspring of offspring by regression are made from the founders."""
+"""Offspring of offspring are made from the founders, and rounded once."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from src.config import Merge
 from src.journal import parse, replay
 from src.models import merging
+from src.models.checkpoint import open_checkpoint
 from src.models.methods.lineage import from_founders
 from tests.conftest import Command
 from tests.family import FOUNDERS
@@ -89,3 +93,81 @@ def test_settings_of_the_same_merge_give_the_same_recipe_whoever_is_named_first(
         for order in (["p", "c"], ["c", "p"])
     )
     assert shares(one) == shares(two) == {"a": 0.5, "b": 0.5, "c": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("linear", {"normalize": True}),
+        ("linear", {"normalize": False}),
+        ("task_arithmetic", {"lambda": 1.0, "normalize": False}),
+        ("task_arithmetic", {"lambda": 0.7, "normalize": False}),
+    ],
+)
+def test_weighted_sums_of_offspring_are_the_same_weighted_sums_of_founders(
+    family: Path, tmp_path: Path, method: str, parameters: dict[str, Any]
+) -> None:
+    base = "parent" if method == "linear" else "ancestor"
+    settings = Merge(
+        method=method, base_model=base, parameters=parameters, each={"weight": 0.4}, dtype=None, tokenizer_source=None
+    )
+    folders = {name: family / name for name in ("base", *FOUNDERS)}
+    known: dict[str, Any] = {}
+    for name, parents in (("p", FOUNDERS[:2]), ("q", FOUNDERS[1:3])):
+        made = merging.recipe(settings, parents, seed=0, threads=1)
+        merging.merge(made, folders, tmp_path / name)
+        known[name] = made.as_dict()
+    stepwise = merging.recipe(settings, ["p", "q"], seed=0, threads=1)
+    merging.merge(stepwise, {**folders, **{name: tmp_path / name for name in known}}, tmp_path / "stepwise")
+    config = from_founders(stepwise.config, known)
+    assert {entry["model"] for entry in config["models"]} == {*FOUNDERS[:3]}
+    assert config.get("base_model") not in known
+    at_once = merging.Recipe(config, donor=FOUNDERS[0], seed=0, threads=1)
+    merging.merge(at_once, folders, tmp_path / "at-once")
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("stepwise", "at-once"))
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=1e-6), name
+
+
+def test_normalised_task_arithmetic_and_slerp_do_not_compose() -> None:
+    for method, parameters in (("task_arithmetic", {"normalize": True}), ("slerp", {"t": 0.5})):
+        settings = Merge(
+            method=method, base_model="ancestor", parameters=parameters, each={}, dtype=None, tokenizer_source=None
+        )
+        known = {"p": merging.recipe(settings, ["a", "b"], seed=0, threads=1).as_dict()}
+        config = merging.recipe(settings, ["p", "c"], seed=0, threads=1).config
+        assert from_founders(config, known) is config
+
+
+def test_sixteen_bits_are_merged_in_float32_and_rounded_once(family: Path, tmp_path: Path) -> None:
+    folders = {}
+    for name in ("base", *FOUNDERS[:2]):
+        (tmp_path / name).mkdir()
+        for file in (family / name).iterdir():
+            shutil.copy(file, tmp_path / name / file.name)
+        tensors = load_file(family / name / "model.safetensors")
+        halved = {key: tensor.bfloat16() for key, tensor in tensors.items()}
+        save_file(halved, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
+        folders[name] = tmp_path / name
+    assert open_checkpoint(folders["base"]).dtype == "BF16"
+    settings = Merge(
+        method="linear",
+        base_model="parent",
+        parameters={"normalize": True},
+        each={"weight": 1.0},
+        dtype=None,
+        tokenizer_source=None,
+    )
+    made = merging.recipe(settings, FOUNDERS[:2], seed=0, threads=1, stored="BF16")
+    assert (made.config["dtype"], made.config["out_dtype"]) == ("float32", "bfloat16")
+    merging.merge(made, folders, tmp_path / "merged")
+    found = load_file(tmp_path / "merged/model.safetensors")
+    first, second = (load_file(folders[name] / "model.safetensors") for name in FOUNDERS[:2])
+    for name, tensor in found.items():
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, ((first[name].float() + second[name].float()) / 2).bfloat16()), name
+    shell = tmp_path / "shell"
+    shell.mkdir()
+    in_memory = merging.merge_in_memory(made, folders, shell)
+    assert in_memory is not None
+    assert all(torch.equal(in_memory[name], tensor) for name, tensor in found.items())

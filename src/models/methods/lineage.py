@@ -1,7 +1,8 @@
-"""Offspring of offspring by regression: made from the founders that they descend from, in the shares that they descend.
+"""Offspring of offspring made from the founders that they descend from, in the shares that they descend.
 
-Merging what the parents changed scales it anew in every generation, and asks their deltas, not the founders', where
-they speak; from the founders it measured better (docs/merging.md), and everything is rounded once.
+What was merged by weights is a weighted sum of founders again, and made from these it is rounded once. A regression
+that merges what the parents changed scales it anew in every generation, and asks their deltas, not the founders', where
+they speak; from the founders it measured better (docs/merging.md).
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-COMPOSED = frozenset({"wudi", "actmat", "regmean"})
+COMPOSED = frozenset({"wudi", "actmat", "regmean", "linear", "task_arithmetic"})
 
 
 def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the configuration with founders in place of offspring that the same merge made of them.
 
-    A parent's weight is divided among its own parents as theirs are to each other. What another merge made, or one with
-    weights that vary over the layers, stays a parent like any other.
+    What another merge made, or one with weights that vary over the layers, stays a parent like any other.
 
     Args:
         config: of a merge, models named as in the population.
@@ -36,19 +36,38 @@ def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, 
         return config
     others = {k: v for k, v in config["models"][0].get("parameters", {}).items() if k != "weight"}
     models = [{"model": name, "parameters": {**others, "weight": weight}} for name, weight in weights.items()]
-    return {**config, "models": models}
+    return {**config, "models": models, **_base(config, recipes)}
 
 
 def _shares(config: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """What part of an offspring each of its parents is, if it was made by the same merge as is to be made now."""
-    if made is None or any(made.get(key) != config.get(key) for key in {*made, *config} - {"models"}):
+    """Return what part of an offspring each of its parents is, if the same merge made it as is to be made now.
+
+    A parent's weight is divided among its own parents as theirs are to each other; in task arithmetic each of these
+    gives as much of its change as the parent took.
+    """
+    linear = config["merge_method"] == "linear"  # whose base is one of the parents, and has no say
+    ignored = {"models", "base_model"} if linear else {"models"}
+    if made is None or any(made.get(key) != config.get(key) for key in {*made, *config} - ignored):
         return None
-    weights = {entry["model"]: _weight(entry) for entry in made["models"]}
-    known = {name: weight for name, weight in weights.items() if weight is not None}
-    total = sum(known.values())
-    return (
-        {name: weight / total for name, weight in known.items()} if known.keys() == weights.keys() and total else None
-    )
+    weights = {entry["model"]: weight for entry in made["models"] if (weight := _weight(entry)) is not None}
+    total = sum(weights.values())
+    if len(weights) < len(made["models"]) or not total:
+        return None
+    parameters = config.get("parameters") or {}
+    if config["merge_method"] == "task_arithmetic":
+        factor = parameters.get("lambda", 1.0)
+        if parameters.get("normalize") or not isinstance(factor, int | float):
+            return None
+        return {name: factor * weight for name, weight in weights.items()}
+    if linear and not parameters.get("normalize", True):
+        return weights
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _base(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the founder in place of a base that is an offspring."""
+    base = str(config.get("base_model"))
+    return {"base_model": recipes[base]["config"]["base_model"]} if base in recipes else {}
 
 
 def _weight(entry: Mapping[str, Any]) -> float | None:
