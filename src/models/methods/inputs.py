@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
-from src.command import Parser, status
-from src.files import replacing
 from src.models.methods.matrices import digest, maps
+from src.runtime.command import Parser, status
 from src.runtime.errors import UserError
+from src.runtime.files import replacing
 
 HOW = "python -m src.models.methods.inputs FOLDER MODEL --prompts FILE makes it"
 
