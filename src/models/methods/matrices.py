@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 import torch
 import xxhash
 from mergekit.common import ModelReference
-from mergekit.io.tasks import LoaderCache
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerInputValues, TensorGroup
 from pydantic import Field, FiniteFloat
 
 from src.models.methods.calibration import Factors, decompose, svc
+from src.models.private import trusts_remote_code
 
 Kind = Literal["auto", "linear", "transposed", "rest"]
 Rest = FiniteFloat | Literal["mean"]
@@ -204,7 +204,7 @@ def _model_type(model: Hashable) -> str | None:
     """A model's type by its configuration, None where tensors are merged that belong to no model on disk."""
     if not isinstance(model, ModelReference):
         return None
-    return model.config(trust_remote_code=LoaderCache().trust_remote_code).model_type
+    return model.config(trust_remote_code=trusts_remote_code()).model_type
 
 
 def _oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:
