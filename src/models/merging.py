@@ -61,7 +61,7 @@ class Recipe:
         return named if base is None or base in named else [*named, base]
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as the journal keeps it."""
+        """Return the recipe as the journal keeps it."""
         return asdict(self)
 
 
@@ -106,7 +106,7 @@ def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
 
 
 def _scalars(setting: Any) -> Iterator[Any]:
-    """Every value within a setting, whatever part of the model its filter gives it to."""
+    """Yield every value within a setting, whatever part of the model its filter gives it to."""
     if isinstance(setting, ConditionalParameter):
         yield from _scalars(setting.value)
     elif isinstance(setting, list):
@@ -157,7 +157,7 @@ def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False
 
 
 def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, align: bool = False) -> Recipe:
-    """How these parents, better one first, become an offspring.
+    """Return how these parents, better one first, become an offspring.
 
     `align` has mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
     """
@@ -182,7 +182,7 @@ def recipe(settings: Merge, parents: Sequence[str], *, seed: int, threads: int, 
 def merge(
     recipe: Recipe, models: Mapping[str, Path], out: Path, *, device: str = "cpu", remote_code: bool = False
 ) -> None:
-    """Make the offspring in the folder `out`, which must not exist: an ordinary Hugging Face checkpoint.
+    """Merge into the folder `out`, which must not exist: an ordinary Hugging Face checkpoint.
 
     Args:
         recipe: what to do.
@@ -257,7 +257,7 @@ def _mergekit(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeO
 
 
 def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:
-    """A mergekit configuration with every model's name replaced by its folder."""
+    """Return a mergekit configuration with every model's name replaced by its folder."""
     named = dict(config)
     named["models"] = [{**entry, "model": str(models[entry["model"]])} for entry in config["models"]]
     for key in ("base_model", "tokenizer_source"):
@@ -267,7 +267,7 @@ def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[st
 
 
 def align(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether these parents' vocabularies differ in size, so that mergekit has to align them."""
+    """Return whether these parents' vocabularies differ in size, so that mergekit has to align them."""
     return len({checkpoint.config.get("vocab_size") for checkpoint in checkpoints}) > 1
 
 

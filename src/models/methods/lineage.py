@@ -40,7 +40,7 @@ def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, 
 
 
 def _shares(config: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """What part of an offspring each of its parents is, if it was made by the same merge as is to be made now."""
+    """Return each parent's share of an offspring, if it was made by the same merge as is to be made now."""
     if made is None or any(made.get(key) != config.get(key) for key in {*made, *config} - {"models"}):
         return None
     weights = {entry["model"]: _weight(entry) for entry in made["models"]}
