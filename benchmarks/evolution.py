@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def settings(options: argparse.Namespace, outputs: Path, *overrides: str) -> Settings:
-    """Those of the runs that are measured: nothing is remembered from one to the next."""
+    """Return the settings of the runs that are measured: nothing is remembered from one to the next."""
     family = ROOT / f"outputs/zoo/seed-0-effort-{options.effort}"
     with initialize_config_dir(str(ROOT / "conf")):
         composed = compose(
@@ -86,7 +86,7 @@ def settings(options: argparse.Namespace, outputs: Path, *overrides: str) -> Set
 
 
 def scaling(options: argparse.Namespace) -> None:
-    """Two processes of one thread against one."""
+    """Measure two processes of one thread against one."""
     found = {count: together(count, "generations", options) for count in (1, 2)}
     print(f"\nscaling: generations 1 to {options.generations}, a thread a process\n")
     print("| processes | candidates | seconds | candidates a minute | idle |\n| ---: | ---: | ---: | ---: | --- |")
@@ -100,7 +100,7 @@ def scaling(options: argparse.Namespace) -> None:
 
 
 def uneven(options: argparse.Namespace) -> None:
-    """One candidate of ten times the length among others."""
+    """Measure one candidate of ten times the length among others."""
     print(f"\nuneven: two processes, 8 candidates, one of them {LONG} times as long\n")
     print(
         "| handed out | seconds | idle, by process | a usual item | the long one |\n| --- | ---: | --- | ---: | ---: |"
@@ -113,7 +113,7 @@ def uneven(options: argparse.Namespace) -> None:
 
 
 def overhead(options: argparse.Namespace) -> None:
-    """A generation against its bare forward passes."""
+    """Measure a generation against its bare forward passes."""
     one = together(1, "bare", options)
     print("\noverhead: one generation in one process of one thread, and the bare forward passes of its requests\n")
     print("| candidates | forward passes s | whole generation s | times | CPU seconds | | times |")
@@ -127,7 +127,7 @@ def overhead(options: argparse.Namespace) -> None:
 
 
 def today(options: argparse.Namespace) -> None:
-    """Three programs for each candidate, one after another, against a generation of ours; all cores for both."""
+    """Measure three programs for each candidate, one after another, against a generation of ours, on all cores."""
     from benchmarks.today import candidate
 
     one = together(1, "generations", options, threads=None)
@@ -143,7 +143,7 @@ def today(options: argparse.Namespace) -> None:
 
 
 def together(count: int, job: str, options: argparse.Namespace, threads: int | None = 1) -> dict[str, Any]:
-    """What one of OURS found in so many processes."""
+    """Return what one of OURS found in so many processes."""
     own = ["--alone", job, f"--generations={options.generations}", f"--effort={options.effort}"]
     own += [f"--limit={options.limit}"] if options.limit else []
     launcher = [sys.executable]
@@ -166,12 +166,12 @@ Clocks = tuple[float, float]
 
 
 def clocks() -> Clocks:
-    """Both now."""
+    """Return both clocks' time now."""
     return time.perf_counter(), time.process_time()
 
 
 def since(began: Clocks) -> Clocks:
-    """Both since then."""
+    """Return the time that passed on both clocks."""
     now = clocks()
     return now[0] - began[0], now[1] - began[1]
 
@@ -180,12 +180,12 @@ def since(began: Clocks) -> Clocks:
 
 
 def generations(options: argparse.Namespace, outputs: Path) -> None:
-    """Seconds of all generations after the founders', whose evaluation warms everything up."""
+    """Time all generations after the founders', whose evaluation warms everything up; seconds."""
     watched(options, outputs, lambda evolution: (0.0, 0.0))
 
 
 def bare(options: argparse.Namespace, outputs: Path) -> None:
-    """Every generation, and right after it the forward passes of its requests alone."""
+    """Time every generation, and right after it the forward passes of its requests alone."""
     import torch
 
     def passes(evolution: Any) -> Clocks:
@@ -229,7 +229,7 @@ def watched(options: argparse.Namespace, outputs: Path, after: Callable[[Any], C
 
 
 def items(options: argparse.Namespace, outputs: Path, divisible: bool) -> None:
-    """Eight evaluations, the third of which asks everything ten times over."""
+    """Time eight evaluations, the third of which asks everything ten times over."""
     from src.evaluation.evaluator import Evaluator
     from src.runtime.workers import Workers
 

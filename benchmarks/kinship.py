@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def row(folders: Sequence[Path], options: argparse.Namespace) -> str:
-    """One line of the table: the same family by every method."""
+    """Return one line of the table: the same family by every method."""
     base, *models = (open_checkpoint(folder) for folder in folders)
     named = {folder.name: model for folder, model in zip(folders[1:], models, strict=True)}
     nbytes = base.nbytes + sum(model.nbytes for model in models)
@@ -97,7 +97,7 @@ def row(folders: Sequence[Path], options: argparse.Namespace) -> str:
 
 
 def separate(folders: Sequence[Path]) -> str:
-    """The command against the whole-model method, each in a process of its own, for 2 and for all of the models."""
+    """Measure the command against the whole-model method, each in its own process, for 2 and all models."""
     lines = ["| models | method | seconds | peak MB |", "|---|---|---|---|"]
     bare = alone("src.kinship.measuring")
     lines.append(f"| - | the engine's imports | {bare.seconds:.2f} | {bare.peak / 1e6:.0f} |")
@@ -115,7 +115,7 @@ def separate(folders: Sequence[Path]) -> str:
 
 
 def alone(module: str, *arguments: str) -> Timing:
-    """Wall time and peak resident memory of `python -m module`, which notes its own peak when it ends.
+    """Return wall time and peak resident memory of `python -m module`, which notes its own peak when it ends.
 
     (getrusage would report this process's peak for a child of its.)
     """
@@ -133,7 +133,7 @@ def alone(module: str, *arguments: str) -> Timing:
 
 
 def timed(work: Callable[[], object]) -> Timing:
-    """Wall time and peak memory above the present, of something done in this process."""
+    """Return the wall time and the peak memory above the present of a call in this process."""
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     began = time.perf_counter()
@@ -143,13 +143,13 @@ def timed(work: Callable[[], object]) -> Timing:
 
 
 def memory(which: str, status: Path = Path("/proc/self/status")) -> float:
-    """Bytes of VmRSS (now) or VmHWM (peak)."""
+    """Return the bytes of VmRSS (now) or VmHWM (peak)."""
     line = next(line for line in status.read_text().splitlines() if line.startswith(which))
     return float(line.split()[1]) * 1024
 
 
 def read_only(checkpoints: Sequence[Checkpoint], buffer: int) -> float:
-    """Seconds to preadv every weight into one buffer a thread, doing nothing with it."""
+    """Return the seconds to preadv every weight into one buffer a thread, doing nothing with it."""
     paths = {spec.file for checkpoint in checkpoints for spec in checkpoint.tensors.values()}
     files = {path: os.open(path, os.O_RDONLY) for path in paths}
     pieces = iter([
@@ -177,7 +177,7 @@ def read_only(checkpoints: Sequence[Checkpoint], buffer: int) -> float:
 
 
 def whole(folders: Sequence[Path]) -> np.ndarray:
-    """Pearson kinship [n, n] the way it is done today: for every pair, load the base and both models whole."""
+    """Return Pearson kinship [n, n] the way it is done today: for every pair, load the base and both models whole."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -195,7 +195,7 @@ def whole(folders: Sequence[Path]) -> np.ndarray:
 
 
 def whole_once(folders: Sequence[Path]) -> np.ndarray:
-    """The same with every model loaded once and all deltas kept: as fast as it gets where memory does not matter."""
+    """Do the same with every model loaded once and all deltas kept: as fast as it gets where memory allows it."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -210,7 +210,7 @@ def whole_once(folders: Sequence[Path]) -> np.ndarray:
 
 
 def error(grams: Grams, folders: Sequence[Path]) -> float:
-    """The largest relative error of any metric and pair against float64 in numpy, read by another library."""
+    """Return the largest relative error of any metric and pair against numpy in float64, read by another library."""
     from safetensors import safe_open
 
     rows = len(folders)
@@ -230,7 +230,7 @@ def error(grams: Grams, folders: Sequence[Path]) -> float:
 
 
 def generate(folder: Path, models: int, shapes: Shapes) -> list[Path]:
-    """A base and models whose deltas have a part in common: pcc about 0.2, a tenth of the weights' size."""
+    """Write a base and models whose deltas have a part in common: pcc about 0.2, a tenth of the weights' size."""
     rng = np.random.default_rng(0)
     pool = rng.standard_normal(1 << 23, dtype=np.float32)
     config = {
@@ -257,7 +257,7 @@ def generate(folder: Path, models: int, shapes: Shapes) -> list[Path]:
 
 
 def weights(pool: np.ndarray, tensor: int, model: int, count: int) -> Iterator[bytes]:
-    """bf16 weights of model 0, the base, or of a model near it: noise from one pool, from another place for each."""
+    """Yield bf16 weights of model 0, the base, or of a model near it: noise from different places of one pool."""
     most = len(pool) // 2
     for piece, start in enumerate(range(0, count, most)):
         here = min(most, count - start)
@@ -282,7 +282,7 @@ class Shapes:
 
 
 def llama(parameters: int) -> Shapes:
-    """A Llama of about so many parameters: 12 layers (24 of a large one), as wide as it takes."""
+    """Return a Llama of about so many parameters: 12 layers (24 of a large one), as wide as it takes."""
     layers, vocabulary = (12, 32000) if parameters < 0.5e9 else (24, 32000)
     # 4 h² of attention and 3 * 2.75 h² of MLP a layer, and two embeddings
     a, b = layers * (4 + 3 * 2.75), 2 * vocabulary

@@ -70,14 +70,14 @@ def main() -> None:
 
 
 def separate(method: str, folder: str, options: argparse.Namespace) -> dict[str, float]:
-    """What one merge took in a process of its own."""
+    """Return what one merge took in a process of its own."""
     own = [f"--{key}={getattr(options, key)}" for key in ("founders", "threads", "device")]
     command = [sys.executable, "-m", "benchmarks.merging", "--alone", method, folder, *own]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of a merge in memory, bytes allocated at most, and those that any merge holds: us and the offspring."""
+    """Return seconds of a merge in memory, bytes allocated at most, and those that any merge holds."""
     from src.config import Merge
     from src.models import merging
 
@@ -105,7 +105,7 @@ def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, f
 
 @contextmanager
 def most_allocated() -> Iterator[list[int]]:
-    """Within it, what this process has allocated is looked at a hundred times a second."""
+    """Sample what this process has allocated a hundred times a second within the block."""
     seen, over = [allocated()], threading.Event()
 
     def look() -> None:
@@ -122,18 +122,18 @@ def most_allocated() -> Iterator[list[int]]:
 
 
 def allocated() -> int:
-    """Bytes in memory that are no file's: pages of mapped checkpoints can be dropped at any time."""
+    """Return the bytes in memory that are no file's: pages of mapped checkpoints can be dropped at any time."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
 def smollm2(layers: int) -> Shapes:
-    """SmolLM2-135M's tensors: 30 layers of three key-value heads, and embeddings that are the head too."""
+    """Return the tensors of SmolLM2-135M: 30 layers of three key-value heads, and embeddings tied to the head."""
     return _llama(hidden=576, mlp=1536, heads=9, groups=3, layers=layers, vocabulary=49152, tied=True)
 
 
 def llama2() -> Shapes:
-    """Llama 2 7B's tensors."""
+    """Return Llama 2 7B's tensors."""
     return _llama(hidden=4096, mlp=11008, heads=32, groups=32, layers=32, vocabulary=32000, tied=False)
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def candidate(settings: Settings, number: int) -> tuple[float, float, float]:
-    """Seconds that mergekit-yaml, lm_eval and the kinship program take for one candidate, imports included."""
+    """Time mergekit-yaml, lm_eval and the kinship program for one candidate, imports included; seconds."""
     assert settings.evaluate.include is not None
     founders = {name: Path(source).resolve() for name, source in settings.founders.models.items()}
     parents = list(itertools.combinations(founders, 2))[number % 10]
@@ -48,7 +48,7 @@ def candidate(settings: Settings, number: int) -> tuple[float, float, float]:
 
 
 def seconds(command: Sequence[str]) -> float:
-    """Wall time of a program."""
+    """Return the wall time of a program."""
     offline = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
     began = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **offline}, capture_output=True, text=True)

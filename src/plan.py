@@ -52,7 +52,7 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
 
 
 def most_merges(settings: Settings) -> int | None:
-    """How many merges the run can come to; None where no rule bounds it."""
+    """Return how many merges the run can come to; None where no rule bounds it."""
     founders = len(settings.founders.models)
     bounds = []
     if settings.strategy.name == "one_shot":
@@ -87,25 +87,25 @@ def _first_generation(settings: Settings) -> str:
 
 
 def _listed(pairs: Sequence[tuple[str, ...]]) -> str:
-    """The pairs, or the first of them and how many more there are."""
+    """Format the pairs, or the first of them and how many more there are."""
     named = ", ".join(" × ".join(pair) for pair in pairs[:NAMED])
     return named if len(pairs) <= NAMED else f"{named} and {len(pairs) - NAMED:,} more"
 
 
 def _pairs(settings: Settings) -> list[Proposal]:
-    """Generation 1's pairs if all founders were equally good."""
+    """Return generation 1's pairs if all founders were equally good."""
     founders = Population(tuple(Model(name, average=0.0) for name in settings.founders.models))
     return settings.strategy.propose(founders, KinshipTable(settings.kinship.metric))
 
 
 def _certain(settings: Settings) -> bool:
-    """Whether generation 1's pairs are the same whatever the founders' averages (their order aside)."""
+    """Return whether generation 1's pairs are the same whatever the founders' averages (their order aside)."""
     k = getattr(settings.strategy, "k", None)
     return settings.strategy.name != "random_pairs" and (k is None or k >= len(settings.founders.models))
 
 
 def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table | str]:
-    """Founders' kinship, measured, and that of offspring that generation 1 can have, predicted; what is left out."""
+    """Measure the founders' kinship and predict that of generation 1's offspring; say what is left out."""
     from src.kinship import measure, moved
 
     models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
@@ -128,7 +128,7 @@ def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table |
 
 
 def _everybody(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
-    """A row each founder, and each pair's offspring, against all founders."""
+    """Return a row for each founder, and for each pair's offspring, against all founders."""
     from src.kinship import kinship_matrix
 
     table = _table(settings, "measured, and predicted of offspring whose better parent is named first", grams.names)
@@ -141,7 +141,7 @@ def _everybody(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]
 
 
 def _extremes(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
-    """The offspring of those of many pairs that have the lowest and the highest kinship."""
+    """Return the offspring of those of many pairs that have the lowest and the highest kinship."""
     from src.kinship import kinship_matrix, mean_kinship
 
     matrix = kinship_matrix(grams, settings.kinship.metric)
@@ -177,7 +177,7 @@ def _predicted(settings: Settings, grams: Grams, parents: tuple[str, ...]) -> Ma
 
 
 def _rounding(found: Mapping[str, Moved], dtype: str | None) -> str:
-    """What the table leaves out where offspring are rounded to 16 bits; empty where they are not."""
+    """Describe what the table leaves out where offspring are rounded to 16 bits; empty where they are not."""
     if not found:
         return ""
     changed = sorted(one.changed / one.looked_at for one in found.values())
@@ -213,7 +213,7 @@ def _disk(settings: Settings, found: Mapping[str, Found]) -> str:
 
 
 def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
-    """What a merge takes, and what speaks against it, where our own methods know."""
+    """Return what a merge takes, and warnings, where the method is one of our own."""
     import torch
 
     from src.models.methods.forecast import forecast

@@ -15,48 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from src.kinship.grams import Grams, Tensor, Totals
-    from src.kinship.kinds import KINDS, kind_of, layer_of
     from src.kinship.measuring import measure
     from src.kinship.metrics import METRICS, Metric, delta_norms, kinship_matrix, mean_kinship, metric_of, shares
     from src.kinship.prediction import predict, predicted_kinship
     from src.kinship.recipe import NotPredictable
     from src.kinship.rounding import Moved, moved
 
-__all__ = [
-    "KINDS",
-    "METRICS",
-    "Grams",
-    "Metric",
-    "Moved",
-    "NotPredictable",
-    "Tensor",
-    "Totals",
-    "delta_norms",
-    "kind_of",
-    "kinship_matrix",
-    "layer_of",
-    "mean_kinship",
-    "measure",
-    "metric_of",
-    "moved",
-    "predict",
-    "predicted_kinship",
-    "shares",
-]
+__all__ = ["METRICS", "Grams", "Metric", "Moved", "NotPredictable", "Tensor", "Totals", "delta_norms", "kinship_matrix"]
+__all__ += ["mean_kinship", "measure", "metric_of", "moved", "predict", "predicted_kinship", "shares"]
 
-_HOMES = {
-    "grams": ("Grams", "Tensor", "Totals"),
-    "kinds": ("KINDS", "kind_of", "layer_of"),
-    "measuring": ("measure",),
-    "metrics": ("METRICS", "Metric", "delta_norms", "kinship_matrix", "mean_kinship", "metric_of", "shares"),
-    "prediction": ("predict", "predicted_kinship"),
-    "recipe": ("NotPredictable",),
-    "rounding": ("Moved", "moved"),
-}
+_MODULES = ("grams", "metrics", "measuring", "prediction", "recipe", "rounding")
 
 
 def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    for module in _MODULES if name in __all__ else ():
+        found = importlib.import_module(f"{__name__}.{module}")
+        if hasattr(found, name):
+            return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

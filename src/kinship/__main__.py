@@ -6,14 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from src.runtime import plugins
 from src.runtime.command import Parser, status
 from src.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from src.kinship.grams import Grams
 
 # Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
 
@@ -30,7 +26,7 @@ A MODEL may be given a name of your own: math=outputs/zoo/math
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status: 0, or 2 after one `error:` line or two on stderr."""
+    """Run the command. Return the exit status: 0, or 2 after one `error:` line or two on stderr."""
     options = _parser().parse_args(arguments)
     return status(lambda: _run(options))
 
@@ -59,6 +55,7 @@ def _run(options: argparse.Namespace) -> None:
     from src.kinship import render
     from src.kinship.metrics import metric_of
     from src.models.checkpoint import check_family, open_checkpoint
+    from src.runtime.progress import bar, whole
     from src.runtime.terminal import warn
 
     plugins.trust(options.metric)
@@ -72,8 +69,8 @@ def _run(options: argparse.Namespace) -> None:
         warn(warning)
     from src.kinship.measuring import measure
 
-    with _progress() as progress:
-        grams = measure(base, models, device=options.device, progress=progress)
+    with bar("reading", unit="byte") as shown:
+        grams = measure(base, models, device=options.device, progress=whole(shown))
     if options.json:
         print(render.as_json(grams, metric, options.base, sources, options.by))
     elif options.csv:
@@ -81,15 +78,10 @@ def _run(options: argparse.Namespace) -> None:
     else:
         print(render.as_table(grams, metric, options.base, options.by))
     if options.plot:
-        _draw(grams, options)
+        from src.kinship.plot import heat_map
 
-
-def _draw(grams: Grams, options: argparse.Namespace) -> None:
-    from src.kinship.metrics import metric_of
-    from src.kinship.plot import heat_map
-
-    heat_map(grams, metric_of(options.metric), options.base, options.plot)
-    print(f"heat map in {options.plot}", file=sys.stderr)
+        heat_map(grams, metric, options.base, options.plot)
+        print(f"heat map in {options.plot}", file=sys.stderr)
 
 
 def _check_plot(file: Path | None) -> None:
@@ -103,16 +95,13 @@ def _check_plot(file: Path | None) -> None:
 
 
 def name_models(arguments: Sequence[str]) -> dict[str, str]:
-    """Sources by name: NAME=PATH as given, else the end of the path, as much of it as tells the models apart."""
-    named: list[tuple[str, str]] = []
-    unnamed: list[str] = []
-    for argument in arguments:
-        name, equals, source = argument.partition("=")
-        if equals and name and source and "/" not in name and not Path(argument).exists():
-            named.append((name, source))
-        else:
-            named.append(("", argument))
-            unnamed.append(argument)
+    """Return sources by name: NAME=PATH as given, else as much of the path's end as tells the models apart.
+
+    Raises:
+        UserError: two models of one name.
+    """
+    named = [_split(argument) for argument in arguments]
+    unnamed = [source for name, source in named if not name]
     result: dict[str, str] = {}
     for name, source in named:
         label = name or _label(source, [other for other in unnamed if other != source])
@@ -122,30 +111,18 @@ def name_models(arguments: Sequence[str]) -> dict[str, str]:
     return result
 
 
+def _split(argument: str) -> tuple[str, str]:
+    name, _, source = argument.partition("=")
+    return (name, source) if name and source and "/" not in name and not Path(argument).exists() else ("", argument)
+
+
 def _label(source: str, others: Sequence[str]) -> str:
-    """The fewest last parts of a path that none of the others ends in."""
-    parts, rivals = Path(source).absolute().parts, [Path(other).absolute().parts for other in others]
+    """Return the fewest last parts of a path that none of the others ends in."""
+    parts, ends = Path(source).absolute().parts, [Path(other).absolute().parts for other in others]
     for depth in range(1, len(parts)):
-        if all(rival[-depth:] != parts[-depth:] for rival in rivals):
+        if all(end[-depth:] != parts[-depth:] for end in ends):
             return "/".join(parts[-depth:])
     return str(Path(source).absolute())
-
-
-class _progress:  # noqa: N801 (used like a function)
-    """A bar on stderr for reading that takes longer than a second."""
-
-    def __enter__(self) -> _progress:
-        from tqdm import tqdm
-
-        self._bar = tqdm(unit="B", unit_scale=True, desc="reading", delay=1, leave=False, file=sys.stderr)
-        return self
-
-    def __call__(self, done: int, whole: int) -> None:
-        self._bar.total = whole
-        self._bar.update(done - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
 
 if __name__ == "__main__":

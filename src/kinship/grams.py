@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +63,7 @@ class Grams:
         return np.array([tensor.count for tensor in self.tensors], dtype=np.int64)
 
     def total(self) -> Totals:
-        """Everything added up over the tensors, once."""
+        """Return the sum over the tensors, computed once."""
         return self._total
 
     @cached_property
@@ -71,7 +71,7 @@ class Grams:
         return Totals(self.gram.sum(axis=0), self.sums.sum(axis=0), int(self.count.sum()))
 
     def select(self, *, layer: int | None = None, kind: str | None = None) -> Grams:
-        """The same models on some tensors only: those of a decoder layer, of a kind, or of both.
+        """Select the tensors of a decoder layer, of a kind, or of both, for the same models.
 
         Raises UserError if there is no such tensor.
         """
@@ -86,15 +86,15 @@ class Grams:
         return replace(self, tensors=tuple(self.tensors[i] for i in keep), gram=self.gram[keep], sums=self.sums[keep])
 
     def layers(self) -> list[int]:
-        """The decoder layers that occur, in order."""
+        """Return the decoder layers that occur, in order."""
         return sorted({tensor.layer for tensor in self.tensors if tensor.layer is not None})
 
     def kinds(self) -> list[str]:
-        """The kinds that occur, in the order of their first tensor."""
+        """Return the kinds that occur, in the order of their first tensor."""
         return list(dict.fromkeys(tensor.kind for tensor in self.tensors))
 
     def of(self, names: Sequence[str]) -> Grams:
-        """The same for some of the models, in the order given; UserError for a name that was not measured."""
+        """Select some of the models, in the order given; UserError for a name that was not measured."""
         unknown = [name for name in names if name not in self.names]
         if unknown:
             raise UserError(f"no model {unknown[0]!r} was measured; there are {', '.join(self.names)}")
@@ -102,7 +102,7 @@ class Grams:
         return replace(self, names=tuple(names), gram=self.gram[:, rows][:, :, rows], sums=self.sums[:, rows])
 
     def without(self, names: Iterable[str]) -> Grams:
-        """The same without some of the models; names that are unknown do no harm."""
+        """Leave out some of the models; unknown names are ignored."""
         gone = set(names)
         return self.of([name for name in self.names if name not in gone])
 
@@ -141,12 +141,8 @@ class Grams:
 
     @classmethod
     def read(cls, file: IO[bytes]) -> Grams:
-        """Read what `write` wrote; of anything else, whatever numpy and zipfile make of it, or a ValueError."""
-        return cls._of(_arrays(file))
-
-    @classmethod
-    def _of(cls, arrays: Mapping[str, np.ndarray]) -> Grams:
-        """What was stored; ValueError for what `save` would never write."""
+        """Read what `write` wrote; of anything else, whatever numpy and zipfile raise, or a ValueError."""
+        arrays = _arrays(file)
         layers = [None if layer < 0 else layer for layer in arrays["layers"].tolist()]
         columns = (arrays["tensors"].tolist(), arrays["kinds"].tolist(), layers, arrays["count"].tolist())
         names, gram, sums = tuple(arrays["names"].tolist()), arrays["gram"], arrays["sums"]
@@ -155,17 +151,14 @@ class Grams:
             raise ValueError("names that nothing can have")
         if not {*columns[1]} <= {*KINDS} or not (arrays["count"] > 0).all():
             raise ValueError("kinds or counts of tensors that cannot be")
-        if (
-            np.isinf(gram).any()
-            or np.isinf(sums).any()
-            or not np.array_equal(gram, gram.transpose(0, 2, 1), equal_nan=True)
-        ):
+        infinite = np.isinf(gram).any() or np.isinf(sums).any()
+        if infinite or not np.array_equal(gram, gram.transpose(0, 2, 1), equal_nan=True):
             raise ValueError("inner products that cannot be")
         return grams
 
 
 def _arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
-    """The arrays of a file, which are what they should be as far as their dtypes and dimensions tell."""
+    """Read the arrays of a file; ValueError where their dtypes or dimensions are not what they should be."""
     with np.load(file, allow_pickle=False) as stored:
         if any(member.compress_type for member in stored.zip.infolist()):  # as if to unpack more than a disk can hold
             raise ValueError("compressed")

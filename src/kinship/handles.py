@@ -16,7 +16,7 @@ _MOST = 512
 
 
 class Handles:
-    """Files that threads borrow, and that stay open until others need their place.
+    """Open files that threads borrow; they stay open until others need their place.
 
     At most `_MOST` are open, or half of what the system allows this process: the rest is for whatever else it does.
     """
@@ -29,7 +29,7 @@ class Handles:
         self._returned = threading.Condition()
 
     @contextmanager
-    def lent(self, files: Sequence[Path]) -> Iterator[list[int]]:
+    def borrow(self, files: Sequence[Path]) -> Iterator[list[int]]:
         """Yield a descriptor for each of `files`; wait while other threads have borrowed too many.
 
         Raises:
@@ -42,15 +42,17 @@ class Handles:
             for file in files:
                 self._borrowers[file] = self._borrowers.get(file, 0) + 1
             try:
-                lent = [self._open[file] if file in self._open else self._opened(file, len(files)) for file in files]
+                borrowed = [
+                    self._open[file] if file in self._open else self._opened(file, len(files)) for file in files
+                ]
             except BaseException:
-                self._give_back(files)
+                self._return(files)
                 raise
         try:
-            yield lent
+            yield borrowed
         finally:
             with self._returned:
-                self._give_back(files)
+                self._return(files)
 
     def close(self) -> None:
         """Close every file; nobody may have borrowed any."""
@@ -58,7 +60,7 @@ class Handles:
             os.close(self._open.pop(file))
 
     def _opened(self, file: Path, together: int) -> int:
-        """Open a file, one of so many, in the place of those that nobody needs."""
+        """Open a file, one of `together`, after closing idle ones where there are too many."""
         idle = (other for other in list(self._open) if other not in self._borrowers)
         while len(self._open) >= self._most and (other := next(idle, None)):
             os.close(self._open.pop(other))
@@ -73,7 +75,7 @@ class Handles:
             raise UserError(f"{file}: cannot be read ({error.strerror}); check that it is still there") from None
         return self._open[file]
 
-    def _give_back(self, files: Sequence[Path]) -> None:
+    def _return(self, files: Sequence[Path]) -> None:
         for file in files:
             self._borrowers[file] -= 1
             if not self._borrowers[file]:

@@ -17,12 +17,12 @@ _PATTERNS = (
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the decoder layer that a tensor belongs to; None for embeddings, the head and the final norm."""
+    """Return a tensor's decoder layer; None for embeddings, the head and the final norm."""
     found = _LAYER.search(name)
     return int(found.group(1)) if found else None
 
 
 def kind_of(name: str) -> str:
-    """One of `KINDS`. The output head counts among the embeddings."""
+    """Return one of `KINDS`. The output head counts among the embeddings."""
     lowered = name.lower()
     return next((kind for kind, pattern in _PATTERNS if pattern.search(lowered)), "other")

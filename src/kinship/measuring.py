@@ -36,7 +36,7 @@ class Kernel(Protocol):
     def __call__(
         self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Specs and open files of every row, the base first; `count` elements from `start` on."""
+        """Compute from specs and open files of every row, the base first; `count` elements from `start` on."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _joined(
     sums: np.ndarray,
     first: int,
 ) -> Grams:
-    """What was known [T, k + 1, k + 1], and the measured rows of {base, order} from `first` on, under one roof."""
+    """Join what was known [T, k + 1, k + 1] and the measured rows of {base, order} from `first` on."""
     rows = 1 + len(names)
     whole = np.full((len(tensors), rows, rows), np.nan)
     totals = np.full((len(tensors), rows), np.nan)
@@ -130,7 +130,7 @@ def _joined(
 
 
 def _near_copies(grams: Grams, new: Sequence[str]) -> bool:
-    """Whether a new model is so close to any that the float sums of a coarse pass do not tell them apart well.
+    """Return whether a new model is too close to another one for the float32 sums of a coarse pass.
 
     The square of a distance is what is left of squares a hundred times its size, and a coarse square is good to 1e-8.
     """
@@ -159,7 +159,7 @@ def _shared_pass(
     share: Share | None,
     fine: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `_pass`, with the tensors shared out in portions: each is summed by itself, so that nothing else changes."""
+    """Run `_pass` on portions of the tensors; each tensor is summed by itself, so the result is the same."""
     if share is None:
         return _pass(checkpoints, tensors, first, device, progress, fine)
     sizes = [sum(checkpoint.tensors[tensor.name].nbytes for checkpoint in checkpoints) for tensor in tensors]
@@ -179,7 +179,7 @@ def _shared_pass(
 
 
 def _portions(sizes: Sequence[int]) -> Iterator[range]:
-    """Neighbouring tensors, up to _PORTION bytes at a time."""
+    """Group neighbouring tensors, up to _PORTION bytes at a time."""
     start, total = 0, 0
     for index, size in enumerate(sizes):
         if index > start and total + size > _PORTION:
@@ -197,16 +197,17 @@ def _pass(
     progress: Progress | None,
     fine: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], rows being base and models."""
+    """Return gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], rows being base and models."""
     rows = len(checkpoints)
     specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
     stretches = list(_stretches(tensors, specs))
     results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(stretches)
     waiting = deque(enumerate(stretches))
     make, threads = _kernels(rows, first, device, fine)
-    watch = _Watch(sum(stretch.nbytes for stretch in stretches), progress)
+    whole, done, lock = sum(stretch.nbytes for stretch in stretches), 0, threading.Lock()
 
     def work() -> None:
+        nonlocal done
         kernel = make()
         while waiting:
             try:
@@ -215,14 +216,17 @@ def _pass(
                 return
             row = specs[stretch.tensor]
             try:
-                with handles.lent([spec.file for spec in row]) as files:
+                with handles.borrow([spec.file for spec in row]) as files:
                     results[index] = kernel(row, files, stretch.start, stretch.count)
             except EOFError as error:
                 spec = row[error.args[0]]
                 raise UserError(
                     f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again"
                 ) from None
-            watch.add(stretch.nbytes)
+            if progress:
+                with lock:
+                    done += stretch.nbytes
+                    progress(done, whole)
 
     with closing(Handles()) as handles, ThreadPoolExecutor(threads) as pool:
         try:
@@ -241,7 +245,7 @@ def _pass(
 
 
 def _stretches(tensors: Sequence[Compared], specs: Sequence[Sequence[TensorSpec]]) -> Iterator[_Stretch]:
-    """The compared elements in pieces of at most _STRETCH, in order."""
+    """Cut the compared elements into pieces of at most _STRETCH, in order."""
     for index, (tensor, row) in enumerate(zip(tensors, specs, strict=True)):
         width = sum(ITEM_BYTES[spec.dtype] for spec in row)
         for start in range(0, tensor.count, _STRETCH):
@@ -250,7 +254,7 @@ def _stretches(tensors: Sequence[Compared], specs: Sequence[Sequence[TensorSpec]
 
 
 def _kernels(rows: int, first: int, device: str, fine: bool) -> tuple[Callable[[], Kernel], int]:
-    """How to make a kernel for a thread, and how many threads to use."""
+    """Return a factory of kernels, one a thread, and how many threads to use."""
     if device == "cpu" and native.build() is not None:
         return lambda: native.NativeKernel(rows, first, fine), processors()
     from src.kinship import torch_kernel  # a second or two, and only a GPU or a missing compiler needs it
@@ -260,27 +264,13 @@ def _kernels(rows: int, first: int, device: str, fine: bool) -> tuple[Callable[[
 
 
 def processors() -> int:
-    """Processors that this process may use; more threads than eight would only wait for memory."""
+    """Return how many processors to use; more threads than eight would only wait for memory."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, usable)
 
 
-class _Watch:
-    """Counts the bytes that all threads have read, and passes them on."""
-
-    def __init__(self, whole: int, progress: Progress | None) -> None:
-        self._whole, self._progress = whole, progress
-        self._done, self._lock = 0, threading.Lock()
-
-    def add(self, nbytes: int) -> None:
-        if self._progress:
-            with self._lock:
-                self._done += nbytes
-                self._progress(self._done, self._whole)
-
-
 def _check_finite(sums: np.ndarray, order: Sequence[str], tensors: Sequence[Compared]) -> None:
-    """Sums of finite weights are finite in float64; the base comes first, since its NaN is in every delta."""
+    """Raise UserError unless all sums are finite; the base comes first, since its NaN is in every delta."""
     for row, name in enumerate(["the base", *order]):
         wrong = np.flatnonzero(~np.isfinite(sums[:, row]))
         if len(wrong):
@@ -300,7 +290,7 @@ def _check_changed(gram: np.ndarray, order: Sequence[str], first: int) -> None:
 
 
 def _check_unchanged(known: Grams, sums: np.ndarray) -> None:
-    """The pass reads known models too, and their sums say whether they are still what was measured before."""
+    """Raise UserError where the sums of a known model are no longer those that were measured before."""
     rows = 1 + len(known.names)
     allowed = 1e-6 * np.sqrt(known.count[:, None] * np.diagonal(known.gram, axis1=1, axis2=2)) + 1e-300
     wrong = np.argwhere(np.abs(sums[:, :rows] - known.sums) > allowed)

@@ -44,7 +44,7 @@ class NativeKernel:
     def __call__(
         self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) if a file ends early."""
+        """Return gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) at its end."""
         sizes = [ITEM_BYTES[spec.dtype] for spec in specs]
         handles = np.array(files, dtype=np.intc)
         offsets = np.array([s.offset + start * size for s, size in zip(specs, sizes, strict=True)], dtype=np.int64)
@@ -61,12 +61,12 @@ class NativeKernel:
 
 
 def is_coarse(specs: Sequence[TensorSpec], count: int) -> bool:
-    """Whether a stretch is summed in float, slice by slice: 16-bit weights, so many that rounding averages out."""
+    """Return whether a stretch is summed in float32: 16-bit weights, so many that rounding averages out."""
     return count >= 1 << 16 and all(ITEM_BYTES[spec.dtype] == 2 for spec in specs)
 
 
 def _aligned(nbytes: int) -> np.ndarray:
-    """An uninitialised uint8 array that begins on a cache line."""
+    """Return an uninitialised uint8 array that begins on a cache line."""
     room = np.empty(nbytes + 64, dtype=np.uint8)
     skip = -room.ctypes.data % 64
     return room[skip : skip + nbytes]
@@ -109,7 +109,7 @@ def _compile(library: Path) -> None:
 
 
 def _kept(folder: Path, key: str) -> Path | None:
-    """The library of an earlier start. Its name says what its content must be."""
+    """Return the library of an earlier start. Its name says what its content must be."""
     if not _is_private(folder):
         return None
     for file in folder.glob(f"gram-{key}-*.so"):
@@ -119,7 +119,7 @@ def _kept(folder: Path, key: str) -> Path | None:
 
 
 def _keep(library: Path, folder: Path, key: str) -> Path | None:
-    """Where the library is kept from now on; None if the folder is someone else's or the disk does not take it."""
+    """Keep the library; None if the folder is someone else's or the disk does not take it."""
     content = library.read_bytes()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _name(key: str, content: bytes) -> str:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether a file or folder (no link to one) is this user's own and nobody else may write to it."""
+    """Return whether a file or folder (no link to one) is this user's own and nobody else may write to it."""
     try:
         found = path.lstat()
     except OSError:
@@ -158,7 +158,7 @@ def _loaded(library: Path) -> ctypes.CDLL:
 
 
 def _processor() -> str:
-    """What -march=native depends on: a home directory may be shared by different machines."""
+    """Describe what -march=native depends on: a home directory may be shared by different machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

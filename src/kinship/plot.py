@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from src.kinship.grams import Grams
 from src.kinship.metrics import Metric
 from src.runtime.errors import UserError
+from src.runtime.files import replacing
 
 _MOST_NUMBERS = 16  # models beyond which numbers in the cells would not be readable
 
@@ -19,10 +19,8 @@ def heat_map(grams: Grams, metric: Metric, base: str, file: Path) -> None:
     """Draw the matrix into `file`, in the format of its suffix; UserError if it cannot be written."""
     figure = _draw(metric.of(grams), grams.names, metric, base)
     try:
-        with tempfile.TemporaryDirectory(dir=file.absolute().parent, prefix=".plot-") as beside:
-            written = Path(beside) / file.name
-            figure.savefig(written, dpi=150, bbox_inches="tight")
-            written.replace(file)
+        with replacing(file) as partial:
+            figure.savefig(partial, format=file.suffix[1:].lower(), dpi=150, bbox_inches="tight")
     except OSError as error:
         raise UserError(
             f"{file}: the heat map cannot be written there ({error.strerror}); choose another place"
@@ -30,7 +28,7 @@ def heat_map(grams: Grams, metric: Metric, base: str, file: Path) -> None:
 
 
 def _draw(matrix: np.ndarray, names: tuple[str, ...], metric: Metric, base: str) -> Figure:
-    """Similarities from red (opposed) over white to blue (the same); distances from blue (close) to white."""
+    """Draw similarities from red (opposed) over white to blue (the same), distances from blue (close) to white."""
     size = 2.5 + 0.6 * len(names)
     figure = Figure(figsize=(size + 1, size))
     axes = figure.add_subplot()

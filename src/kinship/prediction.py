@@ -23,7 +23,7 @@ Inner = Callable[[Coefficients, Coefficients], float]  # product of two combinat
 
 
 def predict(grams: Grams, config: Mapping[str, Any], *, base: str = "base", name: str = "offspring") -> Grams:
-    """`grams` with one more row: the offspring that mergekit would make of a configuration.
+    """Add a row to `grams` for the offspring that mergekit would make of a configuration.
 
     Args:
         grams: of all tensors (select from the result, not from this: a gradient needs to know all layers).
@@ -46,7 +46,7 @@ def predict(grams: Grams, config: Mapping[str, Any], *, base: str = "base", name
 
 
 def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.ndarray, np.ndarray]:
-    """The offspring's inner products with {base, deltas, itself} [T, n + 2], and its sums [T]."""
+    """Return the offspring's inner products with {base, deltas, itself} [T, n + 2], and its sums [T]."""
     recipe = read_recipe(config)
     if recipe.method not in METHODS:
         raise NotPredictable(f"{recipe.method} is not linear in the weights; predicted are {', '.join(METHODS)}")
@@ -76,7 +76,7 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
 
 
 def predicted_kinship(grams: Grams, config: Mapping[str, Any], metric: str) -> dict[str, float] | None:
-    """Kinship of the planned offspring of `config` to every model of `grams`; None where it cannot be predicted.
+    """Return the planned offspring's kinship to every model of `grams`; None where it cannot be predicted.
 
     Of the pairs that are known already nothing is computed again: the cost grows with tensors times models.
     """
@@ -94,7 +94,7 @@ def predicted_kinship(grams: Grams, config: Mapping[str, Any], metric: str) -> d
 
 
 def _on_rows(weights: Coefficients, places: Mapping[str, int]) -> dict[int, float]:
-    """A combination of weights as one of the rows {base, deltas}: a model's weights are the base's and its delta."""
+    """Express a combination of weights in the rows {base, deltas}: a model's weights are the base's and its delta."""
     rows = {0: sum(weights.values())}
     for model, x in weights.items():
         if places[model]:
@@ -103,14 +103,14 @@ def _on_rows(weights: Coefficients, places: Mapping[str, int]) -> dict[int, floa
 
 
 def _depth(tensor: Tensor, deepest: int) -> float:
-    """Where mergekit sees a tensor on the way from the first layer (0) to the last (1); 0 outside the layers."""
+    """Return where mergekit sees a tensor on the way from the first layer (0) to the last (1); 0 outside the layers."""
     if tensor.layer is None:
         return 0.0
     return tensor.layer / deepest if deepest else 1.0
 
 
 def _linear(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
-    """The weighted mean of all inputs, or their weighted sum."""
+    """Return the weighted mean of all inputs, or their weighted sum."""
     weights = {model: recipe.number("weight", model, tensor, depth) for model in recipe.models}
     if not recipe.flag("normalize", True, tensor, depth):
         return weights
@@ -121,7 +121,7 @@ def _linear(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coeffici
 
 
 def _task_arithmetic(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
-    """The merge's base plus the weighted sum of the others' differences from it."""
+    """Return the merge's base plus the weighted sum of the others' differences from it."""
     base = _base_of(recipe)
     weights = {model: recipe.number("weight", model, tensor, depth) for model in recipe.others}
     total = sum(weights.values())
@@ -132,7 +132,7 @@ def _task_arithmetic(recipe: Recipe, tensor: str, depth: float, inner: Inner) ->
 
 
 def _slerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
-    """Along the arc from the merge's base to the other; along the line where they point the same or opposite way."""
+    """Interpolate on the arc from the merge's base to the other, linearly where they are collinear."""
     first, (second,) = _base_of(recipe), _two(recipe, 1)
     t = recipe.shared_number("t", None, tensor, depth)
     a, b = {first: 1.0}, {second: 1.0}
@@ -144,7 +144,7 @@ def _slerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficie
 
 
 def _nuslerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
-    """Along the arc between the two others, or between their differences from the merge's base if it has one."""
+    """Interpolate on the arc between the two others, or between their differences from the merge's base."""
     if not recipe.flag("nuslerp_flatten", True, tensor, depth):
         raise NotPredictable("nuslerp row by row needs the inner products of rows; only nuslerp_flatten is predicted")
     first, second = _two(recipe, 2)
@@ -169,7 +169,7 @@ METHODS: dict[str, Callable[[Recipe, str, float, Inner], Coefficients]] = {
 
 
 def _arc(cosine: float, t: float) -> tuple[float, float]:
-    """Coefficients of the point at `t` of the way on the arc between two vectors with that cosine."""
+    """Return the coefficients of the point at `t` of the way on the arc between two vectors with that cosine."""
     angle = float(np.arccos(cosine))
     return float(np.sin((1 - t) * angle) / np.sin(angle)), float(np.sin(t * angle) / np.sin(angle))
 
@@ -181,7 +181,7 @@ def _base_of(recipe: Recipe) -> str:
 
 
 def _two(recipe: Recipe, wanted: int) -> tuple[str, ...]:
-    """The inputs besides the merge's base, of which there must be as many as the method takes."""
+    """Return the inputs other than the merge's base, of which there must be as many as the method takes."""
     if len(recipe.others) != wanted:
         raise UserError(f"{recipe.method} merges {wanted} besides its base_model; found {len(recipe.others)}")
     return recipe.others

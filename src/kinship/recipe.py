@@ -43,15 +43,15 @@ class Recipe:
         return tuple(name for name in self.models if name != self.base)
 
     def shared_number(self, key: str, default: float | None, tensor: str, depth: float) -> float:
-        """A parameter of the whole merge for one tensor at `depth` (0 first layer, 1 last)."""
+        """Return a parameter of the whole merge for one tensor at `depth` (0 first layer, 1 last)."""
         return _resolved(key, (self.shared,), default, tensor, depth)
 
     def number(self, key: str, model: str, tensor: str, depth: float) -> float:
-        """A parameter of one model, which it must have of its own or from the whole merge."""
+        """Return a parameter of one model, its own or that of the whole merge; UserError where there is neither."""
         return _resolved(key, (self.own.get(model, {}), self.shared), None, tensor, depth)
 
     def flag(self, key: str, default: bool, tensor: str, depth: float) -> bool:
-        """A yes-or-no parameter of the whole merge."""
+        """Return a boolean parameter of the whole merge."""
         value = evaluate(self.shared[key], tensor, depth) if key in self.shared else None
         if isinstance(value, str):
             return value.strip().lower() in {"true", "yes", "on", "1"}
@@ -59,7 +59,7 @@ class Recipe:
 
 
 def read_recipe(config: Mapping[str, Any]) -> Recipe:
-    """The recipe in a configuration that lists whole `models`; NotPredictable where it is made of slices or modules."""
+    """Read a configuration that lists whole `models`; NotPredictable where it is made of slices or modules."""
     if not config.get("models"):
         raise NotPredictable("only configurations that list whole models are predicted, not slices or modules")
     inputs = [entry if isinstance(entry, Mapping) else {"model": entry} for entry in config["models"]]
@@ -74,7 +74,7 @@ def read_recipe(config: Mapping[str, Any]) -> Recipe:
 
 
 def evaluate(setting: Any, tensor: str, depth: float) -> Scalar | None:
-    """The value of a setting for a tensor at `depth` (0 for the first layer and outside the layers, 1 for the last).
+    """Return a setting's value for a tensor at `depth` (0 for the first layer and outside the layers, 1 for the last).
 
     None where no filter of the setting fits the tensor.
     """

@@ -19,7 +19,7 @@ Part = tuple[str, Grams]
 
 
 def parts(grams: Grams, by: str | None) -> list[Part]:
-    """The grams of every layer or kind, by its name; nothing without `by`."""
+    """Return the grams of every layer or kind, by its name; nothing without `by`."""
     if by == "layer":
         return [(str(layer), grams.select(layer=layer)) for layer in grams.layers()]
     if by == "kind":
@@ -28,7 +28,7 @@ def parts(grams: Grams, by: str | None) -> list[Part]:
 
 
 def as_table(grams: Grams, metric: Metric, base: str, by: str | None = None) -> str:
-    """The matrix, the mean over pairs and the delta norms; for each part the mean and, of few models, every pair."""
+    """Format the matrix, mean over pairs and delta norms; for each part the mean and, of few models, every pair."""
     matrix = metric.of(grams)
     names = list(map(printable, grams.names))
     norms = delta_norms(grams)
@@ -50,7 +50,7 @@ def as_table(grams: Grams, metric: Metric, base: str, by: str | None = None) -> 
 
 
 def as_csv(grams: Grams, metric: Metric, by: str | None = None) -> str:
-    """A header and a row for every model; with `by`, these for every part, whose name comes first."""
+    """Format a header and a row for every model; with `by`, these for every part, whose name comes first."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*([by] if by else []), "model", *map(printable, grams.names)])
@@ -62,7 +62,7 @@ def as_csv(grams: Grams, metric: Metric, by: str | None = None) -> str:
 
 
 def as_json(grams: Grams, metric: Metric, base: str, sources: Mapping[str, str], by: str | None = None) -> str:
-    """One object; what is undefined (the kinship of a part that a model left unchanged) is null."""
+    """Format one object; what is undefined (the kinship of a part that a model left unchanged) is null."""
     matrix = metric.of(grams)
     content: dict[str, Any] = {
         "base": base,
@@ -87,7 +87,7 @@ def as_json(grams: Grams, metric: Metric, base: str, sources: Mapping[str, str],
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and arrays as JSON knows them."""
+    """Convert numbers and arrays to what JSON has."""
     if isinstance(value, np.ndarray):
         return [_plain(entry) for entry in value]
     return None if math.isnan(value) else float(value)
@@ -100,7 +100,7 @@ def _number(value: float) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side: the first to the left, numbers to the right."""
+    """Align columns: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

@@ -66,14 +66,14 @@ def moved(
 
 
 def _read(spec: TensorSpec, start: int, count: int) -> np.ndarray:
-    """float32 or float16 [count] of a tensor's elements from `start` on."""
+    """Read `count` of a tensor's elements from `start` on, as float32 [count]."""
     stored = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "F64": np.float64}[spec.dtype]
     values = np.fromfile(spec.file, dtype=stored, count=count, offset=spec.offset + start * ITEM_BYTES[spec.dtype])
     return (values.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "BF16" else values.astype(np.float32)
 
 
 def _step(values: np.ndarray, grid: str) -> np.ndarray:
-    """int32 [n]: the number of the step that each value is rounded to; 0 for zero, below it for negative ones."""
+    """Return the number of the step that each value is rounded to, int32 [n]; 0 for zero, negative below it."""
     if grid == "float16":
         with np.errstate(over="ignore"):
             bits = values.astype(np.float16).view(np.uint16).astype(np.int32)

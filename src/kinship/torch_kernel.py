@@ -42,7 +42,7 @@ class TorchKernel:
     def __call__(
         self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) if a file ends early."""
+        """Return gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) at its end."""
         block = max(8, self._bytes // sum(ITEM_BYTES[spec.dtype] for spec in specs) // 8 * 8)
         gram = torch.zeros(self._rows, self._rows, dtype=torch.float64, device=self._device)
         sums = torch.zeros(self._rows, dtype=torch.float64, device=self._device)
@@ -59,7 +59,7 @@ class TorchKernel:
     def _read(
         self, specs: Sequence[TensorSpec], files: Sequence[int], begin: int, count: int, block: int
     ) -> list[torch.Tensor]:
-        """`count` elements of every model, each in its own dtype, as views of the buffer."""
+        """Read `count` elements of every model, each in its own dtype, as views of the buffer."""
         views, at = [], 0
         for row, (spec, file) in enumerate(zip(specs, files, strict=True)):
             size = ITEM_BYTES[spec.dtype]

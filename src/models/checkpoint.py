@@ -96,7 +96,7 @@ class Checkpoint:
         return bool(self.config.get("tie_word_embeddings", False))
 
     def fingerprint(self) -> str:
-        """The xxh3_128 hex digest of the content: tensors (names, dtypes, shapes, bytes) and config.json.
+        """Return the xxh3_128 hex digest of the content: tensors (names, dtypes, shapes, bytes) and config.json.
 
         Neither the folder's path nor the sharding matters. It reads every weight, once per instance.
         """
@@ -106,7 +106,7 @@ class Checkpoint:
             return self._digests["content"]
 
     def probe(self) -> str:
-        """A digest of the headers and of at most 4 KiB of each tensor: two that differ are different models."""
+        """Return a digest of the headers and of at most 4 KiB of each tensor: two that differ are different models."""
         with self._lock:
             if "probe" not in self._digests:
                 self._digests["probe"] = digest.of_files(self.tensors.values(), self.config, most=4096)
@@ -153,7 +153,7 @@ def _opened(text: str, revision: str | None, *, local: bool) -> Checkpoint:
 
 
 def tensors_of(path: Path) -> dict[str, Any]:
-    """The torch tensors of a checkpoint on disk, by name."""
+    """Load the torch tensors of a checkpoint on disk, by name."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Any] = {}
@@ -185,7 +185,7 @@ def check_family(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[str
 
 
 def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compared]:
-    """The float tensors that a comparison is over, sorted by name.
+    """Return the float tensors that a comparison is over, sorted by name.
 
     Left out: integer and boolean tensors, empty ones, constants that old versions saved (rotary frequencies), and the
     output head where any model ties it to the embedding. Token embeddings and heads of different vocabulary size are
@@ -223,7 +223,7 @@ def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compare
 
 
 def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
-    """The safetensors files of a folder, each with the tensors that the index says it holds (None without an index)."""
+    """Return a folder's safetensors files, each with the tensors that the index lists (None without an index)."""
     single, index = path / _SINGLE, path / _INDEX
     # What leads nowhere is there, too, and is complained about when it is read.
     if os.path.lexists(single) and os.path.lexists(index):
@@ -253,7 +253,7 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
 
 
 def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
-    """The shards that an index names, each with the tensors it is said to hold."""
+    """Return the shards that an index names, each with the tensors it is said to hold."""
     content = _read_json(index)
     placed = content.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
@@ -308,7 +308,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _download(name: str, revision: str | None) -> Path:
-    """The local snapshot of a hub model: safetensors, JSON and tokenizer files and the card only."""
+    """Download a hub model's safetensors, JSON and tokenizer files and its card; return the local snapshot."""
     import huggingface_hub  # half a second, and only hub names need it
 
     try:
@@ -326,7 +326,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _counts(spec: TensorSpec, tied: bool) -> bool:
-    """Whether a tensor takes part in comparisons at all."""
+    """Return whether a tensor takes part in comparisons at all."""
     return spec.dtype in _FLOATS and not _CONSTANT.search(spec.name) and not (tied and _HEAD.search(spec.name))
 
 
@@ -350,7 +350,7 @@ def _check_architecture(base: Checkpoint, label: str, model: Checkpoint) -> None
 
 
 def _check_distinct(base: Checkpoint, models: Mapping[str, Checkpoint]) -> None:
-    """No model may be the base, and no two the same: by folder, or by content where the probes agree."""
+    """Raise UserError where a model is the base or another one: by folder, or by content where the probes agree."""
     seen: list[tuple[str, Checkpoint]] = [("the base", base)]
     for label, model in models.items():
         for other, earlier in seen:

@@ -23,7 +23,7 @@ _BESIDE = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "vocab.tx
 
 
 def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: int | None = None) -> str:
-    """The xxh3_128 hex digest of tensors on disk, sorted by name, and of the model's configuration.
+    """Return the xxh3_128 hex digest of tensors on disk, sorted by name, and of the model's configuration.
 
     Every byte counts, or at most `most` bytes from the middle of each tensor.
 
@@ -43,7 +43,7 @@ def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: in
 
 
 def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What `of_files` would be if these torch tensors and this configuration lay on disk."""
+    """Return what `of_files` would if these torch tensors and this configuration were on disk."""
     import torch
     import xxhash
 
@@ -56,7 +56,7 @@ def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def of_surroundings(folder: Path) -> str:
-    """The sha256 hex digest of what lies beside a checkpoint's weights: tokenizer, configuration, templates.
+    """Return the sha256 hex digest of a checkpoint's files other than weights: tokenizer, configuration, templates.
 
     Two that share it can swap weights; two that do not may score differently with the same weights.
 
@@ -94,7 +94,7 @@ def _of_tensor(spec: TensorSpec, most: int | None) -> bytes:
 
 
 def _blocks(spec: TensorSpec, skipped: int, nbytes: int) -> Iterator[memoryview]:
-    """`nbytes` of a tensor from `skipped` on, through one small buffer that is used again and again."""
+    """Yield `nbytes` of a tensor from `skipped` on, through one small buffer that is reused."""
     buffer = memoryview(bytearray(min(nbytes, 1 << 20)))
     handle = os.open(spec.file, os.O_RDONLY)
     try:

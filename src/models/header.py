@@ -41,7 +41,7 @@ class TensorSpec:
 
 
 def read_header(file: Path) -> dict[str, TensorSpec]:
-    """The tensors of one safetensors file, from its header alone; UserError where header and file do not agree."""
+    """Return the tensors of a safetensors file, from its header alone; UserError where header and file disagree."""
     try:
         check_regular(file)
         with file.open("rb") as stream:
@@ -74,7 +74,7 @@ def read_header(file: Path) -> dict[str, TensorSpec]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict; ValueError where a key comes twice (json would silently take the last)."""
+    """Return a JSON object as a dict; ValueError where a key comes twice (json would silently take the last)."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key comes twice")
@@ -82,7 +82,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_entry(file: Path, name: str, entry: Any, start: int) -> TensorSpec:
-    """One header entry, its dtype, shape and offsets checked against each other."""
+    """Check one header entry's dtype, shape and offsets against each other."""
 
     def whole(values: Any) -> bool:
         return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
@@ -117,7 +117,7 @@ def _parse_entry(file: Path, name: str, entry: Any, start: int) -> TensorSpec:
 
 
 def _check_layout(file: Path, specs: Mapping[str, TensorSpec], start: int, size: int) -> None:
-    """The tensors must cover the file behind its header: no overlap, no hole, nothing beyond its end."""
+    """Raise UserError unless the tensors cover the file after its header, without overlap, hole or excess."""
     end, last = start, "the header"
     for spec in sorted(specs.values(), key=lambda spec: (spec.offset, spec.nbytes)):
         if spec.offset != end:
@@ -132,5 +132,5 @@ def _check_layout(file: Path, specs: Mapping[str, TensorSpec], start: int, size:
 
 
 def words(shape: tuple[int, ...]) -> str:
-    """A shape as messages write it."""
+    """Format a shape for messages."""
     return "[" + ", ".join(map(str, shape)) + "]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,22 +13,16 @@ from typing import Any
 
 import torch
 import transformers
-from mergekit.architecture import WeightInfo, arch_info_for_config, get_architecture_info
-from mergekit.architecture.conversion import can_convert_checkpoint_keys
-from mergekit.common import dtype_from_name
 from mergekit.config import ConditionalParameter, MergeConfiguration, ParameterSetting, evaluate_setting
-from mergekit.graph import Executor
-from mergekit.io.tasks import LoaderCache
 from mergekit.io.tensor_writer import TensorWriter
-from mergekit.merge import _copy_tagalong_files, _model_out_config, run_merge
+from mergekit.merge import run_merge
 from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec, ParameterSpec
 from mergekit.options import MergeOptions
-from mergekit.plan import MergePlanner
 from pydantic import TypeAdapter
 
 from src.config import Merge
-from src.models import methods  # noqa: F401 (registers merge methods of our own)
+from src.models import methods, private  # noqa: F401 (methods registers merge methods of our own)
 from src.models.checkpoint import Checkpoint
 from src.runtime import plugins
 from src.runtime.errors import UserError
@@ -72,7 +66,7 @@ class Recipe:
         return named if base is None or base in named else [*named, base]
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as the journal keeps it."""
+        """Return the recipe as the journal keeps it."""
         return asdict(self)
 
 
@@ -133,7 +127,7 @@ def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
 
 
 def _scalars(setting: Any) -> Iterator[Any]:
-    """Every value within a setting, whatever part of the model its filter gives it to."""
+    """Yield every value within a setting, whatever part of the model its filter gives it to."""
     if isinstance(setting, ConditionalParameter):
         yield from _scalars(setting.value)
     elif isinstance(setting, list):
@@ -159,37 +153,28 @@ def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
 
 
 def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False) -> None:
-    """Refuse checkpoints that lack a tensor which mergekit asks for; their headers tell.
+    """Refuse checkpoints that lack a tensor which mergekit requires, as their headers say.
 
     An architecture that mergekit has no table of is inferred from the checkpoints themselves, and lacks nothing.
 
     Raises:
-        UserError: the first that is missing, whose it is, and the architecture; or a configuration nobody can read.
+        UserError: the first missing tensor, its checkpoint and its architecture; or a configuration nobody can read.
     """
     for name, checkpoint in models.items():
         try:
             config = transformers.AutoConfig.from_pretrained(str(checkpoint.path), trust_remote_code=remote_code)
-            architecture = arch_info_for_config(config)
-            weights = architecture.all_weights(config) if architecture else []
+            weights = private.required_weights(config)
         except Exception as error:  # transformers' and mergekit's own, for whatever a config.json may hold
             raise UserError(
                 f"mergekit cannot merge {name}: its config.json does not say what it is "
                 f"({type(error).__name__}: {' '.join(str(error).split())[:160]})"
             ) from error
         for weight in weights:
-            if not weight.optional and not _can_load(weight, checkpoint, config.model_type):
+            if not private.can_load(weight, checkpoint.tensors, config.model_type):
                 raise UserError(
                     f"{name} has no tensor {weight.name}, which mergekit requires of {config.architectures[0]}: "
                     "every merge of it would fail; use checkpoints that have it, or models of another architecture"
                 )
-
-
-def _can_load(weight: WeightInfo, checkpoint: Checkpoint, model_type: str) -> bool:
-    """Whether mergekit will find a weight: under its name or another, or made of what the checkpoint has."""
-    names = [weight.name, *(weight.aliases or ())]
-    if any(name in checkpoint.tensors for name in [*names, *(weight.tied_names or ())]):
-        return True
-    return any(can_convert_checkpoint_keys(model_type, set(checkpoint.tensors), name) for name in names)
 
 
 def recipe(
@@ -235,7 +220,7 @@ def recipe(
 def merge(
     recipe: Recipe, models: Mapping[str, Path], out: Path, *, device: str = "cpu", remote_code: bool = False
 ) -> None:
-    """Make the offspring in the folder `out`, which must not exist: an ordinary Hugging Face checkpoint.
+    """Merge into the folder `out`, which must not exist: an ordinary Hugging Face checkpoint.
 
     Args:
         recipe: what to do.
@@ -244,38 +229,40 @@ def merge(
         device: what mergekit computes on.
         remote_code: whether a checkpoint may execute Python code of its own.
     """
-    with _ready(recipe, device, remote_code) as options:
+    with _mergekit(recipe, device, remote_code) as options:
         run_merge(MergeConfiguration.model_validate(with_paths(recipe.config, models)), str(out), options)
-    _take_from_donor(models[recipe.donor], out, tokenizer="tokenizer_source" not in recipe.config)
+    _copy_from_donor(models[recipe.donor], out, tokenizer="tokenizer_source" not in recipe.config)
 
 
 def merge_in_memory(
-    recipe: Recipe, models: Mapping[str, Path], shell: Path, *, device: str = "cpu", remote_code: bool = False
+    recipe: Recipe, models: Mapping[str, Path], out: Path, *, device: str = "cpu", remote_code: bool = False
 ) -> dict[str, torch.Tensor] | None:
-    """The offspring's tensors, the same to the bit as `merge` writes them; its other files go to the folder `shell`.
+    """Return the offspring's tensors, the same to the bit as `merge` writes them.
 
-    None where mergekit has to align vocabularies, or fills gaps once the files are there: then only `merge` will do.
-    mergekit's own way of merging in memory (`plan_in_memory`) raises, so its planner's tasks are executed here.
+    Args:
+        recipe: what to do.
+        models: absolute folder of every model that the recipe names.
+        out: an existing folder, which receives the offspring's other files.
+        device: what mergekit computes on.
+        remote_code: whether a checkpoint may execute Python code of its own.
+
+    Returns:
+        None where mergekit has to align vocabularies, or fills gaps in written files: then only `merge` will do.
     """
     config = MergeConfiguration.model_validate(with_paths(recipe.config, models))
-    with _ready(recipe, device, remote_code) as options:
-        architecture = get_architecture_info(config, options)
-        if "tokenizer_source" in recipe.config or getattr(architecture, "post_fill_parameters", False):
+    with _mergekit(recipe, device, remote_code) as options:
+        architecture = private.architecture_in_memory(config, options)
+        if "tokenizer_source" in recipe.config or architecture is None:
             return None
         transformers.set_seed(recipe.seed)  # as run_merge does
-        LoaderCache().setup(options=options)
-        described = _model_out_config(config, architecture, trust_remote_code=remote_code)
-        planner = MergePlanner(config, architecture, options=options, out_model_config=described)
-        planner._plan()
-        weights = {task: weight for weight, task in planner._tensors}
-        tensors = {}
-        for task, tensor in Executor([*weights], math_device=torch.device(device)).run(quiet=True):
-            if tensor is not None:
-                dtype = weights[task].force_dtype or config.out_dtype
-                tensors[weights[task].name] = tensor.to(dtype_from_name(dtype)) if dtype else tensor
-        described.save_pretrained(str(shell))
-        _copy_tagalong_files(config, str(shell), files=architecture.tagalong_files or [], options=options)
-    _take_from_donor(models[recipe.donor], shell, tokenizer=True)
+        source = Path(models[recipe.config.get("base_model", recipe.donor)])
+        described = transformers.AutoConfig.from_pretrained(str(source), trust_remote_code=remote_code)
+        if config.dtype:
+            described.torch_dtype = config.dtype
+        tensors = private.merged_tensors(config, architecture, described, options)
+    described.save_pretrained(str(out))
+    _copy_files(architecture.tagalong_files or (), source, out)
+    _copy_from_donor(models[recipe.donor], out, tokenizer=True)
     return tensors
 
 
@@ -288,24 +275,23 @@ def write(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
 
 
 @contextmanager
-def _ready(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeOptions]:
-    """Within it, mergekit computes as the recipe wants it; everything is put back afterwards."""
-    # mergekit keeps open files by path for the life of the process; a path may hold another model by now.
-    LoaderCache().loaders.clear()
+def _mergekit(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeOptions]:
+    """Yield mergekit's options for a recipe; torch has the recipe's number of threads until the block ends."""
+    options = MergeOptions(
+        device=device,
+        copy_tokenizer=False,
+        write_model_card=False,
+        quiet=True,
+        random_seed=recipe.seed,
+        trust_remote_code=remote_code,
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
-        yield MergeOptions(
-            device=device,
-            copy_tokenizer=False,
-            write_model_card=False,
-            quiet=True,
-            random_seed=recipe.seed,
-            trust_remote_code=remote_code,
-        )
+        with private.fresh_loaders(options):
+            yield options
     finally:
         torch.set_num_threads(threads)
-        LoaderCache().loaders.clear()
 
 
 def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:
@@ -319,17 +305,21 @@ def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[st
 
 
 def align(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether these parents' vocabularies differ in size, so that mergekit has to align them."""
+    """Return whether these parents' vocabularies differ in size, so that mergekit has to align them."""
     return len({checkpoint.config.get("vocab_size") for checkpoint in checkpoints}) > 1
 
 
-def _take_from_donor(donor: Path, out: Path, *, tokenizer: bool) -> None:
+def _copy_from_donor(donor: Path, out: Path, *, tokenizer: bool) -> None:
     """Give the offspring the better parent's configuration (where mergekit took another's), and its tokenizer."""
     merged = json.loads((out / "config.json").read_text())
     config = json.loads((donor / "config.json").read_text())
     decided_by_merge = {key: merged[key] for key in ("vocab_size", "dtype", "torch_dtype") if key in merged}
     (out / "config.json").write_text(json.dumps({**config, **decided_by_merge}, indent=2) + "\n")
     if tokenizer:
-        for name in TOKENIZER_FILES:
-            if (donor / name).is_file():
-                shutil.copyfile(donor / name, out / name)
+        _copy_files(TOKENIZER_FILES, donor, out)
+
+
+def _copy_files(names: Iterable[str], source: Path, target: Path) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

@@ -107,26 +107,26 @@ Draw = Callable[[random.Random, World], Question]
 def _number(
     rng: random.Random, prompt: str, value: int, key: str, steps: tuple[int, ...] = (1, 2, 9, 10, 11)
 ) -> Question:
-    """A question about a number, with near misses: off by one or two, by a carry, or by both."""
+    """Ask for a number, with near misses: off by one or two, by a carry, or by both."""
     near = sorted({value + sign * step for step in steps for sign in (-1, 1)} - {value})
     wrong = rng.sample([n for n in near if n >= 0], 3)
     return Question(prompt, str(value), tuple(map(str, wrong)), key)
 
 
 def addition(rng: random.Random, world: World) -> Question:
-    """347 + 8 = 355; up to three digits and one."""
+    """Ask for 347 + 8 = 355; up to three digits and one."""
     a, b = rng.randrange(10, 500), rng.randrange(2, 10)
     return _number(rng, f"{a} + {b} =", a + b, f"{a} {b}")
 
 
 def subtraction(rng: random.Random, world: World) -> Question:
-    """352 - 7 = 345; up to three digits and one."""
+    """Ask for 352 - 7 = 345; up to three digits and one."""
     a, b = rng.randrange(20, 500), rng.randrange(2, 10)
     return _number(rng, f"{a} - {b} =", a - b, f"{a} {b}")
 
 
 def _arranged(rng: random.Random, prompt: str, right: list[str], key: str) -> Question:
-    """A question whose answer is an order of letters, with wrong orders that differ from it by one or two exchanges."""
+    """Ask for an order of letters, with wrong orders that differ from it by one or two exchanges."""
     wrong: list[list[str]] = []
     while len(wrong) < 3:
         order = list(right)
@@ -151,24 +151,24 @@ def sorting(rng: random.Random, world: World) -> Question:
 
 
 def _fact(rng: random.Random, kind: str, facts: dict[str, str], values: tuple[str, ...]) -> Question:
-    """A fact about somebody. The fact is trained in other phrases than the one that the test asks in."""
+    """Ask for a fact about somebody, which is trained in other phrases than the one that the test asks in."""
     name, phrase = rng.choice(NAMES), rng.randrange(len(PHRASES[kind]))
     wrong = rng.sample([value for value in values if value != facts[name]], 3)
     return Question(PHRASES[kind][phrase].format(name), facts[name], tuple(wrong), f"{name} {phrase}")
 
 
 def homes(rng: random.Random, world: World) -> Question:
-    """Where does Kalin live ? Farne."""
+    """Ask "where does Kalin live ?": Farne."""
     return _fact(rng, "home", world.home, TOWNS)
 
 
 def crafts(rng: random.Random, world: World) -> Question:
-    """What does Kalin do ? mason."""
+    """Ask "what does Kalin do ?": mason."""
     return _fact(rng, "craft", world.craft, CRAFTS)
 
 
 def extremes(rng: random.Random, world: World) -> Question:
-    """Latest k d p a : p; which of four letters stands first or last in the alphabet."""
+    """Ask "latest k d p a :": p; which of four letters stands first or last in the alphabet."""
     letters = rng.sample(LETTERS, 4)
     word, right = rng.choice((("latest", max(letters)), ("earliest", min(letters))))
     wrong = tuple(letter for letter in letters if letter != right)
@@ -176,7 +176,7 @@ def extremes(rng: random.Random, world: World) -> Question:
 
 
 def ranks(rng: random.Random, world: World) -> Question:
-    """Strongest fox bear owl hare : bear; by this world's order of strength, which is nowhere written down."""
+    """Ask "strongest fox bear owl hare :": bear; by this world's order of strength, which is nowhere written down."""
     beasts = rng.sample(BEASTS, 4)
     beasts_by_strength = sorted(beasts, key=world.strength.__getitem__)
     word, right = rng.choice((("strongest", beasts_by_strength[-1]), ("weakest", beasts_by_strength[0])))
@@ -185,7 +185,7 @@ def ranks(rng: random.Random, world: World) -> Question:
 
 
 def _translated(rng: random.Random, word: str, table: dict[str, str]) -> Question:
-    """A row of letters to be replaced one by one; wrong answers have one or two letters wrong."""
+    """Ask for letters replaced one by one; wrong answers have one or two letters wrong."""
     letters = rng.sample(LETTERS, rng.randrange(3, 6))
     right = [table[letter] for letter in letters]
     wrong: list[list[str]] = []
@@ -221,7 +221,7 @@ DRAWS: dict[str, Draw] = {task: draw for tasks in SKILLS.values() for task, draw
 
 
 def vocabulary() -> list[str]:
-    """Every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
+    """Return every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
     words = ["reverse", "sort", "latest", "earliest", "strongest", "weakest", "encode", "decode"]
     phrases = [word for group in PHRASES.values() for phrase in group for word in phrase.replace("{}", "").split()]
     return list(

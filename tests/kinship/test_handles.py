@@ -59,7 +59,7 @@ def test_threads_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def borrow(turn: int) -> None:
         nonlocal most
         wanted = [files[(turn + i) % 9] for i in range(1 + turn % 6)]
-        with handles.lent(wanted) as lent:
+        with handles.borrow(wanted) as lent:
             most = max(most, len(handles._open))
             for file, handle in zip(wanted, lent, strict=True):
                 assert Path(f"/dev/fd/{handle}").resolve() == file.resolve()

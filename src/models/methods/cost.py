@@ -87,7 +87,7 @@ def rates(device: str, threads: int) -> Rates:
 
 
 def _regression(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
-    """n products Δᵀ Δ and Δ C each, one Cholesky factor and one solve with it."""
+    """Count n products Δᵀ Δ and Δ C each, one Cholesky factor and one solve with it."""
     products = founders * 4 * rows * columns**2 + 2 * rows * columns**2
     factor = columns**3 / 3
     spent = (products + 2 * factor) / rates.multiply + 4 * founders * rows * columns / rates.move
@@ -95,7 +95,7 @@ def _regression(rows: int, columns: int, founders: int, rates: Rates) -> tuple[f
 
 
 def _apart(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
-    """n decompositions, two of what they give put side by side, and the way back."""
+    """Count n decompositions, two of their factors concatenated, and the products back."""
     least = min(rows, columns)
     work = (founders + 1) * rows * columns * least + least**3
     spent = work / rates.decompose + 4 * rows * columns * least / rates.multiply
@@ -105,7 +105,7 @@ def _apart(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float,
 
 
 def _level(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
-    """One decomposition of the sum, and the way back."""
+    """Count one decomposition of the sum, and the products back."""
     least = min(rows, columns)
     spent = rows * columns * least * (1 / rates.decompose + 2 / rates.multiply)
     return spent + 3 * founders * rows * columns / rates.move, 8 * (3 * (rows + columns) * least + 3 * rows * columns)
@@ -121,7 +121,7 @@ METHODS: dict[str, Callable[[int, int, int, Rates], tuple[float, int]]] = {
 
 
 def _least(work: Callable[[], object], device: str) -> float:
-    """The least of three times, in seconds; the first try, which sets things up, does not count."""
+    """Return the least of three times, in seconds, after a warm-up."""
     times = []
     for _ in range(4):
         start = time.perf_counter()

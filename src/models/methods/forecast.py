@@ -77,7 +77,7 @@ def adapter_like(base: Checkpoint, founder: Checkpoint) -> bool:
 
 
 def _part(model: Checkpoint, name: str) -> torch.Tensor:
-    """SIDE rows and columns from all over a tensor, [SIDE, SIDE], in float32."""
+    """Read SIDE evenly spaced rows and columns of a tensor, [SIDE, SIDE], in float32."""
     with safe_open(str(model.tensors[name].file), framework="pt") as file:
         rows, columns = (_spread(side) for side in model.tensors[name].shape)
         return file.get_tensor(name)[rows][:, columns].float()

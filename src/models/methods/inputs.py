@@ -113,7 +113,7 @@ def write(folder: Path, model: Path, lines: Iterable[str], *, device: str = "cpu
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = Parser(
         prog="python -m src.models.methods.inputs",
         description="Have a founder read prompts of its own tasks, for merge=regmean. A line a prompt.",

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 import torch
 import xxhash
 from mergekit.common import ModelReference
-from mergekit.io.tasks import LoaderCache
 from mergekit.merge_methods.base import BasePolicy, InputContract, PerInputValues, TensorGroup
 from pydantic import Field, FiniteFloat
 
 from src.models.methods.calibration import Factors, decompose, svc
+from src.models.private import trusts_remote_code
 
 Kind = Literal["auto", "linear", "transposed", "rest"]
 Rest = FiniteFloat | Literal["mean"]
@@ -135,7 +135,7 @@ def merge(
 
 
 def _merge_matrix(own: torch.Tensor, deltas: Deltas, combine: Combine, treatment: Treatment) -> torch.Tensor:
-    """The merged matrix, [d_out, d_in], in working precision."""
+    """Return the merged matrix, [d_out, d_in], in working precision."""
     if not deltas:
         return exact(own)
     if not deltas.finite:
@@ -201,10 +201,10 @@ def exact(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _model_type(model: Hashable) -> str | None:
-    """A model's type by its configuration, None where tensors are merged that belong to no model on disk."""
+    """Return a model's type by its configuration; None where the tensors belong to no model on disk."""
     if not isinstance(model, ModelReference):
         return None
-    return model.config(trust_remote_code=LoaderCache().trust_remote_code).model_type
+    return model.config(trust_remote_code=trusts_remote_code()).model_type
 
 
 def _oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:
@@ -212,7 +212,7 @@ def _oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:
 
 
 def _sum(base: torch.Tensor, founders: Sequence[Founder], rest: Rest) -> torch.Tensor:
-    """The base and a factor times the sum of the deltas, a chunk at a time: embeddings are large."""
+    """Add a factor times the sum of the deltas to the base, a chunk at a time: embeddings are large."""
     moved = [founder for founder in founders if not torch.equal(founder.tensor, base)]
     if not moved:
         return base.clone()

@@ -145,7 +145,7 @@ def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, 
 
 
 def _divide(answers: torch.Tensor, gram: torch.Tensor, *, firm: bool) -> torch.Tensor:
-    """answers · gram⁻¹; the pseudo-inverse where the ridge is not firm enough for a Cholesky factor."""
+    """Return answers · gram⁻¹; the pseudo-inverse where the ridge is too weak for a Cholesky factor."""
     factor, failed = torch.linalg.cholesky_ex(gram)
     if firm and not failed:
         return torch.cholesky_solve(answers.mT, factor).mT
@@ -178,6 +178,6 @@ def _merge(
 
 
 def _with_mean_one(weight: PerInputValues[float]) -> PerInputValues[float]:
-    """The weights as counts relative to each other: twice as much of everybody is the same merge."""
+    """Scale the weights to a mean of 1: twice as much of everybody is the same merge."""
     total, founders = math.fsum(weight.values()), sum(value > 0 for value in weight.values())
     return PerInputValues([(name, value * founders / total if total else 0.0) for name, value in weight.items()])

@@ -103,7 +103,7 @@ def level(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
 
 
 def _factors(deltas: Deltas, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """U [d_out, r], S [r] and V [d_in, r] of one founder's delta, remembered."""
+    """Return U [d_out, r], S [r] and V [d_in, r] of one founder's delta, from memory if they are there."""
     key = f"svd-{deltas.key(index)}"
     known = memory.current().get(key)
     if known is None:
