@@ -11,4 +11,5 @@
 | holdout | the scores of single samples, and the winner against the best founder |
 | evaluator | the questions put to a model, and what its answers are worth |
 | benchmarks | well-known test sets, which should not steer unsaid |
+| private | the parts of lm-eval that are not public, and why each is used |
 """

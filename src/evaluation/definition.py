@@ -14,8 +14,8 @@ import lm_eval.tasks
 import yaml
 from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Kind
-from lm_eval.tasks._yaml_loader import load_yaml
+
+from src.evaluation.private import Kind, load_yaml
 
 SHIPPED = Path(lm_eval.tasks.__file__).resolve().parent
 """Where lm-eval's own tasks lie. What they execute is installed with it."""

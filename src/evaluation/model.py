@@ -19,6 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from src.config import Evaluate
+from src.evaluation.private import PrivateHFLM
 
 MOST_ROWS = 64
 """Rows of a batch where batch_size is auto, as lm-eval has it; less where that takes too much memory."""
@@ -57,7 +58,7 @@ class Piece:
     """For loglikelihood only; the others' batches are lm-eval's own."""
 
 
-class LivingModel(HFLM):
+class LivingModel(PrivateHFLM, HFLM):
     """An lm-eval model that can take the weights of another."""
 
     def __init__(
@@ -97,7 +98,6 @@ class LivingModel(HFLM):
         super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=str(loaded.device), **arguments)
         self._seed = seed
         self._area = sys.maxsize  # tokens of a batch that were too many for the memory
-        self._collected: list[Any] | None = None
 
     def take(self, tensors: Tensors) -> bool:
         """Replace the weights by those of a model of the same shapes; False where the names are not this model's."""
@@ -115,7 +115,7 @@ class LivingModel(HFLM):
         found: list[Piece] = []
         for kind, asked in requests.items():
             if kind == "loglikelihood" and self.backend == "causal":
-                found += self._batches(self._encoded(asked))
+                found += self._batches(self.encode(asked))
             else:
                 order = sorted(range(len(asked)), key=lambda i: (repr(asked[i].args[1:]), -len(asked[i].args[0]), i))
                 found += [Piece(kind, tuple(places)) for places in _cut(order, int(self.batch_size))]
@@ -141,7 +141,7 @@ class LivingModel(HFLM):
         chosen = []
         for first in range(0, len(batch.tokens), rows):
             with torch.inference_mode():
-                logits = self._model_call(batch.tokens[first : first + rows].to(self.device))
+                logits = self.logits(batch.tokens[first : first + rows].to(self.device))
                 here = (batch.rows >= first) & (batch.rows < first + rows) if rows < len(batch.tokens) else slice(None)
                 at = (batch.rows[here] - first).to(self.device), batch.columns[here].to(self.device)
                 said = torch.log_softmax(logits[at], dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
@@ -159,27 +159,11 @@ class LivingModel(HFLM):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if piece.batch is None:
-            smaller = int(self.batch_size) // 2
-            self.batch_size_per_gpu = max(1, smaller)
-            return smaller > 0
+            return self.halve_batch_size()
         rows, width = piece.batch.tokens.shape
         fitting = min(rows, self._area // width) // 2
         self._area = max(1, fitting) * width
         return fitting > 0
-
-    def _encoded(self, requests: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
-        """Context and continuation of every request, as lm-eval splits them into tokens."""
-        self._collected = []
-        super().loglikelihood(list(requests), disable_tqdm=True)
-        collected, self._collected = self._collected, None
-        return [(context, continuation) for _, context, continuation in collected]
-
-    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        if self._collected is None:
-            kwargs["disable_tqdm"] = True
-            return super()._loglikelihood_tokens(requests, *args, **kwargs)
-        self._collected.extend(requests)
-        return [(0.0, False)] * len(requests)
 
     def _batches(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[Piece]:
         """One row for all requests that differ in their last token only, longest rows first."""

@@ -5,24 +5,18 @@ from __future__ import annotations
 import errno
 import functools
 import importlib.util
-import logging
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import datasets
-import lm_eval.api.task
-import lm_eval.utils
-from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks import TaskManager
-from tqdm import tqdm
-from transformers.utils.logging import disable_progress_bar
 
 from src import zoo
 from src.config import Evaluate, Settings, Task
+from src.evaluation import private
 from src.evaluation.base import BaseEvaluator
 from src.evaluation.definition import Definition, definitions
 from src.runtime import plugins
@@ -31,17 +25,7 @@ from src.runtime.errors import MachineError, UserError
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
 
-# A template can reach everything in Python from any value (().__class__…), and no task needs that.
-_plain = lm_eval.utils.env
-lm_eval.utils.env = SandboxedEnvironment(loader=_plain.loader, undefined=_plain.undefined, keep_trailing_newline=True)
-lm_eval.utils.env.filters.update(_plain.filters)
-# lm-eval compiles a task's prompt template anew for every sample; that was 40 % of a small model's evaluation.
-lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(lm_eval.utils.env.from_string)
-logging.getLogger("lm_eval").setLevel(logging.ERROR)
-# A run has one bar of its own; libraries' bars would break through it.
-lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
-disable_progress_bar()
-datasets.disable_progress_bars()
+private.patch_globals()  # before any task is loaded
 
 
 class Sheet:
@@ -60,22 +44,10 @@ class Sheet:
             asked = {instance.doc_id for instance in leaf.instances}
             if empty := [one for one, (place, _) in zip(self._ids, self._documents, strict=True) if place not in asked]:
                 raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
-        self._filters = filters(leaf)
+        self._filters = private.filter_names(leaf)
         self._instances = leaf.instances
         self._judged: list[Mapping[str, Any]] = []
-        judge = leaf.process_results
-
-        def process_results(document: Any, answers: Any) -> Any:
-            self._judged.append(found := judge(document, answers))
-            return found
-
-        # evaluate() would build the requests, read the documents and describe every sample again for every model.
-        leaf.build_all_requests = lambda **_: None
-        leaf.doc_iterator = self._iterate
-        leaf.process_results = process_results
-
-    def _iterate(self, **_: Any) -> Iterator[tuple[int, Any]]:
-        return iter(self._documents)
+        private.freeze_requests(leaf, self._documents, self._judged.append)
 
     def clear(self) -> None:
         """Forget the answers of the model before."""
@@ -265,7 +237,7 @@ def main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
     """
     with blaming(leaf, "its metrics cannot be listed"):
         known = list(leaf.aggregation())
-    return _chosen(task, known, filters(leaf), key)
+    return _chosen(task, known, private.filter_names(leaf), key)
 
 
 def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
@@ -296,8 +268,3 @@ def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) ->
         cut = min(max(round(settings.share * count), 1), count - 1)
         order = order[:cut] if held_out else order[cut:]
     return sorted(order[: settings.limit])
-
-
-def filters(leaf: HarnessTask) -> list[str]:
-    """The names of the ways in which a task reads an answer; `none`: as it is."""
-    return [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]
