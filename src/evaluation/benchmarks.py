@@ -18,14 +18,15 @@ PREFIXES = (
 
 
 def known(tasks: Iterable[str]) -> list[str]:
-    """Those of the tasks that are a well-known benchmark's."""
-    return [task for task in tasks if any(_is_of(task, prefix) for prefix in PREFIXES)]
+    """Return the tasks that belong to a well-known benchmark."""
+    return [task for task in tasks if any(_belongs_to(task, prefix) for prefix in PREFIXES)]
 
 
 def warning(evaluate: Mapping[str, Any]) -> str | None:
-    """What to say of a search that a well-known test set steers while nothing is held out; None of any other.
+    """Return a warning where a well-known test set steers the search and nothing is held out, else None.
 
-    `evaluate` has the run's settings of that name, as the journal keeps them.
+    Args:
+        evaluate: the run's settings of that name, as the journal keeps them.
     """
     steering = known(task["name"] for task in evaluate["tasks"])
     if evaluate.get("holdout") or not steering:
@@ -37,6 +38,6 @@ def warning(evaluate: Mapping[str, Any]) -> str | None:
     )
 
 
-def _is_of(task: str, prefix: str) -> bool:
+def _belongs_to(task: str, prefix: str) -> bool:
     rest = task.removeprefix(prefix)
     return task.startswith(prefix) and (not rest or rest[0] in "_-" or rest[0].isdigit())

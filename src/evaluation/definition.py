@@ -52,7 +52,7 @@ class Definition:
         return [str(one.get("name")) for one in self.config.get("filter_list") or ()] or ["none"]
 
     @property
-    def is_here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether all of a task's data are files on this machine, as far as its definition tells."""
         if self.kind == Kind.GROUP:
             return "dataset_path" not in str(self.config)
@@ -99,7 +99,7 @@ def definitions(manager: TaskManager, name: str) -> Iterator[Definition]:
 
 
 def _included(file: Path, seen: list[Path]) -> list[Path]:
-    """A file and all that it includes, as lm-eval finds them."""
+    """Return a file and all that it includes, as lm-eval finds them."""
     file = file.expanduser().resolve()
     if file not in seen:
         seen.append(file)
@@ -110,13 +110,13 @@ def _included(file: Path, seen: list[Path]) -> list[Path]:
 
 
 def _functions(file: Path) -> list[str]:
-    """What a file marks as a function; whatever else it says, lm-eval imports that as soon as it loads the file."""
+    """Return the references that a file marks as functions, which lm-eval imports as soon as it loads the file."""
     events = yaml.parse(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return [str(getattr(event, "value", "")) for event in events if getattr(event, "tag", None) == "!function"]
 
 
 def _is_copy(folder: Path, reference: str, own: Mapping[str, bytes]) -> bool:
-    """Whether what lm-eval will import for this reference is the source in `own`, to the byte."""
+    """Return whether what lm-eval will import for this reference is the source in `own`, to the byte."""
     file = folder / f"{reference.rpartition('.')[0]}.py"
     try:
         if reference not in own or file.read_bytes() != own[reference]:
@@ -129,7 +129,7 @@ def _is_copy(folder: Path, reference: str, own: Mapping[str, bytes]) -> bool:
 
 
 def _metric_entries(config: Any) -> Iterator[Mapping[str, Any]]:
-    """The metrics of a task, and of the tasks that a group's file spells out."""
+    """Yield the metrics of a task, and of the tasks that a group's file spells out."""
     if isinstance(config, list):
         for one in config:
             yield from _metric_entries(one)
@@ -142,7 +142,7 @@ def _metric_entries(config: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _strings(value: Any) -> Collection[str]:
-    """Every text within nested lists and mappings: a name of another task, perhaps."""
+    """Return every text within nested lists and mappings, any of which may name another task."""
     if isinstance(value, str):
         return [value]
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()

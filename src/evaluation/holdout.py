@@ -1,7 +1,7 @@
-"""The honest winner: what the best of many is worth on what did not steer the search (docs/holdout.md).
+"""The winner's scores on samples that did not steer the search (docs/holdout.md).
 
 place          where the scores of single samples lie, by side
-samples        what lies there, if it is what the journal tells of
+samples        what lies there, if it is what the journal records
 compare        the winner and the best founder, on the same samples
 winners_curse  by how much selection overstates the winner, over several runs
 """
@@ -27,7 +27,7 @@ SIDES = ("select", "holdout")
 
 
 def place(folder: Path, model: str, side: str) -> Path:
-    """The file of a model's single samples within a run's folder."""
+    """Return the file of a model's per-sample scores within a run's folder."""
     return folder / "samples" / ("holdout" if side == "holdout" else "") / f"{model}.json"
 
 
@@ -51,25 +51,25 @@ def samples(folder: Path, state: State, model: str, side: str) -> Scored:
 
     Raises:
         OSError: they are not there, or the disk does not give them back.
-        ValueError: the file is not what was written, or of another evaluation than the journal tells of.
+        ValueError: the file is not what was written, or of another evaluation than the journal records.
     """
     found = _SCORED.validate_python(checksums.load(place(folder, model, side).read_bytes()))
-    told = state.holdout.get(model) if side == "holdout" else state.population[model]
-    if told is None or found.average != told.average:
-        raise ValueError("it is of another evaluation than the journal tells of")
+    recorded = state.holdout.get(model) if side == "holdout" else state.population[model]
+    if recorded is None or found.average != recorded.average:
+        raise ValueError("it is of another evaluation than the journal records")
     return found
 
 
 def averages(state: State, side: str) -> dict[str, float]:
-    """The average of every model that was scored on a side and can be a parent, oldest first."""
+    """Return the average of every eligible model that was scored on a side, oldest first."""
     eligible = {model.name: model.average for model in state.population.eligible() if model.average is not None}
     if side == "select":
         return eligible
     return {name: state.holdout[name].average for name in eligible if name in state.holdout}
 
 
-def rivals(state: State, side: str) -> tuple[str, str] | None:
-    """The winner and the founder that is best on this side; None where they are one, or nothing is known.
+def winner_and_best_founder(state: State, side: str) -> tuple[str, str] | None:
+    """Return the winner and the best founder on this side; None where they are one, or nothing is known.
 
     The founder is chosen on the side itself: on the holdout that favours the founders a little, never the winner.
     """
@@ -80,9 +80,9 @@ def rivals(state: State, side: str) -> tuple[str, str] | None:
 
 
 def lost(folder: Path, state: State, side: str) -> list[str]:
-    """Who of the rivals has no samples that can be believed: somebody deleted, changed or cut the file."""
+    """Return which of winner and best founder have no valid samples: deleted, changed or cut files."""
     found = []
-    for name in rivals(state, side) or ():
+    for name in winner_and_best_founder(state, side) or ():
         try:
             samples(folder, state, name, side)
         except (OSError, ValueError):
@@ -91,8 +91,8 @@ def lost(folder: Path, state: State, side: str) -> list[str]:
 
 
 def compare(folder: Path, state: State, side: str) -> Compared | None:
-    """The rivals on the same samples; None where there are none, or no samples to compare them on."""
-    if (found := rivals(state, side)) is None:
+    """Compare winner and best founder on the same samples; return None where there are none to compare."""
+    if (found := winner_and_best_founder(state, side)) is None:
         return None
     winner, founder = found
     try:
@@ -123,7 +123,7 @@ class Curse:
 
 
 def winners_curse(states: Mapping[str, State]) -> Curse:
-    """The winner's curse over finished runs, named as the user likes, each of another family.
+    """Estimate the winner's curse over finished runs, each of another family.
 
     The two sides of a run differ in difficulty, by chance. The founders that did not win were not picked by either, so
     the mean of their differences is the control.
@@ -141,7 +141,7 @@ def winners_curse(states: Mapping[str, State]) -> Curse:
 
 
 def drop(state: State) -> tuple[float, float] | None:
-    """Selection minus holdout, of the winner and, on average, of the others among the founders; None if unknown."""
+    """Return selection minus holdout score of the winner, and the other founders' mean; None if unknown."""
     select, holdout = averages(state, "select"), averages(state, "holdout")
     if not select:
         return None
@@ -153,7 +153,7 @@ def drop(state: State) -> tuple[float, float] | None:
 
 
 def table(states: Mapping[str, State]) -> str:
-    """The winner's curse in Markdown: a row a run, and the mean with its interval.
+    """Return the winner's curse in Markdown: a row a run, and the mean with its interval.
 
     Raises:
         UserError: fewer than two of the runs have holdout scores.

@@ -1,4 +1,4 @@
-"""The tasks of a configuration: found, loaded, drawn from, and put on sheets."""
+"""The tasks of a configuration: found, checked, loaded, sampled, and their requests."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the lea
 private.patch_globals()  # before any task is loaded
 
 
-class Sheet:
-    """A task's documents and requests, made once, and what became of each document of the model that was asked last."""
+class TaskRequests:
+    """A task's documents and requests, built once, and the metrics of each document for the last model."""
 
     def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
-        """Put the questions on the sheet: those of the documents that were drawn, or of all.
+        """Build the requests of the drawn documents, or of all.
 
         Raises:
-            UserError: a question that cannot be put.
+            UserError: a request that cannot be built.
         """
-        with blaming(leaf, "its questions cannot be made"):
+        with attribute_errors(leaf, "its questions cannot be made"):
             leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
             self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
             self._ids = drawn or range(len(self._documents))
@@ -46,26 +46,26 @@ class Sheet:
                 raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
         self._filters = private.filter_names(leaf)
         self._instances = leaf.instances
-        self._judged: list[Mapping[str, Any]] = []
-        private.freeze_requests(leaf, self._documents, self._judged.append)
+        self._document_metrics: list[Mapping[str, Any]] = []
+        private.freeze_requests(leaf, self._documents, self._document_metrics.append)
 
     def clear(self) -> None:
-        """Forget the answers of the model before."""
-        self._judged.clear()
+        """Discard the answers of the previous model."""
+        self._document_metrics.clear()
         for instance in self._instances:
             instance.resps, instance.filtered_resps = [], {}
 
     def scores(self, metric: str, chosen: str) -> dict[int, float]:
-        """A metric of each document under one of the task's filters, where it is a number."""
+        """Return a metric of each document under one of the task's filters, where it is a number."""
         first = self._filters.index(chosen) * len(self._documents)
-        judged = self._judged[first : first + len(self._documents)]
+        judged = self._document_metrics[first : first + len(self._documents)]
         found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
         return {document: float(value) for document, value in found if isinstance(value, int | float)}
 
 
 @contextmanager
-def blaming(task: HarnessTask | str, what: str) -> Iterator[None]:
-    """Within it, whatever is raised is a fault of the task, told in one line: `what` cannot be done.
+def attribute_errors(task: HarnessTask | str, what: str) -> Iterator[None]:
+    """Raise whatever is raised within as an error of the task, in one line; `what` says what failed.
 
     Raises:
         UserError: naming the task, by lm-eval's name for it.
@@ -106,7 +106,7 @@ def check(settings: Settings, *, try_out: bool) -> None:
     if try_out:
         from src.evaluation.evaluator import Evaluator
 
-        Evaluator(with_data_here(settings.evaluate), seed=settings.seed)
+        Evaluator(with_local_data(settings.evaluate), seed=settings.seed)
 
 
 def check_backend(settings: Evaluate) -> None:
@@ -144,10 +144,10 @@ def check_tasks(settings: Evaluate, known: Sequence[str] = (), own: Mapping[str,
             _chosen(task, found.metrics, found.filters, "tasks" if task in settings.tasks else "holdout")
 
 
-def with_data_here(settings: Evaluate) -> Evaluate:
-    """The same settings with those tasks only whose data are on this machine."""
+def with_local_data(settings: Evaluate) -> Evaluate:
+    """Return the settings with only those tasks whose data are on this machine."""
     defined = list(_defined(settings))
-    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_here}
+    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_local}
     held_out = tuple(task for task in settings.held_out if task.name in here)
     return settings.model_copy(
         update={
@@ -158,9 +158,9 @@ def with_data_here(settings: Evaluate) -> Evaluate:
 
 
 def _defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
-    """Every task, with each definition that it leads to; none where their folder is not there yet."""
+    """Yield every task with each definition that it leads to; none where their folder is not there yet."""
     if settings.include is None or settings.include.is_dir():
-        manager = manager_of(settings)
+        manager = task_manager(settings)
         for task in (*settings.tasks, *settings.held_out):
             for found in definitions(manager, task.name):
                 yield task, found
@@ -179,7 +179,7 @@ def _check_names(settings: Evaluate, known: Sequence[str]) -> None:
     if settings.include is not None and settings.include.is_dir():
         own = TaskManager(include_path=str(settings.include), include_defaults=False).all_tasks
         unknown = [name for name in unknown if name not in own]
-    if unknown and (missing := [name for name in unknown if name not in _everything().all_tasks]):
+    if unknown and (missing := [name for name in unknown if name not in _default_manager().all_tasks]):
         here = f"Known here: {', '.join(known)}. " if known else ""
         raise UserError(
             f"evaluate.{key[missing[0]]} names {missing[0]!r}, which lm-eval does not have. "
@@ -188,12 +188,12 @@ def _check_names(settings: Evaluate, known: Sequence[str]) -> None:
 
 
 @functools.cache
-def _everything(include: str | None = None) -> TaskManager:
+def _default_manager(include: str | None = None) -> TaskManager:
     return TaskManager(include_path=include)
 
 
-def manager_of(settings: Evaluate) -> TaskManager:
-    """Who knows the tasks of a configuration: the folder that the user gave alone, where it has them all."""
+def task_manager(settings: Evaluate) -> TaskManager:
+    """Return lm-eval's manager of the tasks: of the user's folder alone, where that has them all."""
     if settings.unsafe_code:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric that executes what a model wrote asks once more
     include = None if settings.include is None else str(settings.include)
@@ -201,17 +201,17 @@ def manager_of(settings: Evaluate) -> TaskManager:
         own = TaskManager(include_path=include, include_defaults=False)
         if all(task.name in own.all_tasks for task in (*settings.tasks, *settings.held_out)):
             return own
-    return _everything(include)
+    return _default_manager(include)
 
 
 def load(manager: TaskManager, task: Task) -> dict[str, Any]:
-    """A task or group as lm-eval has it.
+    """Load a task or group.
 
     Raises:
         UserError: its data cannot be reached, or its definition or its first question is no good.
     """
     try:
-        with blaming(task.name, "it could not be loaded"):
+        with attribute_errors(task.name, "it could not be loaded"):
             loaded = manager.load([task.name])
     except UserError as error:
         cause = error.__cause__
@@ -230,12 +230,12 @@ def load(manager: TaskManager, task: Task) -> dict[str, Any]:
 
 
 def main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
-    """Metric and filter of a task, as lm-eval names them in its results.
+    """Return metric and filter of a task, as lm-eval names them in its results.
 
     Raises:
         UserError: listing those that the task has.
     """
-    with blaming(leaf, "its metrics cannot be listed"):
+    with attribute_errors(leaf, "its metrics cannot be listed"):
         known = list(leaf.aggregation())
     return _chosen(task, known, private.filter_names(leaf), key)
 
@@ -251,7 +251,7 @@ def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) ->
 
 
 def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) -> list[int] | None:
-    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list.
+    """Draw the documents that are asked: sorted indices (lm-eval misreports an unsorted list), or None for all.
 
     A share is held out before a limit is applied, so that a larger limit asks more and never changes sides.
     """
