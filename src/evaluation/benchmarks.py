@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 # The benchmarks that models are held against each other by, in lm-eval's names. A task is one of them if it has this
@@ -17,18 +17,14 @@ PREFIXES = (
 )
 
 
-def known(tasks: Iterable[str]) -> list[str]:
-    """Return the tasks that belong to a well-known benchmark."""
-    return [task for task in tasks if any(_belongs_to(task, prefix) for prefix in PREFIXES)]
-
-
 def warning(evaluate: Mapping[str, Any]) -> str | None:
     """Return a warning where a well-known test set steers the search and nothing is held out, else None.
 
     Args:
         evaluate: the run's settings of that name, as the journal keeps them.
     """
-    steering = known(task["name"] for task in evaluate["tasks"])
+    names = [task["name"] for task in evaluate["tasks"]]
+    steering = [name for name in names if any(_belongs_to(name, prefix) for prefix in PREFIXES)]
     if evaluate.get("holdout") or not steering:
         return None
     named = ", ".join(steering[:4]) + (f" and {len(steering) - 4} more" if len(steering) > 4 else "")

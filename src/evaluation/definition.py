@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def definitions(manager: TaskManager, name: str) -> Iterator[Definition]:
         if entry.yaml_path is not None:
             config = load_yaml(entry.yaml_path, resolve_func=False)
             yield Definition(name, entry.kind, config, tuple(_included(entry.yaml_path, [])))
-            todo += _strings(config.get("task")) if entry.kind == Kind.GROUP else []
+            if entry.kind == Kind.GROUP:
+                todo += [text for text in _nested(config.get("task")) if isinstance(text, str)]
         elif entry.kind == Kind.TAG:
             todo += sorted(entry.tags)
 
@@ -128,22 +129,15 @@ def _is_copy(folder: Path, reference: str, own: Mapping[str, bytes]) -> bool:
     return True
 
 
+def _nested(value: Any) -> Iterator[Any]:
+    """Yield a value and all that its lists and mappings hold, outermost first."""
+    yield value
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _nested(inner)
+
+
 def _metric_entries(config: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the metrics of a task, and of the tasks that a group's file spells out."""
-    if isinstance(config, list):
-        for one in config:
-            yield from _metric_entries(one)
-    elif isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "metric_list" and isinstance(value, list):
-                yield from (entry for entry in value if isinstance(entry, Mapping))
-            elif isinstance(value, list | Mapping):
-                yield from _metric_entries(value)
-
-
-def _strings(value: Any) -> Collection[str]:
-    """Return every text within nested lists and mappings, any of which may name another task."""
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for one in inner for text in _strings(one)]
+    for found in _nested(config):
+        listed = found.get("metric_list") if isinstance(found, Mapping) else None
+        yield from (entry for entry in listed if isinstance(entry, Mapping)) if isinstance(listed, list) else ()

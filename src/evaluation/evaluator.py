@@ -44,13 +44,10 @@ class Evaluator(BaseEvaluator):
         remote_code: bool = False,
         selection: Evaluator | None = None,
     ) -> None:
-        """Load the tasks, make their documents and requests, and try their metrics on made-up answers.
+        """Load the tasks, build their requests, and validate their metrics on made-up answers.
 
         Args:
-            settings: tasks, metrics, weights, holdout, limit.
-            seed: draws the samples that are held out and those that `limit` leaves, and any sampled generation.
-            devices: where models are put; a model is spread over several.
-            remote_code: whether a model or a task may execute Python code of its own.
+            settings, seed, devices, remote_code: as BaseEvaluator has them.
             selection: the evaluator of the tasks that steer the search; with it, this is that of the holdout.
 
         Raises:
@@ -66,11 +63,10 @@ class Evaluator(BaseEvaluator):
         manager = task_manager(settings)
         self._loaded = {task.name: load(manager, task) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
-        self._tasks = {
-            "tasks": leaves,
-            "groups": {name: group for loaded in self._loaded.values() for name, group in loaded["groups"].items()},
-            "group_map": {k: v for loaded in self._loaded.values() for k, v in loaded["group_map"].items()},
-        }
+        self._tasks: dict[str, dict[str, Any]] = {"tasks": leaves, "groups": {}, "group_map": {}}
+        for loaded in self._loaded.values():
+            self._tasks["groups"] |= loaded["groups"]
+            self._tasks["group_map"] |= loaded["group_map"]
         self._metrics = {
             leaf: main_metric(task, harness, key)
             for task in self._chosen
@@ -84,8 +80,7 @@ class Evaluator(BaseEvaluator):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
         self.holdout: BaseEvaluator | None = None
         if settings.holdout is not None and selection is None:
-            options: dict[str, Any] = {"devices": devices, "remote_code": remote_code}
-            self.holdout = Evaluator(settings, seed=seed, selection=self, **options)
+            self.holdout = Evaluator(settings, seed=seed, devices=devices, remote_code=remote_code, selection=self)
 
     @functools.cached_property
     def requests(self) -> Requests:
@@ -111,17 +106,7 @@ class Evaluator(BaseEvaluator):
     def evaluate(
         self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
     ) -> Evaluation:
-        """Score a model.
-
-        Args:
-            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
-            tensors: its weights by the names that they have on disk.
-            progress: called with pieces of work done and in all.
-            share: hands out the pieces; the scores do not depend on who answers which.
-
-        Raises:
-            RuntimeError: the model's scores are not finite.
-        """
+        """Evaluate a model as BaseEvaluator.evaluate describes, with lm-eval's own scores."""
         model, pieces = self._models.load(folder, tensors, self.requests)
 
         def answer(number: int) -> list[Any]:

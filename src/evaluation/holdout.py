@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from src.journal import Compared, State
 from src.runtime import checksums
 from src.runtime.errors import UserError
-from src.statistics import compare_configurations, compare_models
+from src.statistics import Difference, compare_configurations, compare_models
 from src.statistics.average import Samples
 
 SIDES = ("select", "holdout")
@@ -43,9 +43,6 @@ class Scored:
     """What each lm-eval task counts."""
 
 
-_SCORED = TypeAdapter(Scored)
-
-
 def samples(folder: Path, state: State, model: str, side: str) -> Scored:
     """Read a model's samples from a run's folder.
 
@@ -53,7 +50,7 @@ def samples(folder: Path, state: State, model: str, side: str) -> Scored:
         OSError: they are not there, or the disk does not give them back.
         ValueError: the file is not what was written, or of another evaluation than the journal records.
     """
-    found = _SCORED.validate_python(checksums.load(place(folder, model, side).read_bytes()))
+    found = TypeAdapter(Scored).validate_python(checksums.load(place(folder, model, side).read_bytes()))
     recorded = state.holdout.get(model) if side == "holdout" else state.population[model]
     if recorded is None or found.average != recorded.average:
         raise ValueError("it is of another evaluation than the journal records")
@@ -106,16 +103,10 @@ def compare(folder: Path, state: State, side: str) -> Compared | None:
 
 @dataclass(frozen=True)
 class Curse:
-    """By how much the search overstates its winner, in points."""
+    """How much the search overstates its winner, in points."""
 
-    overstated: float
-    """Selection score minus holdout score of the winner, less the same of the other founders; mean over the runs."""
-    low: float
-    high: float
-    """Bounds of the 95 % interval, Student's over runs."""
-    p: float
-    """Two-sided, of no overstatement."""
-    runs: int
+    overstated: Difference
+    """`winner` minus `founders` over the runs, with its interval (95 %, Student's) and p."""
     winner: float
     """Selection score minus holdout score of the winner, mean over the runs."""
     founders: float
@@ -134,10 +125,8 @@ def winners_curse(states: Mapping[str, State]) -> Curse:
     drops = {name: found for name, state in states.items() if (found := drop(state)) is not None}
     winners: dict[Hashable, float] = {name: winner for name, (winner, _) in drops.items()}
     founders: dict[Hashable, float] = {name: others for name, (_, others) in drops.items()}
-    over = compare_configurations(winners, founders)
-    return Curse(
-        over.difference, over.low, over.high, over.p, over.n, fmean(winners.values()), fmean(founders.values())
-    )
+    difference = compare_configurations(winners, founders)
+    return Curse(difference, fmean(winners.values()), fmean(founders.values()))
 
 
 def drop(state: State) -> tuple[float, float] | None:
@@ -171,8 +160,9 @@ def table(states: Mapping[str, State]) -> str:
         curse = winners_curse(states)
     except ValueError as error:
         raise UserError(f"the winner's curse takes finished runs with evaluate.holdout=…; {error}") from error
-    rows.append(f"| mean of {curse.runs} | | | | {curse.winner:+.2f} | {curse.founders:+.2f} |")
+    over = curse.overstated
+    rows.append(f"| mean of {over.n} | | | | {curse.winner:+.2f} | {curse.founders:+.2f} |")
     return "\n".join(rows) + (
-        f"\n\nThe selection score overstates the winner by {curse.overstated:+.2f} points "
-        f"({curse.low:+.2f} to {curse.high:+.2f}, 95 %; p = {curse.p:.3f})."
+        f"\n\nThe selection score overstates the winner by {over.difference:+.2f} points "
+        f"({over.low:+.2f} to {over.high:+.2f}, 95 %; p = {over.p:.3f})."
     )

@@ -132,7 +132,8 @@ class ReusableModel(PrivateHFLM, HFLM):
                 answers: list[Any] = getattr(super(), piece.kind)(asked, disable_tqdm=True)
                 return answers
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not self._shrink(piece):
+                short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+                if not short or not self._shrink(piece):
                     raise
 
     def _score_batch(self, batch: Batch) -> list[tuple[float, bool]]:
@@ -240,11 +241,6 @@ class VLLMModel:
         del self._lm
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether a smaller batch may help."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _load(folder: Path, tensors: Tensors | None, devices: Sequence[str], **arguments: Any) -> Any:

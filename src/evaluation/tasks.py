@@ -101,20 +101,16 @@ def check(settings: Settings, *, try_out: bool) -> None:
         return
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
-    check_backend(settings.evaluate)
-    check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
+    _check_backend(settings.evaluate)
+    _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
     if try_out:
         from src.evaluation.evaluator import Evaluator
 
         Evaluator(with_local_data(settings.evaluate), seed=settings.seed)
 
 
-def check_backend(settings: Evaluate) -> None:
-    """Refuse a backend that is not installed.
-
-    Raises:
-        UserError: with the command that installs it.
-    """
+def _check_backend(settings: Evaluate) -> None:
+    """Refuse a backend that is not installed."""
     if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(
             "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
@@ -122,21 +118,17 @@ def check_backend(settings: Evaluate) -> None:
         )
 
 
-def check_tasks(settings: Evaluate, known: Sequence[str] = (), own: Mapping[str, bytes] | None = None) -> None:
-    """Refuse a task that lm-eval does not have, or that would execute code, before anything is downloaded or trained.
+def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, bytes]) -> None:
+    """Refuse unknown tasks and metrics, and code that is not allowed, before anything is downloaded or trained.
 
     Args:
         settings: tasks, metrics, where they lie.
         known: tasks that need no looking up (the embedded family's, whose files may not be written yet).
         own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
-
-    Raises:
-        UserError: naming the task, and how to list those there are, or how to allow the code; an unknown metric.
     """
     _check_names(settings, known)
     for task, found in _defined(settings):
-        code = None if settings.unsafe_code else found.code(own or {})
-        if code is not None:
+        if not settings.unsafe_code and (code := found.code(own)) is not None:
             raise UserError(
                 f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
             )
