@@ -189,12 +189,12 @@ def bare(options: argparse.Namespace, outputs: Path) -> None:
     import torch
 
     def passes(evolution: Any) -> Clocks:
-        home, requests = evolution._candidates.evaluator._home, evolution._candidates.evaluator.requests
-        batches = [piece.batch.tokens for piece in home._planned[id(requests)]]
+        models, requests = evolution._candidates.evaluator._models, evolution._candidates.evaluator.requests
+        batches = [piece.batch.tokens for piece in models._planned[id(requests)]]
         began = clocks()
         with torch.inference_mode():
             for tokens in batches:
-                home._living.model(input_ids=tokens, use_cache=False).logits  # noqa: B018
+                models._model.model(input_ids=tokens, use_cache=False).logits  # noqa: B018
         return since(began)
 
     watched(options, outputs, passes)

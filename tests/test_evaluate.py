@@ -107,15 +107,15 @@ def test_whatever_reaches_lm_evals_model(family: Path, changes: dict[str, Any]) 
     usual = Evaluator(asked(list(TASKS), family / "tasks"), seed=0).evaluate(family / "red")
     evaluator = Evaluator(asked(list(TASKS), family / "tasks", **changes), seed=0)
     found: Evaluation = evaluator.evaluate(family / "red")
-    living = evaluator._home._living
-    assert living is not None
+    loaded = evaluator._models._model
+    assert loaded is not None
     if "dtype" in changes:
-        assert living.model.dtype == torch.bfloat16
+        assert loaded.model.dtype == torch.bfloat16
         assert math.isfinite(found.average)
         return
     assert found.scores == usual.scores
     for key, value in changes.get("model_args", {}).items():
-        assert getattr(living.model.config, f"_{key}", None) == value or getattr(living, key) == value
+        assert getattr(loaded.model.config, f"_{key}", None) == value or getattr(loaded, key) == value
 
 
 def test_an_answer_is_the_same_bit_for_bit_in_memory_as_on_disk_and_after_other_models(family: Path) -> None:
@@ -126,10 +126,10 @@ def test_an_answer_is_the_same_bit_for_bit_in_memory_as_on_disk_and_after_other_
     second.evaluate(family / "red")
     tensors = tensors_of(family / "green")
     assert second.evaluate(family / "green", tensors) == on_disk
-    _, pieces = first._home.awaken(family / "green", None, first.requests)
-    kept, _ = second._home.awaken(family / "green", tensors, second.requests)
-    fresh, _ = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)._home.awaken(
+    _, pieces = first._models.load(family / "green", None, first.requests)
+    reused, _ = second._models.load(family / "green", tensors, second.requests)
+    fresh, _ = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)._models.load(
         family / "green", tensors, first.requests
     )
     for piece in pieces:
-        assert kept.answer(piece, first.requests) == fresh.answer(piece, first.requests)
+        assert reused.answer(piece, first.requests) == fresh.answer(piece, first.requests)

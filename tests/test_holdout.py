@@ -238,13 +238,14 @@ def test_the_winner_s_curse_is_measured_against_founders_nobody_picked() -> None
         states[str(family)] = found
         expected.append(max(select for select, _ in scored.values()) - 50 - easier)
     curse = holdout.winners_curse(states)
-    assert curse.runs == 30
-    assert curse.low < np.mean(expected) < curse.high
-    assert curse.low > 0
-    assert curse.overstated == pytest.approx(curse.winner - curse.founders)
+    over = curse.overstated
+    assert over.n == 30
+    assert over.low < np.mean(expected) < over.high
+    assert over.low > 0
+    assert over.difference == pytest.approx(curse.winner - curse.founders)
     with pytest.raises(ValueError, match="two"):
         holdout.winners_curse({"one": states["0"], "none": State()})
-    assert f"the winner by {curse.overstated:+.2f} points" in holdout.table(states)
+    assert f"the winner by {over.difference:+.2f} points" in holdout.table(states)
 
 
 def test_the_command_prints_the_curse_of_several_runs(

@@ -170,11 +170,11 @@ def test_pieces_are_answered_alike_whoever_answers_and_however_much_fits(family:
     taken: Counter[str] = Counter()
 
     def between_two(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
-        living, pieces = second._home.awaken(family / "red", None, second.requests)
+        loaded, pieces = second._models.load(family / "red", None, second.requests)
         found = []
         for number in range(count):
             taken["second" if number % 2 else "first"] += 1
-            found.append(living.answer(pieces[number], second.requests) if number % 2 else answer(number))
+            found.append(loaded.answer(pieces[number], second.requests) if number % 2 else answer(number))
         return found
 
     assert first.evaluate(family / "red", share=between_two) == whole

@@ -94,8 +94,8 @@ OWN = Licence("other", "seven-b", "https://huggingface.co/a/b/blob/main/LICENSE"
     ],
 )
 def test_the_licence_of_a_merge(licences: dict[str, Licence | None], fields: dict[str, str], words: str) -> None:
-    assert licence.of_merge(licences) == fields
-    assert words in licence.words(licences)
+    assert licence.merged_fields(licences) == fields
+    assert words in licence.describe(licences)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_licence_of_a_merge(licences: dict[str, Licence | None], fields: dic
 def test_the_licence_that_a_card_declares(tmp_path: Path, card: str | None, expected: Licence | None) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert licence.of(tmp_path, "a/b") == expected
+    assert licence.declared_licence(tmp_path, "a/b") == expected
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------

@@ -109,16 +109,16 @@ def test_on_out_of_memory_the_batch_is_halved_until_it_fits(
 ) -> None:
     import torch
 
-    real, batches = model.LivingModel._model_call, []
+    real, batches = model.ReusableModel._model_call, []
 
-    def too_large(self: model.LivingModel, inps: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+    def too_large(self: model.ReusableModel, inps: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
         batches.append(len(inps))
         if len(inps) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(self, inps, *rest, **named)
 
     whole = evolve("name=whole", "stop.generations=1", "evaluate.batch_size=4")
-    monkeypatch.setattr(model.LivingModel, "_model_call", too_large)
+    monkeypatch.setattr(model.ReusableModel, "_model_call", too_large)
     outcome = evolve("stop.generations=1", "evaluate.batch_size=16")
     assert whole.status == outcome.status == 0, outcome.err
     assert max(batches) == 16

@@ -15,10 +15,10 @@ from tests.test_mistakes import check_refused
 
 ROOT = Path(__file__).parent.parent
 UPLOAD = (
-    "from pathlib import Path; import sys; from src.export import upload as publish; from src.config import Publish\n"
+    "from pathlib import Path; import sys; from src.export import upload; from src.config import Publish\n"
     "settings = Publish(repo_id='me/merged', private=sys.argv[2] == 'private')\n"
-    "publish.check(settings)\n"
-    "publish.upload(Path(sys.argv[1]), settings)"
+    "upload.check(settings)\n"
+    "upload.upload(Path(sys.argv[1]), settings)"
 )
 
 

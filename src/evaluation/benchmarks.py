@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 # The benchmarks that models are held against each other by, in lm-eval's names. A task is one of them if it has this
@@ -17,17 +17,14 @@ PREFIXES = (
 )
 
 
-def known(tasks: Iterable[str]) -> list[str]:
-    """Those of the tasks that are a well-known benchmark's."""
-    return [task for task in tasks if any(_is_of(task, prefix) for prefix in PREFIXES)]
-
-
 def warning(evaluate: Mapping[str, Any]) -> str | None:
-    """What to say of a search that a well-known test set steers while nothing is held out; None of any other.
+    """Return a warning where a well-known test set steers the search and nothing is held out, else None.
 
-    `evaluate` has the run's settings of that name, as the journal keeps them.
+    Args:
+        evaluate: the run's settings of that name, as the journal keeps them.
     """
-    steering = known(task["name"] for task in evaluate["tasks"])
+    names = [task["name"] for task in evaluate["tasks"]]
+    steering = [name for name in names if any(_belongs_to(name, prefix) for prefix in PREFIXES)]
     if evaluate.get("holdout") or not steering:
         return None
     named = ", ".join(steering[:4]) + (f" and {len(steering) - 4} more" if len(steering) > 4 else "")
@@ -37,6 +34,6 @@ def warning(evaluate: Mapping[str, Any]) -> str | None:
     )
 
 
-def _is_of(task: str, prefix: str) -> bool:
+def _belongs_to(task: str, prefix: str) -> bool:
     rest = task.removeprefix(prefix)
     return task.startswith(prefix) and (not rest or rest[0] in "_-" or rest[0].isdigit())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import lm_eval.tasks
 import yaml
 from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Kind
-from lm_eval.tasks._yaml_loader import load_yaml
+
+from src.evaluation.private import Kind, load_yaml
 
 SHIPPED = Path(lm_eval.tasks.__file__).resolve().parent
 """Where lm-eval's own tasks lie. What they execute is installed with it."""
@@ -52,7 +52,7 @@ class Definition:
         return [str(one.get("name")) for one in self.config.get("filter_list") or ()] or ["none"]
 
     @property
-    def is_here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether all of a task's data are files on this machine, as far as its definition tells."""
         if self.kind == Kind.GROUP:
             return "dataset_path" not in str(self.config)
@@ -93,13 +93,14 @@ def definitions(manager: TaskManager, name: str) -> Iterator[Definition]:
         if entry.yaml_path is not None:
             config = load_yaml(entry.yaml_path, resolve_func=False)
             yield Definition(name, entry.kind, config, tuple(_included(entry.yaml_path, [])))
-            todo += _strings(config.get("task")) if entry.kind == Kind.GROUP else []
+            if entry.kind == Kind.GROUP:
+                todo += [text for text in _nested(config.get("task")) if isinstance(text, str)]
         elif entry.kind == Kind.TAG:
             todo += sorted(entry.tags)
 
 
 def _included(file: Path, seen: list[Path]) -> list[Path]:
-    """A file and all that it includes, as lm-eval finds them."""
+    """Return a file and all that it includes, as lm-eval finds them."""
     file = file.expanduser().resolve()
     if file not in seen:
         seen.append(file)
@@ -110,13 +111,13 @@ def _included(file: Path, seen: list[Path]) -> list[Path]:
 
 
 def _functions(file: Path) -> list[str]:
-    """What a file marks as a function; whatever else it says, lm-eval imports that as soon as it loads the file."""
+    """Return the references that a file marks as functions, which lm-eval imports as soon as it loads the file."""
     events = yaml.parse(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return [str(getattr(event, "value", "")) for event in events if getattr(event, "tag", None) == "!function"]
 
 
 def _is_copy(folder: Path, reference: str, own: Mapping[str, bytes]) -> bool:
-    """Whether what lm-eval will import for this reference is the source in `own`, to the byte."""
+    """Return whether what lm-eval will import for this reference is the source in `own`, to the byte."""
     file = folder / f"{reference.rpartition('.')[0]}.py"
     try:
         if reference not in own or file.read_bytes() != own[reference]:
@@ -128,22 +129,15 @@ def _is_copy(folder: Path, reference: str, own: Mapping[str, bytes]) -> bool:
     return True
 
 
+def _nested(value: Any) -> Iterator[Any]:
+    """Yield a value and all that its lists and mappings hold, outermost first."""
+    yield value
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _nested(inner)
+
+
 def _metric_entries(config: Any) -> Iterator[Mapping[str, Any]]:
-    """The metrics of a task, and of the tasks that a group's file spells out."""
-    if isinstance(config, list):
-        for one in config:
-            yield from _metric_entries(one)
-    elif isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "metric_list" and isinstance(value, list):
-                yield from (entry for entry in value if isinstance(entry, Mapping))
-            elif isinstance(value, list | Mapping):
-                yield from _metric_entries(value)
-
-
-def _strings(value: Any) -> Collection[str]:
-    """Every text within nested lists and mappings: a name of another task, perhaps."""
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for one in inner for text in _strings(one)]
+    """Yield the metrics of a task, and of the tasks that a group's file spells out."""
+    for found in _nested(config):
+        listed = found.get("metric_list") if isinstance(found, Mapping) else None
+        yield from (entry for entry in listed if isinstance(entry, Mapping)) if isinstance(listed, list) else ()

@@ -1,7 +1,7 @@
-"""The questions put to a model, and what its answers are worth.
+"""Evaluation of models on lm-eval's tasks.
 
-Requests are built once and serve every model; a model's weights are swapped into a living model wherever architecture
-and tokenizer allow it.
+Requests are built once and serve every model; weights are swapped into a loaded model wherever architecture and
+tokenizer allow it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lm_eval import evaluate as run_tasks
 from lm_eval.api.task import Task as HarnessTask
 
 from src.config import Evaluate
-from src.evaluation.answers import Answered, by_kind, try_out
+from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_metric
 from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone
-from src.evaluation.model import Engine, LivingModel, Piece, Requests, Tensors
-from src.evaluation.tasks import Sheet, draw, load, main_metric, manager_of
+from src.evaluation.model import Piece, Requests, ReusableModel, Tensors, VLLMModel
+from src.evaluation.tasks import TaskRequests, draw, load, main_metric, task_manager
 from src.models import digest
 from src.models.checkpoint import tensors_of
 from src.runtime.errors import UserError
@@ -32,7 +32,7 @@ class Evaluator(BaseEvaluator):
     """lm-eval's tasks, ready to be put to any number of models.
 
     Attributes:
-        holdout: the evaluator of what is held out; None where nothing is. It shares the living model with this one.
+        holdout: the evaluator of what is held out; None where nothing is. It shares the loaded model with this one.
     """
 
     def __init__(
@@ -42,53 +42,50 @@ class Evaluator(BaseEvaluator):
         seed: int,
         devices: Sequence[str] = ("cpu",),
         remote_code: bool = False,
-        beside: Evaluator | None = None,
+        selection: Evaluator | None = None,
     ) -> None:
-        """Load the tasks, make their documents and requests, and try their metrics on made-up answers.
+        """Load the tasks, build their requests, and validate their metrics on made-up answers.
 
         Args:
-            settings: tasks, metrics, weights, holdout, limit.
-            seed: draws the samples that are held out and those that `limit` leaves, and any sampled generation.
-            devices: where models are put; a model is spread over several.
-            remote_code: whether a model or a task may execute Python code of its own.
-            beside: the evaluator of the tasks that steer; given, this is the one of what is held out.
+            settings, seed, devices, remote_code: as BaseEvaluator has them.
+            selection: the evaluator of the tasks that steer the search; with it, this is that of the holdout.
 
         Raises:
             UserError: a task that lm-eval does not have, one whose data cannot be reached, an unknown metric, one that
                 can score nothing.
         """
         self._settings = settings
-        others = bool(beside and settings.held_out)
+        others = bool(selection and settings.held_out)
         self._chosen, key = (settings.held_out, "holdout") if others else (settings.tasks, "tasks")
-        self._home: _Home = beside._home if beside else _Home(settings, devices, seed, remote_code)
-        manager = manager_of(settings)
+        self._models: _ModelCache = (
+            selection._models if selection else _ModelCache(settings, devices, seed, remote_code)
+        )
+        manager = task_manager(settings)
         self._loaded = {task.name: load(manager, task) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
-        self._tasks = {
-            "tasks": leaves,
-            "groups": {name: group for loaded in self._loaded.values() for name, group in loaded["groups"].items()},
-            "group_map": {k: v for loaded in self._loaded.values() for k, v in loaded["group_map"].items()},
-        }
+        self._tasks: dict[str, dict[str, Any]] = {"tasks": leaves, "groups": {}, "group_map": {}}
+        for loaded in self._loaded.values():
+            self._tasks["groups"] |= loaded["groups"]
+            self._tasks["group_map"] |= loaded["group_map"]
         self._metrics = {
             leaf: main_metric(task, harness, key)
             for task in self._chosen
             for leaf, harness in self._loaded[task.name]["tasks"].items()
         }
-        self._sheets: dict[str, Sheet] = {}
+        self._task_requests: dict[str, TaskRequests] = {}
         for name, leaf in leaves.items():
-            self._sheets[name] = Sheet(leaf, draw(leaf, settings, seed, held_out=beside is not None))
-            try_out(leaf, self._sheets[name], self._metrics[name])
-        if beside and others and (both := sorted(leaves.keys() & beside._metrics.keys())):
+            self._task_requests[name] = TaskRequests(leaf, draw(leaf, settings, seed, held_out=selection is not None))
+            validate_metric(leaf, self._task_requests[name], self._metrics[name])
+        if selection and others and (both := sorted(leaves.keys() & selection._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
         self.holdout: BaseEvaluator | None = None
-        if settings.holdout is not None and beside is None:
-            options: dict[str, Any] = {"devices": devices, "remote_code": remote_code}
-            self.holdout = Evaluator(settings, seed=seed, beside=self, **options)
+        if settings.holdout is not None and selection is None:
+            self.holdout = Evaluator(settings, seed=seed, devices=devices, remote_code=remote_code, selection=self)
 
     @functools.cached_property
     def requests(self) -> Requests:
         """What one model is asked."""
-        found = by_kind(self._tasks["tasks"])
+        found = requests_by_type(self._tasks["tasks"])
         gc.collect()
         gc.freeze()  # they stay for good; the collector need not walk over them during every evaluation
         return found
@@ -98,7 +95,7 @@ class Evaluator(BaseEvaluator):
         """A digest of all that a score depends on but the model and the seed."""
         assert self.requests
         asked = [(task.name, task.weight, list(self._loaded[task.name]["tasks"])) for task in self._chosen]
-        how = self._settings.backend, self._settings.dtype, self._settings.model_args, self._home.kind
+        how = self._settings.backend, self._settings.dtype, self._settings.model_args, self._models.kind
         return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
 
     @property
@@ -109,18 +106,8 @@ class Evaluator(BaseEvaluator):
     def evaluate(
         self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
     ) -> Evaluation:
-        """Score a model.
-
-        Args:
-            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
-            tensors: its weights by the names that they have on disk.
-            progress: called with pieces of work done and in all.
-            share: hands out the pieces; the scores do not depend on who answers which.
-
-        Raises:
-            RuntimeError: the model's scores are not finite.
-        """
-        model, pieces = self._home.awaken(folder, tensors, self.requests)
+        """Evaluate a model as BaseEvaluator.evaluate describes, with lm-eval's own scores."""
+        model, pieces = self._models.load(folder, tensors, self.requests)
 
         def answer(number: int) -> list[Any]:
             found = model.answer(pieces[number], self.requests)
@@ -131,20 +118,20 @@ class Evaluator(BaseEvaluator):
         try:
             answers = share(len(pieces), answer)
         finally:
-            if isinstance(model, Engine):
+            if isinstance(model, VLLMModel):
                 model.close()
         return self._evaluation(self._results(pieces, answers))
 
     def _results(self, pieces: Sequence[Piece], answers: Sequence[list[Any]]) -> Mapping[str, Any]:
-        """What lm-eval makes of the answers."""
+        """Return lm-eval's results for the answers."""
         found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self.requests.items()}
         for piece, given in zip(pieces, answers, strict=True):
             for place, one in zip(piece.places, given, strict=True):
                 found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
-        for sheet in self._sheets.values():
-            sheet.clear()
+        for asked in self._task_requests.values():
+            asked.clear()
         result: Any = run_tasks(
-            lm=Answered(found),
+            lm=PrecomputedLM(found),
             task_dict=self._tasks,
             bootstrap_iters=0,
             log_samples=False,
@@ -153,7 +140,7 @@ class Evaluator(BaseEvaluator):
         return result["results"]
 
     def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
-        samples = {leaf: self._sheets[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
+        samples = {leaf: self._task_requests[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
         scores, errors, weights = {}, {}, dict.fromkeys(self._metrics, 0.0)
         total = sum(task.weight for task in self._chosen)
         for task in self._chosen:
@@ -175,42 +162,46 @@ class Evaluator(BaseEvaluator):
         return Evaluation(scores, average, stderr, samples, weights, metrics)
 
 
-class _Home:
-    """Where the living model is kept, for all evaluators of a run."""
+class _ModelCache:
+    """The loaded model, shared by all evaluators of a run."""
 
     def __init__(self, settings: Evaluate, devices: Sequence[str], seed: int, remote_code: bool) -> None:
         self.kind = devices[0].partition(":")[0]
         self._settings = settings
         self._devices = devices
         self._options: dict[str, Any] = {"seed": seed, "remote_code": remote_code}
-        self._living: LivingModel | None = None
+        self._model: ReusableModel | None = None
         self._identity = ""
         self._planned: dict[int, list[Piece]] = {}
 
-    def awaken(
+    def load(
         self, folder: Path, tensors: Tensors | None, requests: Requests
-    ) -> tuple[LivingModel | Engine, list[Piece]]:
-        """A model with these weights, another one where architecture or tokenizer differ; the requests as it has them.
+    ) -> tuple[ReusableModel | VLLMModel, list[Piece]]:
+        """Return a model with these weights, and the requests in pieces.
 
-        `requests` must live as long as this does.
+        The loaded model is reused unless architecture or tokenizer differ. `requests` must outlive this cache.
         """
         if self._settings.backend == "vllm":
-            engine = Engine(folder, self._settings, self._devices, **self._options)
+            engine = VLLMModel(folder, self._settings, self._devices, **self._options)
             return engine, engine.pieces(requests)
         identity = digest.of_surroundings(folder)
-        if self._living is None or identity != self._identity or not self._living.take(tensors or tensors_of(folder)):
-            self._living = None  # frees the memory of the model before
-            self._living = LivingModel(folder, tensors, self._settings, self._devices, **self._options)
+        if (
+            self._model is None
+            or identity != self._identity
+            or not self._model.load_weights(tensors or tensors_of(folder))
+        ):
+            self._model = None  # frees the memory of the model before
+            self._model = ReusableModel(folder, tensors, self._settings, self._devices, **self._options)
             if identity != self._identity:
                 self._planned.clear()
             self._identity = identity
         if id(requests) not in self._planned:
-            self._planned[id(requests)] = self._living.pieces(requests)
-        return self._living, self._planned[id(requests)]
+            self._planned[id(requests)] = self._model.pieces(requests)
+        return self._model, self._planned[id(requests)]
 
 
 def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
-    """A digest of every prompt and document, and of how they are scored."""
+    """Return a digest of every prompt and document, and of how they are scored."""
     whole = hashlib.sha256(repr(how).encode())
     for name, leaf in leaves.items():
         for instance in leaf.instances:
@@ -224,7 +215,7 @@ def _score(
     sizes: Mapping[str, int],
     metrics: Mapping[str, tuple[str, str]],
 ) -> tuple[float, dict[str, float]]:
-    """The score of a task of the configuration, and the share in it of each lm-eval task.
+    """Return the score of a task of the configuration, and the share in it of each lm-eval task.
 
     That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
     """

@@ -1,7 +1,7 @@
-"""The honest winner: what the best of many is worth on what did not steer the search (docs/holdout.md).
+"""The winner's scores on samples that did not steer the search (docs/holdout.md).
 
 place          where the scores of single samples lie, by side
-samples        what lies there, if it is what the journal tells of
+samples        what lies there, if it is what the journal records
 compare        the winner and the best founder, on the same samples
 winners_curse  by how much selection overstates the winner, over several runs
 """
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from src.journal import Compared, State
 from src.runtime import checksums
 from src.runtime.errors import UserError
-from src.statistics import compare_configurations, compare_models
+from src.statistics import Difference, compare_configurations, compare_models
 from src.statistics.average import Samples
 
 SIDES = ("select", "holdout")
@@ -27,7 +27,7 @@ SIDES = ("select", "holdout")
 
 
 def place(folder: Path, model: str, side: str) -> Path:
-    """The file of a model's single samples within a run's folder."""
+    """Return the file of a model's per-sample scores within a run's folder."""
     return folder / "samples" / ("holdout" if side == "holdout" else "") / f"{model}.json"
 
 
@@ -43,33 +43,30 @@ class Scored:
     """What each lm-eval task counts."""
 
 
-_SCORED = TypeAdapter(Scored)
-
-
 def samples(folder: Path, state: State, model: str, side: str) -> Scored:
     """Read a model's samples from a run's folder.
 
     Raises:
         OSError: they are not there, or the disk does not give them back.
-        ValueError: the file is not what was written, or of another evaluation than the journal tells of.
+        ValueError: the file is not what was written, or of another evaluation than the journal records.
     """
-    found = _SCORED.validate_python(checksums.load(place(folder, model, side).read_bytes()))
-    told = state.holdout.get(model) if side == "holdout" else state.population[model]
-    if told is None or found.average != told.average:
-        raise ValueError("it is of another evaluation than the journal tells of")
+    found = TypeAdapter(Scored).validate_python(checksums.load(place(folder, model, side).read_bytes()))
+    recorded = state.holdout.get(model) if side == "holdout" else state.population[model]
+    if recorded is None or found.average != recorded.average:
+        raise ValueError("it is of another evaluation than the journal records")
     return found
 
 
 def averages(state: State, side: str) -> dict[str, float]:
-    """The average of every model that was scored on a side and can be a parent, oldest first."""
+    """Return the average of every eligible model that was scored on a side, oldest first."""
     eligible = {model.name: model.average for model in state.population.eligible() if model.average is not None}
     if side == "select":
         return eligible
     return {name: state.holdout[name].average for name in eligible if name in state.holdout}
 
 
-def rivals(state: State, side: str) -> tuple[str, str] | None:
-    """The winner and the founder that is best on this side; None where they are one, or nothing is known.
+def winner_and_best_founder(state: State, side: str) -> tuple[str, str] | None:
+    """Return the winner and the best founder on this side; None where they are one, or nothing is known.
 
     The founder is chosen on the side itself: on the holdout that favours the founders a little, never the winner.
     """
@@ -80,9 +77,9 @@ def rivals(state: State, side: str) -> tuple[str, str] | None:
 
 
 def lost(folder: Path, state: State, side: str) -> list[str]:
-    """Who of the rivals has no samples that can be believed: somebody deleted, changed or cut the file."""
+    """Return which of winner and best founder have no valid samples: deleted, changed or cut files."""
     found = []
-    for name in rivals(state, side) or ():
+    for name in winner_and_best_founder(state, side) or ():
         try:
             samples(folder, state, name, side)
         except (OSError, ValueError):
@@ -91,8 +88,8 @@ def lost(folder: Path, state: State, side: str) -> list[str]:
 
 
 def compare(folder: Path, state: State, side: str) -> Compared | None:
-    """The rivals on the same samples; None where there are none, or no samples to compare them on."""
-    if (found := rivals(state, side)) is None:
+    """Compare winner and best founder on the same samples; return None where there are none to compare."""
+    if (found := winner_and_best_founder(state, side)) is None:
         return None
     winner, founder = found
     try:
@@ -106,16 +103,10 @@ def compare(folder: Path, state: State, side: str) -> Compared | None:
 
 @dataclass(frozen=True)
 class Curse:
-    """By how much the search overstates its winner, in points."""
+    """How much the search overstates its winner, in points."""
 
-    overstated: float
-    """Selection score minus holdout score of the winner, less the same of the other founders; mean over the runs."""
-    low: float
-    high: float
-    """Bounds of the 95 % interval, Student's over runs."""
-    p: float
-    """Two-sided, of no overstatement."""
-    runs: int
+    overstated: Difference
+    """`winner` minus `founders` over the runs, with its interval (95 %, Student's) and p."""
     winner: float
     """Selection score minus holdout score of the winner, mean over the runs."""
     founders: float
@@ -123,7 +114,7 @@ class Curse:
 
 
 def winners_curse(states: Mapping[str, State]) -> Curse:
-    """The winner's curse over finished runs, named as the user likes, each of another family.
+    """Estimate the winner's curse over finished runs, each of another family.
 
     The two sides of a run differ in difficulty, by chance. The founders that did not win were not picked by either, so
     the mean of their differences is the control.
@@ -134,14 +125,12 @@ def winners_curse(states: Mapping[str, State]) -> Curse:
     drops = {name: found for name, state in states.items() if (found := drop(state)) is not None}
     winners: dict[Hashable, float] = {name: winner for name, (winner, _) in drops.items()}
     founders: dict[Hashable, float] = {name: others for name, (_, others) in drops.items()}
-    over = compare_configurations(winners, founders)
-    return Curse(
-        over.difference, over.low, over.high, over.p, over.n, fmean(winners.values()), fmean(founders.values())
-    )
+    difference = compare_configurations(winners, founders)
+    return Curse(difference, fmean(winners.values()), fmean(founders.values()))
 
 
 def drop(state: State) -> tuple[float, float] | None:
-    """Selection minus holdout, of the winner and, on average, of the others among the founders; None if unknown."""
+    """Return selection minus holdout score of the winner, and the other founders' mean; None if unknown."""
     select, holdout = averages(state, "select"), averages(state, "holdout")
     if not select:
         return None
@@ -153,7 +142,7 @@ def drop(state: State) -> tuple[float, float] | None:
 
 
 def table(states: Mapping[str, State]) -> str:
-    """The winner's curse in Markdown: a row a run, and the mean with its interval.
+    """Return the winner's curse in Markdown: a row a run, and the mean with its interval.
 
     Raises:
         UserError: fewer than two of the runs have holdout scores.
@@ -171,8 +160,9 @@ def table(states: Mapping[str, State]) -> str:
         curse = winners_curse(states)
     except ValueError as error:
         raise UserError(f"the winner's curse takes finished runs with evaluate.holdout=…; {error}") from error
-    rows.append(f"| mean of {curse.runs} | | | | {curse.winner:+.2f} | {curse.founders:+.2f} |")
+    over = curse.overstated
+    rows.append(f"| mean of {over.n} | | | | {curse.winner:+.2f} | {curse.founders:+.2f} |")
     return "\n".join(rows) + (
-        f"\n\nThe selection score overstates the winner by {curse.overstated:+.2f} points "
-        f"({curse.low:+.2f} to {curse.high:+.2f}, 95 %; p = {curse.p:.3f})."
+        f"\n\nThe selection score overstates the winner by {over.difference:+.2f} points "
+        f"({over.low:+.2f} to {over.high:+.2f}, 95 %; p = {over.p:.3f})."
     )

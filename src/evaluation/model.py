@@ -1,8 +1,8 @@
 """Models that answer lm-eval's requests, piece by piece.
 
-A `LivingModel` takes the weights of one model after another. What does not depend on the weights is done once for all
-of them: requests are tokenised, put in order and padded into batches, and where each answer is read off is noted. Any
-process can answer any piece, and the answer is the same: pieces never depend on who is there to share them.
+A `ReusableModel` is loaded once and takes the weights of one model after another. What does not depend on the weights
+is done once: requests are tokenised, sorted and padded into batches, and the positions of their answers recorded. Any
+process can answer any piece, with the same result: pieces do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from src.config import Evaluate
+from src.evaluation.private import PrivateHFLM
 
-MOST_ROWS = 64
+MAX_BATCH_SIZE = 64
 """Rows of a batch where batch_size is auto, as lm-eval has it; less where that takes too much memory."""
 
 Tensors = Mapping[str, torch.Tensor]
@@ -35,9 +36,9 @@ class Batch:
     tokens: torch.Tensor
     """int64 [rows, width], padded on the right."""
     rows: torch.Tensor
-    """int64 [n], the row of each of the n tokens that are foretold."""
+    """int64 [n], the row of each of the n tokens that are scored."""
     columns: torch.Tensor
-    """int64 [n], the column whose logits foretell it."""
+    """int64 [n], the column whose logits predict it."""
     targets: torch.Tensor
     """int64 [n], the token itself."""
     continuations: tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -57,7 +58,7 @@ class Piece:
     """For loglikelihood only; the others' batches are lm-eval's own."""
 
 
-class LivingModel(HFLM):
+class ReusableModel(PrivateHFLM, HFLM):
     """An lm-eval model that can take the weights of another."""
 
     def __init__(
@@ -76,7 +77,7 @@ class LivingModel(HFLM):
             folder: its configuration and tokenizer, and its weights unless `tensors` has them.
             tensors: its weights, by the names that they have on disk.
             settings: dtype, batch size, and whatever else lm-eval's HFLM takes.
-            devices: where it lives; several share its layers.
+            devices: where it is put; several share its layers.
             seed: of sampled generations.
             remote_code: whether the model may bring Python code of its own.
         """
@@ -89,18 +90,17 @@ class LivingModel(HFLM):
             trust_remote_code=remote_code,
             **{key: settings.model_args[key] for key in ours},
         )
-        loaded.config.use_cache = False  # one pass foretells everything; generation asks for its cache by itself
+        loaded.config.use_cache = False  # one pass predicts every token; generation asks for its cache by itself
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote_code)
         arguments = {key: value for key, value in settings.model_args.items() if key not in ours}
         size = settings.batch_size
-        arguments["batch_size"] = arguments.get("max_batch_size", MOST_ROWS) if size == "auto" else size
+        arguments["batch_size"] = arguments.get("max_batch_size", MAX_BATCH_SIZE) if size == "auto" else size
         super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=str(loaded.device), **arguments)
         self._seed = seed
-        self._area = sys.maxsize  # tokens of a batch that were too many for the memory
-        self._collected: list[Any] | None = None
+        self._max_tokens = sys.maxsize  # tokens of a batch that were too many for the memory
 
-    def take(self, tensors: Tensors) -> bool:
-        """Replace the weights by those of a model of the same shapes; False where the names are not this model's."""
+    def load_weights(self, tensors: Tensors) -> bool:
+        """Replace the weights by others of the same shapes; return False where the names are not this model's."""
         own = self.model.state_dict()
         tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
         if any(name not in tensors for name in own if name not in tied):
@@ -111,37 +111,38 @@ class LivingModel(HFLM):
         return True
 
     def pieces(self, requests: Requests) -> list[Piece]:
-        """Everything that is to be answered, in pieces of one batch each; the longest texts first."""
+        """Return all requests in pieces of one batch each, the longest texts first."""
         found: list[Piece] = []
         for kind, asked in requests.items():
             if kind == "loglikelihood" and self.backend == "causal":
-                found += self._batches(self._encoded(asked))
+                found += self._batches(self.encode(asked))
             else:
                 order = sorted(range(len(asked)), key=lambda i: (repr(asked[i].args[1:]), -len(asked[i].args[0]), i))
-                found += [Piece(kind, tuple(places)) for places in _cut(order, int(self.batch_size))]
+                found += [Piece(kind, tuple(places)) for places in _chunks(order, int(self.batch_size))]
         return found
 
     def answer(self, piece: Piece, requests: Requests) -> list[Any]:
-        """The model's answers to a piece, as lm-eval's methods give them, but plain enough for JSON."""
+        """Return the answers to a piece, in JSON's types; halve the batch where memory is short."""
         while True:
             try:
                 if piece.batch is not None:
-                    return self._foretell(piece.batch)
+                    return self._score_batch(piece.batch)
                 torch.manual_seed(self._seed + piece.places[0])
                 asked = [requests[piece.kind][place] for place in piece.places]
                 answers: list[Any] = getattr(super(), piece.kind)(asked, disable_tqdm=True)
                 return answers
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not self._shrink(piece):
+                short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+                if not short or not self._shrink(piece):
                     raise
 
-    def _foretell(self, batch: Batch) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation, and whether the model would have said just that."""
-        rows = max(1, min(len(batch.tokens), self._area // batch.tokens.shape[1]))
+    def _score_batch(self, batch: Batch) -> list[tuple[float, bool]]:
+        """Return each continuation's log-probability, and whether greedy decoding gives it."""
+        rows = max(1, min(len(batch.tokens), self._max_tokens // batch.tokens.shape[1]))
         chosen = []
         for first in range(0, len(batch.tokens), rows):
             with torch.inference_mode():
-                logits = self._model_call(batch.tokens[first : first + rows].to(self.device))
+                logits = self.logits(batch.tokens[first : first + rows].to(self.device))
                 here = (batch.rows >= first) & (batch.rows < first + rows) if rows < len(batch.tokens) else slice(None)
                 at = (batch.rows[here] - first).to(self.device), batch.columns[here].to(self.device)
                 said = torch.log_softmax(logits[at], dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
@@ -155,34 +156,18 @@ class LivingModel(HFLM):
         return [answers[place] for place in range(len(answers))]
 
     def _shrink(self, piece: Piece) -> bool:
-        """Use half the batch from now on; False where it is a single row already."""
+        """Halve the batches from now on; return False where one is a single row already."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if piece.batch is None:
-            smaller = int(self.batch_size) // 2
-            self.batch_size_per_gpu = max(1, smaller)
-            return smaller > 0
+            return self.halve_batch_size()
         rows, width = piece.batch.tokens.shape
-        fitting = min(rows, self._area // width) // 2
-        self._area = max(1, fitting) * width
+        fitting = min(rows, self._max_tokens // width) // 2
+        self._max_tokens = max(1, fitting) * width
         return fitting > 0
 
-    def _encoded(self, requests: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
-        """Context and continuation of every request, as lm-eval splits them into tokens."""
-        self._collected = []
-        super().loglikelihood(list(requests), disable_tqdm=True)
-        collected, self._collected = self._collected, None
-        return [(context, continuation) for _, context, continuation in collected]
-
-    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
-        if self._collected is None:
-            kwargs["disable_tqdm"] = True
-            return super()._loglikelihood_tokens(requests, *args, **kwargs)
-        self._collected.extend(requests)
-        return [(0.0, False)] * len(requests)
-
     def _batches(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[Piece]:
-        """One row for all requests that differ in their last token only, longest rows first."""
+        """Batch the requests, those that differ in their last token only in one row; longest rows first."""
         same: dict[tuple[int, ...], list[int]] = {}
         for place, (context, continuation) in enumerate(encoded):
             if not 0 < len(continuation) <= self.max_length:
@@ -192,7 +177,7 @@ class LivingModel(HFLM):
             shared = tuple([*context, *continuation][:-1][-self.max_length :])
             same.setdefault(shared, []).append(place)
         rows = sorted(same, key=lambda row: (-len(row), row))
-        return [self._batch(part, same, encoded) for part in _cut(rows, int(self.batch_size))]
+        return [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
 
     def _batch(
         self,
@@ -223,7 +208,7 @@ class LivingModel(HFLM):
         return Piece("loglikelihood", tuple(places), Batch(tokens, *read, tuple(continuations)))
 
 
-class Engine:
+class VLLMModel:
     """vLLM, through lm-eval's own class. It reads checkpoints from disk and batches by itself."""
 
     def __init__(
@@ -243,28 +228,23 @@ class Engine:
         )
 
     def pieces(self, requests: Requests) -> list[Piece]:
-        """All requests of a kind at once: vLLM has a scheduler of its own."""
+        """Return one piece a kind of request: vLLM has a scheduler of its own."""
         return [Piece(kind, tuple(range(len(asked)))) for kind, asked in requests.items()]
 
     def answer(self, piece: Piece, requests: Requests) -> list[Any]:
-        """The model's answers to a piece."""
+        """Return the answers to a piece."""
         answers: list[Any] = getattr(self._lm, piece.kind)(list(requests[piece.kind]), disable_tqdm=True)
         return answers
 
     def close(self) -> None:
-        """Give the memory back; the next model needs all of it."""
+        """Free the memory; the next model needs all of it."""
         del self._lm
         gc.collect()
         torch.cuda.empty_cache()
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may help."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
 def _load(folder: Path, tensors: Tensors | None, devices: Sequence[str], **arguments: Any) -> Any:
-    """The model of a folder, with its own weights or these, on one device or spread over several."""
+    """Load the model of a folder, with its own weights or these, on one device or spread over several."""
     if len(devices) > 1:
         arguments["device_map"] = "auto"
         arguments["max_memory"] = {torch.device(d).index: _memory(d) for d in devices}
@@ -280,9 +260,9 @@ def _load(folder: Path, tensors: Tensors | None, devices: Sequence[str], **argum
 
 
 def _memory(device: str) -> int:
-    """Bytes of a GPU that the weights may take: what is free, less room for the activations."""
+    """Return the bytes of a GPU that the weights may take: what is free, less room for the activations."""
     return int(0.85 * torch.cuda.mem_get_info(device)[0])
 
 
-def _cut(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
     return (items[first : first + size] for first in range(0, len(items), size))

@@ -1,28 +1,22 @@
-"""The tasks of a configuration: found, loaded, drawn from, and put on sheets."""
+"""The tasks of a configuration: found, checked, loaded, sampled, and their requests."""
 
 from __future__ import annotations
 
 import errno
 import functools
 import importlib.util
-import logging
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import datasets
-import lm_eval.api.task
-import lm_eval.utils
-from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks import TaskManager
-from tqdm import tqdm
-from transformers.utils.logging import disable_progress_bar
 
 from src import zoo
 from src.config import Evaluate, Settings, Task
+from src.evaluation import private
 from src.evaluation.base import BaseEvaluator
 from src.evaluation.definition import Definition, definitions
 from src.runtime import plugins
@@ -31,69 +25,47 @@ from src.runtime.errors import MachineError, UserError
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
 
-# A template can reach everything in Python from any value (().__class__…), and no task needs that.
-_plain = lm_eval.utils.env
-lm_eval.utils.env = SandboxedEnvironment(loader=_plain.loader, undefined=_plain.undefined, keep_trailing_newline=True)
-lm_eval.utils.env.filters.update(_plain.filters)
-# lm-eval compiles a task's prompt template anew for every sample; that was 40 % of a small model's evaluation.
-lm_eval.utils.env.from_string = functools.lru_cache(maxsize=4096)(lm_eval.utils.env.from_string)
-logging.getLogger("lm_eval").setLevel(logging.ERROR)
-# A run has one bar of its own; libraries' bars would break through it.
-lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
-disable_progress_bar()
-datasets.disable_progress_bars()
+private.patch_globals()  # before any task is loaded
 
 
-class Sheet:
-    """A task's documents and requests, made once, and what became of each document of the model that was asked last."""
+class TaskRequests:
+    """A task's documents and requests, built once, and the metrics of each document for the last model."""
 
     def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
-        """Put the questions on the sheet: those of the documents that were drawn, or of all.
+        """Build the requests of the drawn documents, or of all.
 
         Raises:
-            UserError: a question that cannot be put.
+            UserError: a request that cannot be built.
         """
-        with blaming(leaf, "its questions cannot be made"):
+        with attribute_errors(leaf, "its questions cannot be made"):
             leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
             self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
             self._ids = drawn or range(len(self._documents))
             asked = {instance.doc_id for instance in leaf.instances}
             if empty := [one for one, (place, _) in zip(self._ids, self._documents, strict=True) if place not in asked]:
                 raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
-        self._filters = filters(leaf)
+        self._filters = private.filter_names(leaf)
         self._instances = leaf.instances
-        self._judged: list[Mapping[str, Any]] = []
-        judge = leaf.process_results
-
-        def process_results(document: Any, answers: Any) -> Any:
-            self._judged.append(found := judge(document, answers))
-            return found
-
-        # evaluate() would build the requests, read the documents and describe every sample again for every model.
-        leaf.build_all_requests = lambda **_: None
-        leaf.doc_iterator = self._iterate
-        leaf.process_results = process_results
-
-    def _iterate(self, **_: Any) -> Iterator[tuple[int, Any]]:
-        return iter(self._documents)
+        self._document_metrics: list[Mapping[str, Any]] = []
+        private.freeze_requests(leaf, self._documents, self._document_metrics.append)
 
     def clear(self) -> None:
-        """Forget the answers of the model before."""
-        self._judged.clear()
+        """Discard the answers of the previous model."""
+        self._document_metrics.clear()
         for instance in self._instances:
             instance.resps, instance.filtered_resps = [], {}
 
     def scores(self, metric: str, chosen: str) -> dict[int, float]:
-        """A metric of each document under one of the task's filters, where it is a number."""
+        """Return a metric of each document under one of the task's filters, where it is a number."""
         first = self._filters.index(chosen) * len(self._documents)
-        judged = self._judged[first : first + len(self._documents)]
+        judged = self._document_metrics[first : first + len(self._documents)]
         found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
         return {document: float(value) for document, value in found if isinstance(value, int | float)}
 
 
 @contextmanager
-def blaming(task: HarnessTask | str, what: str) -> Iterator[None]:
-    """Within it, whatever is raised is a fault of the task, told in one line: `what` cannot be done.
+def attribute_errors(task: HarnessTask | str, what: str) -> Iterator[None]:
+    """Raise whatever is raised within as an error of the task, in one line; `what` says what failed.
 
     Raises:
         UserError: naming the task, by lm-eval's name for it.
@@ -129,20 +101,16 @@ def check(settings: Settings, *, try_out: bool) -> None:
         return
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
-    check_backend(settings.evaluate)
-    check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
+    _check_backend(settings.evaluate)
+    _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
     if try_out:
         from src.evaluation.evaluator import Evaluator
 
-        Evaluator(with_data_here(settings.evaluate), seed=settings.seed)
+        Evaluator(with_local_data(settings.evaluate), seed=settings.seed)
 
 
-def check_backend(settings: Evaluate) -> None:
-    """Refuse a backend that is not installed.
-
-    Raises:
-        UserError: with the command that installs it.
-    """
+def _check_backend(settings: Evaluate) -> None:
+    """Refuse a backend that is not installed."""
     if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(
             "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
@@ -150,21 +118,17 @@ def check_backend(settings: Evaluate) -> None:
         )
 
 
-def check_tasks(settings: Evaluate, known: Sequence[str] = (), own: Mapping[str, bytes] | None = None) -> None:
-    """Refuse a task that lm-eval does not have, or that would execute code, before anything is downloaded or trained.
+def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, bytes]) -> None:
+    """Refuse unknown tasks and metrics, and code that is not allowed, before anything is downloaded or trained.
 
     Args:
         settings: tasks, metrics, where they lie.
         known: tasks that need no looking up (the embedded family's, whose files may not be written yet).
         own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
-
-    Raises:
-        UserError: naming the task, and how to list those there are, or how to allow the code; an unknown metric.
     """
     _check_names(settings, known)
     for task, found in _defined(settings):
-        code = None if settings.unsafe_code else found.code(own or {})
-        if code is not None:
+        if not settings.unsafe_code and (code := found.code(own)) is not None:
             raise UserError(
                 f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
             )
@@ -172,10 +136,10 @@ def check_tasks(settings: Evaluate, known: Sequence[str] = (), own: Mapping[str,
             _chosen(task, found.metrics, found.filters, "tasks" if task in settings.tasks else "holdout")
 
 
-def with_data_here(settings: Evaluate) -> Evaluate:
-    """The same settings with those tasks only whose data are on this machine."""
+def with_local_data(settings: Evaluate) -> Evaluate:
+    """Return the settings with only those tasks whose data are on this machine."""
     defined = list(_defined(settings))
-    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_here}
+    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_local}
     held_out = tuple(task for task in settings.held_out if task.name in here)
     return settings.model_copy(
         update={
@@ -186,9 +150,9 @@ def with_data_here(settings: Evaluate) -> Evaluate:
 
 
 def _defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
-    """Every task, with each definition that it leads to; none where their folder is not there yet."""
+    """Yield every task with each definition that it leads to; none where their folder is not there yet."""
     if settings.include is None or settings.include.is_dir():
-        manager = manager_of(settings)
+        manager = task_manager(settings)
         for task in (*settings.tasks, *settings.held_out):
             for found in definitions(manager, task.name):
                 yield task, found
@@ -207,7 +171,7 @@ def _check_names(settings: Evaluate, known: Sequence[str]) -> None:
     if settings.include is not None and settings.include.is_dir():
         own = TaskManager(include_path=str(settings.include), include_defaults=False).all_tasks
         unknown = [name for name in unknown if name not in own]
-    if unknown and (missing := [name for name in unknown if name not in _everything().all_tasks]):
+    if unknown and (missing := [name for name in unknown if name not in _default_manager().all_tasks]):
         here = f"Known here: {', '.join(known)}. " if known else ""
         raise UserError(
             f"evaluate.{key[missing[0]]} names {missing[0]!r}, which lm-eval does not have. "
@@ -216,12 +180,12 @@ def _check_names(settings: Evaluate, known: Sequence[str]) -> None:
 
 
 @functools.cache
-def _everything(include: str | None = None) -> TaskManager:
+def _default_manager(include: str | None = None) -> TaskManager:
     return TaskManager(include_path=include)
 
 
-def manager_of(settings: Evaluate) -> TaskManager:
-    """Who knows the tasks of a configuration: the folder that the user gave alone, where it has them all."""
+def task_manager(settings: Evaluate) -> TaskManager:
+    """Return lm-eval's manager of the tasks: of the user's folder alone, where that has them all."""
     if settings.unsafe_code:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric that executes what a model wrote asks once more
     include = None if settings.include is None else str(settings.include)
@@ -229,17 +193,17 @@ def manager_of(settings: Evaluate) -> TaskManager:
         own = TaskManager(include_path=include, include_defaults=False)
         if all(task.name in own.all_tasks for task in (*settings.tasks, *settings.held_out)):
             return own
-    return _everything(include)
+    return _default_manager(include)
 
 
 def load(manager: TaskManager, task: Task) -> dict[str, Any]:
-    """A task or group as lm-eval has it.
+    """Load a task or group.
 
     Raises:
         UserError: its data cannot be reached, or its definition or its first question is no good.
     """
     try:
-        with blaming(task.name, "it could not be loaded"):
+        with attribute_errors(task.name, "it could not be loaded"):
             loaded = manager.load([task.name])
     except UserError as error:
         cause = error.__cause__
@@ -258,14 +222,14 @@ def load(manager: TaskManager, task: Task) -> dict[str, Any]:
 
 
 def main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
-    """Metric and filter of a task, as lm-eval names them in its results.
+    """Return metric and filter of a task, as lm-eval names them in its results.
 
     Raises:
         UserError: listing those that the task has.
     """
-    with blaming(leaf, "its metrics cannot be listed"):
+    with attribute_errors(leaf, "its metrics cannot be listed"):
         known = list(leaf.aggregation())
-    return _chosen(task, known, filters(leaf), key)
+    return _chosen(task, known, private.filter_names(leaf), key)
 
 
 def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
@@ -279,7 +243,7 @@ def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) ->
 
 
 def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) -> list[int] | None:
-    """Which documents are asked: sorted indices, or None for all. lm-eval reports wrong ones for an unsorted list.
+    """Draw the documents that are asked: sorted indices (lm-eval misreports an unsorted list), or None for all.
 
     A share is held out before a limit is applied, so that a larger limit asks more and never changes sides.
     """
@@ -296,8 +260,3 @@ def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) ->
         cut = min(max(round(settings.share * count), 1), count - 1)
         order = order[:cut] if held_out else order[cut:]
     return sorted(order[: settings.limit])
-
-
-def filters(leaf: HarnessTask) -> list[str]:
-    """The names of the ways in which a task reads an answer; `none`: as it is."""
-    return [chain.name for chain in getattr(leaf, "_filters", [])] or ["none"]

@@ -1,4 +1,4 @@
-"""What leaves a run: the winner's folder with its card, its licence, its recipe, an upload; weights made again.
+"""Export of the winner: its folder with card, licence and recipe, the upload, and rebuilt weights.
 
 | module | what it is |
 | --- | --- |

@@ -1,4 +1,4 @@
-"""What goes with the winner: a model card, and one mergekit-multi file that makes it again from the founders."""
+"""The winner's model card, and the mergekit-multi recipe that rebuilds it from the founders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from src.evaluation import benchmarks
-from src.export.licence import Licence, of_merge, words
+from src.export.licence import Licence, describe, merged_fields
 from src.export.metadata import metadata
 from src.journal import HeldOut, State
 from src.pages.markdown import code, fenced, plain
@@ -18,9 +18,12 @@ from src.tracking.summary import NORMAL, skills_kept
 
 
 def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
-    """All merges from the founders to `winner`, as one YAML stream for mergekit-multi; the last is the winner's.
+    """Return all merges from the founders to the winner, as one YAML stream for mergekit-multi.
 
-    `sources` has a hub name or an absolute folder for the base and every founder.
+    Args:
+        state: of the run.
+        winner: the model of the last document.
+        sources: a hub name or an absolute folder for the base and every founder.
     """
     steps = [model.name for model in state.population.ancestors(winner) if not model.founder]
     documents = []
@@ -37,10 +40,14 @@ def model_card(
     sources: Mapping[str, str],
     licences: Mapping[str, Licence | None],
 ) -> str:
-    """The README of the winner's folder: what the hub reads, scores, descent, licence, how to rebuild it.
+    """Return the README of the winner's folder: the hub's metadata, scores, descent, licence, how to rebuild it.
 
-    `sources` has a hub name or an absolute folder for the base and every founder, `licences` those of the founders that
-    the winner descends from, None where one is not known.
+    Args:
+        state: of the run.
+        winner: its best model.
+        kinship: of its models.
+        sources: a hub name or an absolute folder for the base and every founder.
+        licences: of the founders that the winner descends from, None where one is not known.
     """
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
@@ -50,7 +57,7 @@ def model_card(
         for one in line
     )
     return f"""---
-{metadata(state, winner, sources, of_merge(licences))}
+{metadata(state, winner, sources, merged_fields(licences))}
 ---
 # {plain(winner)}
 
@@ -66,13 +73,13 @@ def model_card(
 
 ## Licence
 
-{words(licences)}
+{describe(licences)}
 
 {_rebuilding(state, winner, sources)}"""
 
 
 def _scores(state: State, winner: str) -> str:
-    """Main metric of each task; on the holdout first, which may be quoted.
+    """Return a table of each task's main metric; on the holdout first, which may be quoted.
 
     Of the winner, the founders that it descends from, and those that it is compared with.
     """
@@ -145,7 +152,7 @@ def _opening(state: State, winner: str, models: int) -> str:
     if state.population[winner].founder:
         return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
     base, generation = code(state.sources["base"]), state.population[winner].generation
-    return f"A merge of fine-tunes of {base}, evolved by kinmerge; it was born in generation {generation}."
+    return f"A merge of fine-tunes of {base}, evolved by kinmerge; it is of generation {generation}."
 
 
 def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:

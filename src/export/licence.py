@@ -28,8 +28,8 @@ class Licence:
         return self.name or self.id
 
 
-def of(folder: Path, repo: str | None = None) -> Licence | None:
-    """The licence that the card in a checkpoint's folder declares; None where there is no card, or it declares none.
+def declared_licence(folder: Path, repo: str | None = None) -> Licence | None:
+    """Return the licence that the card in a checkpoint's folder declares, or None.
 
     `repo` is the checkpoint's name on the hub, where it has one: the text of a licence of its own lies there.
     """
@@ -50,8 +50,8 @@ def of(folder: Path, repo: str | None = None) -> Licence | None:
     return Licence(declared.strip().lower(), name, link)
 
 
-def of_merge(licences: Mapping[str, Licence | None]) -> dict[str, str]:
-    """The hub's metadata of a merge of these: their licence if they share one, else `other`; none if one is unknown."""
+def merged_fields(licences: Mapping[str, Licence | None]) -> dict[str, str]:
+    """Return the hub's metadata of a merge of these: their shared licence, else `other`; none if one is unknown."""
     found = {licence for licence in licences.values() if licence is not None}
     if not found or None in licences.values():
         return {}
@@ -63,8 +63,8 @@ def of_merge(licences: Mapping[str, Licence | None]) -> dict[str, str]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def words(licences: Mapping[str, Licence | None]) -> str:
-    """The same for people: a sentence or a list, in Markdown."""
+def describe(licences: Mapping[str, Licence | None]) -> str:
+    """Describe the licence of a merge of these in Markdown: a sentence or a list."""
     unknown = [name for name, licence in licences.items() if licence is None]
     listed = "\n".join(f"- {plain(name)}: {plain(licence or 'not known')}" for name, licence in licences.items())
     if not unknown and len(set(licences.values())) == 1:

@@ -14,10 +14,13 @@ TAGS = ("merge", "mergekit", "kinmerge")
 
 
 def metadata(state: State, winner: str, sources: Mapping[str, str], licence: Mapping[str, str]) -> str:
-    """The YAML at the head of the card.
+    """Return the YAML at the head of the card.
 
-    `sources` has a hub name or a folder for the base and every founder; `licence` the hub's fields of that name.
-    Folders are not published: the hub would refuse them as base_model.
+    Args:
+        state: of the run.
+        winner: its best model.
+        sources: a hub name or a folder for the base and every founder; folders, which the hub refuses, are left out.
+        licence: the hub's fields of that name.
     """
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
@@ -37,7 +40,7 @@ def metadata(state: State, winner: str, sources: Mapping[str, str], licence: Map
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a founder's source is owner/name on the hub rather than a folder here."""
+    """Return whether a founder's source is owner/name on the hub rather than a folder here."""
     try:
         validate_repo_id(source)
     except HFValidationError:
@@ -46,7 +49,7 @@ def is_hub_name(source: str) -> bool:
 
 
 def _results(state: State, winner: str) -> Iterable[EvalResult]:
-    """One a task and side, in points; the side is the split, since the hub takes results of one split together."""
+    """Yield a result for each task and side, in points; the side is the split, by which the hub groups results."""
     sides = {"selection": state.population[winner].scores}
     if winner in state.holdout:
         sides = {"holdout": state.holdout[winner].scores, **sides}

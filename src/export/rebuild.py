@@ -9,7 +9,7 @@ from src.runtime.errors import UserError
 
 
 def rebuild(folder: Path, model: str) -> Path:
-    """The folder of the model's checkpoint, made again if need be, with whatever ancestors it takes.
+    """Rebuild a model's checkpoint, with whatever ancestors it takes, and return its folder.
 
     Raises:
         UserError: no such run or model, a founder that is gone or changed, or a result that is not the same bytes.

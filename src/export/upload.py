@@ -56,7 +56,7 @@ def upload(folder: Path, settings: Publish) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Within it the hub's client says nothing of its own of each attempt; how it ended is said once."""
+    """Silence the hub client's own messages within; the outcome is reported once."""
     from huggingface_hub.utils import logging
 
     before = logging.get_verbosity()

@@ -28,12 +28,13 @@ def export(folder: Path, state: State, kinship: KinshipTable, store: Store, give
     sources = {name: str(found.path) if Path(found.source).exists() else found.source for name, found in given.items()}
     line = [model.name for model in (*state.population.ancestors(winner.name), winner) if model.founder]
     licences = {
-        name: licence.of(given[name].path, sources[name] if is_hub_name(sources[name]) else None) for name in line
+        name: licence.declared_licence(given[name].path, sources[name] if is_hub_name(sources[name]) else None)
+        for name in line
     }
     with files.replacing_folder(folder) as partial:
         store.copy_to(winner.name, partial)
         (partial / "README.md").write_text(card.model_card(state, winner.name, kinship, sources, licences))
-        if licence.of_merge(licences).get("license_link") == "LICENSE.md":
-            (partial / "LICENSE.md").write_text(licence.words(licences) + "\n")
+        if licence.merged_fields(licences).get("license_link") == "LICENSE.md":
+            (partial / "LICENSE.md").write_text(licence.describe(licences) + "\n")
         if winner.parents:
             (partial / "recipe.yaml").write_text(card.multi_recipe(state, winner.name, sources))

@@ -1,0 +1,115 @@
+"""The parts of lm-eval that are not its public interface: all that is imported, read or replaced, and why.
+
+They were written for the version in VERSION; tests/evaluation/test_private.py fails at any other.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import lm_eval.api.task
+import lm_eval.utils
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.task import Task as HarnessTask
+from lm_eval.tasks._index import Kind  # the entries of TaskManager.task_index, which is public, carry it
+from lm_eval.tasks._yaml_loader import load_yaml  # TaskManager imports a file's functions; this can leave them unread
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+if TYPE_CHECKING:
+    import torch
+    from lm_eval.models.huggingface import HFLM
+else:
+    HFLM = object  # importing it takes seconds, and only who evaluates needs it
+
+__all__ = ["VERSION", "Kind", "PrivateHFLM", "filter_names", "freeze_requests", "load_yaml", "patch_globals"]
+
+VERSION = "0.4.13"
+
+
+@functools.cache
+def patch_globals() -> None:
+    """Replace the environment of lm-eval's prompt templates, and silence its log and all progress bars.
+
+    - `lm_eval.utils.env`: from any value, a template can reach everything in Python (().__class__…), which no task
+      needs: it becomes a sandbox. lm-eval compiles a task's template anew for every sample, 40 % of a small model's
+      evaluation: compiled templates are kept. There is no setting for either.
+    - `lm_eval.api.task.tqdm`: a run has a progress bar of its own, and others would break through it; a task takes no
+      argument that disables its own.
+    """
+    plain = lm_eval.utils.env
+    sandbox: Any = SandboxedEnvironment(loader=plain.loader, undefined=plain.undefined, keep_trailing_newline=True)
+    sandbox.filters.update(plain.filters)
+    sandbox.from_string = functools.lru_cache(maxsize=4096)(sandbox.from_string)
+    lm_eval.utils.env = sandbox
+    lm_eval.api.task.tqdm = functools.partial(tqdm, disable=True)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def filter_names(task: HarnessTask) -> list[str]:
+    """Return the names of a task's filters (`none`: the answer as it is); the task lists them only in `_filters`."""
+    return [chain.name for chain in getattr(task, "_filters", [])] or ["none"]
+
+
+def freeze_requests(
+    task: HarnessTask, documents: Sequence[tuple[int, Any]], record: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Keep a task's requests and documents for every model, and record the metrics of each document.
+
+    `evaluate` would build the requests and read the documents again for every model, and tells the metrics of single
+    documents only with log_samples, which describes every sample at length. The methods are replaced on this task.
+
+    Args:
+        task: whose requests are built.
+        documents: what `doc_iterator` yields from now on.
+        record: called with the result of each call of `process_results`.
+    """
+    process_results = task.process_results
+
+    def process_and_record(document: Any, answers: Any) -> Any:
+        metrics = process_results(document, answers)
+        record(metrics)
+        return metrics
+
+    task.build_all_requests = lambda **_: None
+    task.doc_iterator = lambda **_: iter(documents)
+    task.process_results = process_and_record
+
+
+class PrivateHFLM(HFLM):
+    """What a subclass of HFLM needs of its protected methods; listed before HFLM among the bases."""
+
+    _collected: list[Any] | None = None
+
+    def encode(self, requests: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
+        """Return the tokens of context and continuation of every loglikelihood request.
+
+        lm-eval splits them on the way to `_loglikelihood_tokens` only, which is kept from running the model.
+        """
+        self._collected = []
+        super().loglikelihood(list(requests), disable_tqdm=True)
+        collected, self._collected = self._collected, None
+        return [(context, continuation) for _, context, continuation in collected]
+
+    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        if self._collected is None:
+            kwargs["disable_tqdm"] = True  # loglikelihood_rolling does not hand it on
+            return super()._loglikelihood_tokens(requests, *args, **kwargs)
+        self._collected.extend(requests)
+        return [(0.0, False)] * len(requests)
+
+    def logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return float [rows, width, vocabulary], the model's logits; lm-eval's public methods return sums only."""
+        return self._model_call(tokens)
+
+    def halve_batch_size(self) -> bool:
+        """Halve the batch size, which is read-only but for this attribute; return False where it is 1 already."""
+        smaller = int(self.batch_size) // 2
+        self.batch_size_per_gpu = max(1, smaller)
+        return smaller > 0
