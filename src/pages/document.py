@@ -35,7 +35,6 @@ class Table:
     """Rows that are highlighted."""
     words: frozenset[int] = frozenset({0})
     """Columns that are not numbers."""
-    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from src.evaluation import benchmarks
 from src.pages.document import Table, Tile
-from src.pages.text import duration, interval, number, plural
+from src.pages.text import duration, interval, plural
 from src.report.run_data import RunData
 from src.statistics import compare_models
 from src.tracking import summary
-from src.tracking.table import rows
+from src.tracking.table import cells, rows
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ def gain(run: RunData) -> Gain | None:
     """Return the winner's gain on the best founder; None where a founder won."""
     if run.winner.founder or not run.founders:
         return None
-    for side in ("holdout", "select"):
-        known = run.state.compared.get(side)
-        if known is not None and known.winner == run.winner.name:
-            return Gain(known.founder, known.difference, known.low, known.high, held_out=side == "holdout")
+    for side in reversed(summary.sides(run.state)):
+        if (known := side.compared) is not None:
+            held_out = side.name == "holdout"
+            return Gain(known.founder, known.difference, known.low, known.high, held_out=held_out)
     best = run.founders[0]
     mine, theirs = (run.samples.get(model.name) for model in (run.winner, best))
     if mine and theirs and set(mine) == set(theirs):
@@ -130,18 +130,8 @@ def warnings(run: RunData) -> list[str]:
 
 def models(run: RunData) -> Table:
     """Return the models that are shown, oldest first, with the winner's lineage marked."""
-    lines = [
-        (
-            name,
-            parents,
-            number(average, ".2f") or "failed",
-            number(error, ".2f"),
-            number(gained, "+.2f"),
-            number(kinship, ".3f"),
-        )
-        for name, parents, average, error, gained, kinship in rows(run.population, run.kinship, run.shown)
-    ]
+    lines = list(map(cells, run.shown, rows(run.population, run.kinship, run.shown)))
     lineage = {model.name for model in run.lineage}
-    marked = frozenset(i for i, line in enumerate(lines) if line[0] in lineage)
+    marked = frozenset(i for i, model in enumerate(run.shown) if model.name in lineage)
     columns = ("model", "parents", "average", "± (se)", "gain", f"{run.metric.name} of the parents")
     return Table(columns, lines, marked, words=frozenset({0, 1}))

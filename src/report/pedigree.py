@@ -6,7 +6,7 @@ import json
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -91,18 +91,13 @@ def _draw(run: RunData) -> Figure:
     last = run.population.generation
     every = max(1, -(-last // 40))
     longest = max((len(_label(model.name)) for model in run.shown if model.founder), default=0)
-    averages = [model.average for model in run.population.eligible() if model.average is not None]
-    bars: list[tuple[str, Any, tuple[float, float], float]] = [
-        ("average, points", HEAT, (min(averages), max(averages)), 0.0)
-    ]
-    if any(model.parents for model in run.population):
-        title = f"kinship of the parents ({run.metric.name})"
-        bars.append((title, [[i / 4, shade] for i, shade in enumerate(_shades(run))], _kinship_range(run), 0.45))
+    averages = [model.average or 0.0 for model in run.population.eligible()]
+    top = 1 - 14 / height
+    shades = [[i / (len(KINSHIP_SHADES) - 1), shade] for i, shade in enumerate(_shades(run))]
     return figure(
         [
             *_edges(run, at),
-            *_nodes(run, at, (min(averages), max(averages))),
-            *(_colour_bar(scale, bounds, x, 1 - 20 / height) for _, scale, bounds, x in bars),
+            *_nodes(run, at),
             *_legend(run),
         ],
         height=height,
@@ -114,7 +109,8 @@ def _draw(run: RunData) -> Figure:
             "title": {"text": "generation"},
         },
         yaxis={"visible": False, "range": [-tallest - 0.8, tallest + 1.0]},
-        annotations=[_bar_title(title, x, 1 + (ABOVE - 18) / inner) for title, _, _, x in bars],
+        coloraxis=_colour_axis("average, points", HEAT, averages, 0.0, top),
+        coloraxis2=_colour_axis(f"kinship of the parents ({run.metric.name})", shades, _kinship_range(run), 0.45, top),
         legend={"yref": "container", "y": 1 - 56 / height, "yanchor": "top"},
         margin={"t": ABOVE, "b": BELOW, "l": 14 + 8 * longest},
     )
@@ -170,7 +166,7 @@ def _shades(run: RunData) -> list[str]:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-def _nodes(run: RunData, at: Places, averages: tuple[float, float]) -> list[Scatter]:
+def _nodes(run: RunData, at: Places) -> list[Scatter]:
     lineage = {model.name for model in run.lineage}
     few = len(run.shown) <= FEW
     traces = []
@@ -190,9 +186,7 @@ def _nodes(run: RunData, at: Places, averages: tuple[float, float]) -> list[Scat
             "symbol": symbol,
             "size": [22 if model.name == run.winner.name else 15 if few else 11 for model in some],
             "color": var("grey") if kind == "failed" else [model.average for model in some],
-            "cmin": averages[0],
-            "cmax": averages[1],
-            "colorscale": HEAT,
+            "coloraxis": None if kind == "failed" else "coloraxis",
             "opacity": 1,
             "line": {
                 "width": [3 if model.name in lineage else 1 for model in some],
@@ -238,26 +232,24 @@ def _label(name: str) -> str:
 
 
 def _legend(run: RunData) -> list[Scatter]:
-    """Return traces without points, for their symbols in the legend."""
-    kinds = {_kind(model) for model in run.shown}
+    """Return traces without points: for the symbols in the legend, and for the colour bar of the edges."""
     empty = Scatter(mode="markers", x=[None], y=[None], hoverinfo="skip")
-    return [
+    kinds = {_kind(model) for model in run.shown}
+    traces = [
         Scatter(empty, name=kind, marker={"symbol": symbol, "size": 10, "color": var("quiet")})
         for kind, symbol in SYMBOLS.items()
         if kind in kinds
     ]
+    if any(model.parents for model in run.population):
+        traces.append(Scatter(empty, showlegend=False, marker={"color": [0], "coloraxis": "coloraxis2"}))
+    return traces
 
 
-def _colour_bar(scale: Any, bounds: tuple[float, float], x: float, y: float) -> Scatter:
-    """Return a trace without points, for its colour bar. It has no title: that would be drawn upon the bar."""
-    trace = Scatter(mode="markers", x=[None], y=[None], hoverinfo="skip", showlegend=False)
-    trace.marker = {"color": [bounds[0]], "cmin": bounds[0], "cmax": bounds[1], "colorscale": scale, "showscale": True}
-    bar = trace.marker.colorbar
-    bar.update(orientation="h", thickness=10, lenmode="pixels", len=150, xpad=0, ypad=0, nticks=5, outlinewidth=0)
-    bar.update(x=x, xanchor="left", yref="container", y=y, yanchor="top", tickfont_size=11)
-    return trace
-
-
-def _bar_title(text: str, x: float, y: float) -> dict[str, Any]:
-    place = {"x": x, "xref": "paper", "xanchor": "left", "y": y, "yref": "paper", "yanchor": "bottom"}
-    return {"text": text, "showarrow": False, "font": {"size": 12, "color": var("quiet")}, **place}
+def _colour_axis(title: str, scale: Any, values: Sequence[float], x: float, y: float) -> dict[str, Any]:
+    """Return a colour scale from the least to the largest value, with its bar above the drawing."""
+    bar = {"orientation": "h", "thickness": 10, "lenmode": "pixels", "len": 150, "xpad": 0, "ypad": 0, "nticks": 5}
+    bar |= {"outlinewidth": 0, "tickfont_size": 11}
+    bar |= {"x": x, "xanchor": "left", "y": y, "yref": "container", "yanchor": "top"}
+    # The empty line below the title keeps it off the bar.
+    bar["title"] = {"text": f"{title}<br> ", "side": "top", "font": {"size": 12, "color": var("quiet")}}
+    return {"colorscale": scale, "cmin": min(values), "cmax": max(values), "colorbar": bar}

@@ -1,9 +1,10 @@
-"""What a tracker is told while the run goes on: Weights & Biases, TensorBoard, or nothing.
+"""Tracking of a run: Weights & Biases, TensorBoard, or nothing.
 
 | module | what it is |
 | --- | --- |
-| trackers | Weights & Biases, TensorBoard, several at once, none |
+| trackers | Weights & Biases, TensorBoard, none |
+| private | the parts of W&B that are not public |
 | figures | the numbers of a generation |
 | table | the models as a table |
-| summary | the numbers and the words at the run's end |
+| summary | the result of a run |
 """

@@ -1,4 +1,4 @@
-"""The figures that a tracker is sent after a generation."""
+"""The numbers that a tracker is sent after a generation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from src.population import KinshipTable
 
 
 def of_generation(state: State, kinship: KinshipTable, k: int | None) -> dict[str, float]:
-    """What is known once a generation has closed; what does not exist (the founders' gain) is left out.
+    """Return the numbers of the generation that has closed; what does not exist (the founders' gain) is left out.
 
     Averages and gains are in points (×100), kinship in the metric's own unit, costs and seconds since the run began;
     under cache/, the share (0 to 1) that was known from other runs.

@@ -1,4 +1,4 @@
-"""How a run ended: its winner, on what steered the search and on what did not, from the journal's state alone."""
+"""The result of a run: its winner, on what steered the search and on what did not, from the journal's state alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from src.journal import State, spared
+from src.journal import Compared, State, spared
 from src.population import Skill, neglected, normalised_average, skills, worst
 from src.runtime import terminal
 
@@ -27,33 +27,39 @@ class Side:
     low: float
     high: float
     """Bounds of the average's 95 % interval."""
-    gain: float | None
-    """Over the founder that is best on this side, on the same samples; None where that founder is the winner."""
-    gain_low: float | None
-    gain_high: float | None
-    founder: str | None
+    compared: Compared | None
+    """With the founder that is best on this side, on the same samples; None where that founder is the winner."""
 
 
 def sides(state: State) -> list[Side]:
-    """The selection, and the holdout where the winner was scored on it."""
+    """Return the winner's figures on the selection, and on the holdout where it was scored there."""
     winner = state.population.best(1)[0]
-    assert winner.average is not None
-    found = [_side(state, "selection", "select", winner.average, winner.stderr or 0.0)]
+    averages = {"select": (winner.average or 0.0, winner.stderr or 0.0)}
     if (held_out := state.holdout.get(winner.name)) is not None:
-        found.append(_side(state, "holdout", "holdout", held_out.average, held_out.stderr))
+        averages["holdout"] = (held_out.average, held_out.stderr)
+    found = []
+    for side, (average, stderr) in averages.items():
+        compared = state.compared.get(side)
+        if compared is not None and compared.winner != winner.name:
+            compared = None  # of an earlier winner
+        name = "selection" if side == "select" else side
+        found.append(Side(name, average, average - NORMAL * stderr, average + NORMAL * stderr, compared))
     return found
 
 
 def quoted(state: State) -> Side | None:
-    """The side that may be quoted; None where nothing was held out, so that none may."""
+    """Return the side whose figures may be quoted; None where nothing was held out, so that none may."""
     return next((side for side in sides(state) if side.name == "holdout"), None)
 
 
 def text(state: State) -> str:
-    """The winner and its figures, in a few lines."""
+    """Return the winner and its figures, in a few lines."""
     winner = state.population.best(1)[0].name
     found = sides(state)
-    rows = [f"  {side.name:9} {side.average:.2f} ({side.low:.2f} to {side.high:.2f}){_gain(side)}" for side in found]
+    rows = [
+        f"  {side.name:9} {side.average:.2f} ({side.low:.2f} to {side.high:.2f}){_gain(side.compared)}"
+        for side in found
+    ]
     rows[0] += "; it steered the search" + (": expect less on fresh samples" if len(found) == 1 else "")
     rows[1:] = [f"{row}: the number to quote" for row in rows[1:]]
     if (reason := state.holdout_failures.get(winner)) and len(found) == 1:
@@ -117,45 +123,26 @@ def figures(state: State) -> dict[str, float]:
 
 
 def summary(state: State) -> dict[str, float | str]:
-    """What a tracker is told at the end."""
+    """Return what a tracker is sent at the end."""
     winner = state.population.best(1)[0]
-    told: dict[str, float | str] = {
-        "best": winner.name,
-        "average/best": winner.average or 0.0,
-        "stopped": state.stopped or "",
-    }
+    average, stopped = winner.average or 0.0, state.stopped or ""
+    values: dict[str, float | str] = {"best": winner.name, "average/best": average, "stopped": stopped}
     if (side := quoted(state)) is not None:
-        told |= {"holdout/best": side.average, "holdout/stderr": state.holdout[winner.name].stderr}
-        if side.gain is not None and side.gain_low is not None and side.gain_high is not None:
-            told |= {"holdout/gain": side.gain, "holdout/gain_low": side.gain_low, "holdout/gain_high": side.gain_high}
-    side_of, found = skills_kept(state)
-    if found:
-        lowest = worst(found)
-        told |= {
-            f"skills/{side_of}/normalised": normalised_average(found),
+        values |= {"holdout/best": side.average, "holdout/stderr": state.holdout[winner.name].stderr}
+        if (found := side.compared) is not None:
+            values |= {"holdout/gain": found.difference, "holdout/gain_low": found.low, "holdout/gain_high": found.high}
+    side_of, kept = skills_kept(state)
+    if kept:
+        lowest = worst(kept)
+        values |= {
+            f"skills/{side_of}/normalised": normalised_average(kept),
             f"skills/{side_of}/worst": lowest.score,
             f"skills/{side_of}/worst_task": lowest.task,
         }
-    return told
+    return values
 
 
-def _gain(side: Side) -> str:
-    if side.gain is None:
+def _gain(compared: Compared | None) -> str:
+    if compared is None:
         return ""
-    return f", {side.gain:+.2f} ({side.gain_low:+.2f} to {side.gain_high:+.2f}) on {side.founder}"
-
-
-def _side(state: State, name: str, side: str, average: float, stderr: float) -> Side:
-    compared = state.compared.get(side)
-    if compared is not None and compared.winner != state.population.best(1)[0].name:
-        compared = None  # of a winner before this one
-    return Side(
-        name,
-        average,
-        average - NORMAL * stderr,
-        average + NORMAL * stderr,
-        compared.difference if compared else None,
-        compared.low if compared else None,
-        compared.high if compared else None,
-        compared.founder if compared else None,
-    )
+    return f", {compared.difference:+.2f} ({compared.low:+.2f} to {compared.high:+.2f}) on {compared.founder}"

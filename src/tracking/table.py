@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from src.pages.text import number
 from src.population import KinshipTable, Model, Population
 
 COLUMNS = ("model", "parents", "average", "stderr", "gain", "kinship")
@@ -17,26 +18,29 @@ Row = tuple[str, str, float | None, float | None, float | None, float | None]
 
 
 def rows(population: Population, kinship: KinshipTable, models: Iterable[Model] | None = None) -> list[Row]:
-    """One row a model, or each of some `models`, oldest first.
+    """Return one row for each model, or for each of some `models`, oldest first.
 
-    None where there is no such figure (a founder's gain, a failure's average).
+    None stands where there is no such figure (a founder's gain, a failure's average).
     """
-    return [
-        (
-            model.name,
-            " × ".join(model.parents),
-            model.average,
-            model.stderr,
-            population.gain(model.name),
-            _known(kinship.mean(model.parents)),
-        )
-        for model in (population if models is None else models)
-    ]
+    found: list[Row] = []
+    for model in population if models is None else models:
+        between = kinship.mean(model.parents)
+        known = None if math.isnan(between) else between
+        parents, gain = " × ".join(model.parents), population.gain(model.name)
+        found.append((model.name, parents, model.average, model.stderr, gain, known))
+    return found
+
+
+def cells(model: Model, row: Row) -> list[str]:
+    """Return a model's row as texts."""
+    name, parents, average, error, gain, kinship = row
+    shown = "failed" if model.failure is not None else number(average, ".2f")
+    return [name, parents, shown, number(error, ".2f"), number(gain, "+.2f"), number(kinship, ".3f")]
 
 
 def render(population: Population, kinship: KinshipTable, k: int | None) -> Table:
-    """The table for a terminal: the k best marked, the best one bold, a rule between generations."""
-    marked = [model.name for model in population.best(k or 1)]
+    """Return the table for a terminal: the k best marked, the best one bold, a rule between generations."""
+    best = [model.name for model in population.best(k or 1)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("model", "parents"):
         table.add_column(column)
@@ -47,23 +51,8 @@ def render(population: Population, kinship: KinshipTable, k: int | None) -> Tabl
         if model.generation != generation:
             generation = model.generation
             table.add_section()
-        style = "bold" if marked[:1] == [model.name] else ""
-        name = Text(model.name + (" *" if model.name in marked else ""), style=style)
-        table.add_row(
-            name, row[1], _average(model, row[3]), _number(row[4], "+.2f"), _number(row[5], ".3f"), style=style
-        )
+        style = "bold" if best[:1] == [model.name] else ""
+        name, parents, average, error, *others = cells(model, row)
+        marked = Text(f"{name} *" if name in best else name, style=style)
+        table.add_row(marked, parents, f"{average} ± {error}" if error else average, *others, style=style)
     return table
-
-
-def _average(model: Model, stderr: float | None) -> str:
-    if model.failure is not None:
-        return "failed"
-    return f"{model.average:.2f} ± {stderr or 0:.2f}" if model.average is not None else ""
-
-
-def _number(value: float | None, spec: str) -> str:
-    return "" if value is None else format(value, spec)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

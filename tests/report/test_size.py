@@ -1,5 +1,6 @@
 """A run of thousands of models has a page that a browser opens, which says what it leaves out."""
 
+import html
 import os
 from pathlib import Path
 
@@ -77,5 +78,11 @@ def test_the_page_of_five_thousand_models_is_small_and_says_what_it_leaves_out(
     made = page.write(tmp_path / "run", tmp_path / "page.html")
     text = made.read_text()
     assert len(text) < 10e6
-    assert "left out" in text
+    words = html.unescape(text)
+    merges = (MODELS - len(FOUNDERS)) // EACH * EACH
+    models = len(FOUNDERS) + merges
+    assert f"Of {models:,} models 300 are shown: the winner's line, as far back as there is room, and the best" in words
+    assert "The rest is left out here; the journal has it." in words
+    assert f"Every model is a point: 1,000 of {models:,}, evenly spaced, and the rest is left out." in words
+    assert f"The figures of all merges show some: 1,000 of {merges:,}, evenly spaced" in words
     assert "f0" in text
