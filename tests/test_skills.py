@@ -87,6 +87,8 @@ def test_the_end_says_what_is_kept_of_every_skill(evolve: Command, tmp_path: Pat
     card = (tmp_path / "outputs/run/best/README.md").read_text()
     shown = "skills kept, on the holdout: " in outcome.out
     assert shown == (not winner.founder) == ("## Skills kept" in card)
+    page = (tmp_path / "outputs/run/report.html").read_text()
+    assert shown == ("best founder at it" in page) == ("skills kept" in page)
     assert ("less than half is kept of" in outcome.err) == (shown and bool(neglected(found)))
 
 

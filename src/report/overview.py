@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from src.evaluation import benchmarks
 from src.pages.document import Table, Tile
 from src.pages.text import duration, interval, plural
+from src.population import neglected, normalised_average, worst
 from src.report.run_data import RunData
 from src.statistics import compare_models
 from src.tracking import summary
@@ -62,6 +63,11 @@ def tiles(run: RunData) -> list[Tile]:
         shown.append(Tile(title, f"{found.points:+.2f}", note))
     else:
         shown.append(Tile("gain on the best founder", "none", "no merge beats it"))
+    side, kept = summary.skills_kept(run.state)
+    if kept and not winner.founder:
+        low = worst(kept)
+        note = f"of the specialists' scores, {side}; worst {low.task}: {low.score:.2f}"
+        shown.append(Tile("skills kept", f"{normalised_average(kept):.0f} %", note))
     error = f"± {summary.NORMAL * (winner.stderr or 0.0):.2f} (95 %)"
     return [
         *shown,
@@ -119,6 +125,9 @@ def warnings(run: RunData) -> list[str]:
         texts.append(f"The gain on {found.founder} {side} is within chance: its interval ({bounds}) has 0.")
     if found and not found.paired:
         texts.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
+    if not run.winner.founder and (lost := neglected(summary.skills_kept(run.state)[1])):
+        least = f"{lost[0].task} ({lost[0].kept:.0%} of {lost[0].specialist}'s score)"
+        texts.append(f"The winner keeps less than half of {plural(len(lost), 'skill')}, least of {least}.")
     failed = [model for model in run.population if model.failure is not None]
     if failed:
         names = ", ".join(model.name for model in failed[:5]) + (" and more" if len(failed) > 5 else "")

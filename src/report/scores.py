@@ -12,12 +12,12 @@ from src.kinship import shares
 from src.pages.document import Drawing, Section, Table
 from src.pages.figures import HUES, axis, escape, figure, var
 from src.pages.text import interval, number, p_value
-from src.population import Model
+from src.population import Model, Skill, normalised_average
 from src.report.points import outline
 from src.report.run_data import RunData
 from src.statistics import compare_models, holm
 from src.statistics.average import Samples
-from src.tracking.summary import NORMAL
+from src.tracking.summary import NORMAL, skills_kept
 
 SYMBOLS = ("circle", "square", "triangle-up", "cross", "triangle-down")
 """Of founders: not every reader can tell them apart by colour."""
@@ -41,13 +41,28 @@ def section(run: RunData) -> Section:
             "A founder's share is its weight in the combination of the founders' changes that comes closest to the "
             "winner's; the shares need not add up to 100 %."
         )
+    side, kept = skills_kept(run.state)
+    if kept and not run.winner.founder:
+        tables.append(_skills(kept))
+        words.append(
+            f"The first table holds the winner against the founder that is best at a task, on the {side}: "
+            f"{normalised_average(kept):.0f} % of their scores are kept in the mean over tasks."
+        )
     if run.winner.name in run.samples and not run.winner.founder:
         tables.append(_comparison(run))
         words.append(
-            "The table compares the winner with each founder on the very same samples: bootstrap within tasks, p of "
-            "the sign-flip test, adjusted after Holm. These samples chose the winner, so the gains lean to its side."
+            "The last table compares the winner with each founder on the very same samples: bootstrap within tasks, p "
+            "of the sign-flip test, adjusted after Holm. These samples chose the winner, so the gains lean to its side."
         )
     return Section("scores", "What the winner can do", words, panels, tables)
+
+
+def _skills(kept: list[Skill]) -> Table:
+    rows = [
+        [one.task, one.specialist, number(one.best, ".2f"), number(one.score, ".2f"), f"{one.kept:.0%}"] for one in kept
+    ]
+    columns = ("task", "best founder at it", "its score", "winner", "kept")
+    return Table(columns, rows, frozenset(i for i, one in enumerate(kept) if one.kept < 0.5), words=frozenset({0, 1}))
 
 
 def _scores(run: RunData, tasks: list[str], height: int) -> Figure:
