@@ -12,9 +12,10 @@ from src.config import flat
 from src.evaluation.holdout import samples
 from src.journal import Event, State, events_of, replay
 from src.kinship.metrics import metric_of
-from src.population import KinshipTable
+from src.population import KinshipTable, normalised_average
 from src.runtime.errors import UserError
 from src.statistics.average import Samples
+from src.tracking.summary import skills_kept
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Run:
     def stderr(self) -> float:
         """Standard error of the best model's average."""
         return self.state.models[self.best].stderr or 0.0
+
+    @property
+    def kept(self) -> float | None:
+        """What the best model keeps of the specialists' scores, mean share over tasks ×100; None for a founder."""
+        found = skills_kept(self.state)[1]
+        return normalised_average(found) if found and self.state.models[self.best].parents else None
 
     @property
     def founder(self) -> float:

@@ -84,6 +84,7 @@ _FIGURES = (
     "best_average",
     "interval",
     "holdout",
+    "skills_kept",
     "best",
     "evaluations_to_best",
     "samples_to_best",
@@ -99,6 +100,7 @@ def _figures(run: Run) -> dict[str, Any]:
         run.average,
         1.96 * run.stderr,
         run.holdout,
+        run.kept,
         run.best,
         reached.evaluations,
         reached.samples,
@@ -110,7 +112,7 @@ def _figures(run: Run) -> dict[str, Any]:
 
 
 def _runs(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = ["run", "best average", "holdout", "best", "after", "of", "known", "samples", "seconds"]
+    columns = ["run", "best average", "holdout", "kept", "best", "after", "of", "known", "samples", "seconds"]
     keys = telling(compared.runs)
     if len({run.settings["seed"] for run in compared.runs}) > 1:
         keys = [*keys, "seed"]
@@ -119,6 +121,7 @@ def _runs(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
         figures = [
             f"{run.average:.2f} ± {1.96 * run.stderr:.2f}",
             "" if run.holdout is None else f"{run.holdout:.2f}",
+            "" if run.kept is None else f"{run.kept:.0f}%",
             run.best,
             str(run.reached.evaluations),
             str(run.evaluations),
