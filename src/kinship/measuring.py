@@ -197,7 +197,7 @@ def _pass(
     progress: Progress | None,
     fine: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], rows being base and models."""
+    """Return gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], base first."""
     rows = len(checkpoints)
     specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
     stretches = list(_stretches(tensors, specs))

@@ -224,22 +224,8 @@ def vocabulary() -> list[str]:
     """Return every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
     words = ["reverse", "sort", "latest", "earliest", "strongest", "weakest", "encode", "decode"]
     phrases = [word for group in PHRASES.values() for phrase in group for word in phrase.replace("{}", "").split()]
-    return list(
-        dict.fromkeys(
-            [
-                *"0123456789",
-                *"+-=:?",
-                *LETTERS,
-                *words,
-                *phrases,
-                *NAMES,
-                *TOWNS,
-                *CRAFTS,
-                *BEASTS,
-                *OTHER_WORDS.values(),
-            ]
-        )
-    )
+    signs = [*"0123456789", *"+-=:?", *LETTERS]
+    return list(dict.fromkeys([*signs, *words, *phrases, *NAMES, *TOWNS, *CRAFTS, *BEASTS, *OTHER_WORDS.values()]))
 
 
 def in_other_words(prompt: str) -> str:
@@ -248,7 +234,7 @@ def in_other_words(prompt: str) -> str:
 
 
 def held_out(task: str, seed: int, key: str) -> bool:
-    """Say whether the questions of this key belong to the test of the family of this seed."""
+    """Return whether the questions of this key belong to the test of the family of this seed."""
     digest = blake2b(f"{seed} {task} {key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % HELD_OUT.get(task, HELD_OUT_ELSEWHERE) == 0
 
