@@ -4,7 +4,7 @@
 | --- | --- |
 | skills | the questions: drawn from a seed, split permanently into training and test |
 | family | the models: a base on a mix of all skills, a founder for each |
-| tasks | the lm-eval tasks, written beside the models |
+| tasks | the lm-eval tasks, written next to the models |
 | questions | what lm-eval loads from the folder of tasks to read them |
 
 It shows on two cores, in minutes, what merging does to real families: `build` makes it, `python -m src.zoo FOLDER`
@@ -31,7 +31,7 @@ TASKS: tuple[str, ...] = tuple(skills.DRAWS)
 MARK = frozenset({"seed", "effort", "recipe", "parameters", "base", "founders", "tasks"})
 """What a family's manifest says, and no other program's: only a folder that carries it is ever replaced."""
 READER = {"questions.Questions": Path(__file__).with_name("questions.py").read_bytes()}
-"""The only Python beside the family's tasks: its source by lm-eval's reference to it."""
+"""The only Python among the family's tasks: its source by lm-eval's reference to it."""
 
 Progress = Callable[[str, int, int], None]
 

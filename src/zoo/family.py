@@ -29,15 +29,15 @@ WIDTH = 24  # tokens a row; the longest question with its answer has fewer
 
 
 @dataclass(frozen=True)
-class Training:
+class Regime:
     """How a model is trained: optimiser steps at full effort, and the highest learning rate on the way."""
 
     steps: int
     rate: float
 
 
-BASE = Training(steps=560, rate=3e-3)
-FOUNDER = Training(steps=180, rate=1.2e-3)
+BASE = Regime(steps=560, rate=3e-3)
+FOUNDER = Regime(steps=180, rate=1.2e-3)
 REPLAY = 0.25  # share of the base's mix in a founder's training; the rest is its own skill
 COMMON = {  # how much of each task the base meets, before the seed's own variation
     "zoo_addition": 1.1,
@@ -135,26 +135,19 @@ def base_mix(seed: int) -> list[float]:
 
 
 def founder_mix(seed: int, founder: str) -> list[float]:
-    """Return each part of the training data's share of a founder's training: mostly its own skill, the rest the base's mix."""
+    """Return each part of the training data's share of a founder's training: its own skill and the base's mix."""
     own = skills.SKILLS[founder]
     asked = [(task in own) / len(own) for task in skills.DRAWS] + [0.0] * len(skills.DRAWS)
     return [(1 - REPLAY) * mine + REPLAY * share for mine, share in zip(asked, base_mix(seed), strict=True)]
 
 
 def train(
-    model: LlamaForCausalLM,
-    data: Rows,
-    mix: list[float],
-    training: Training,
-    generator: torch.Generator,
-    report: Report,
+    model: LlamaForCausalLM, data: Rows, mix: list[float], regime: Regime, generator: torch.Generator, report: Report
 ) -> None:
     """Train a model in place: warm-up over a tenth of the steps, then a cosine down to nothing."""
-    steps, shares = training.steps, torch.tensor(mix)
+    steps, shares = regime.steps, torch.tensor(mix)
     size = len(data.tokens) // len(mix)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=training.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=regime.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimiser,
@@ -202,10 +195,10 @@ def train_family(folder: Path, seed: int, effort: float, report: Callable[[str, 
             raise CancelledError
         report(name, done, total)
 
-    def train_one(name: str, model: LlamaForCausalLM, training: Training, mix: list[float]) -> None:
+    def train_one(name: str, model: LlamaForCausalLM, regime: Regime, mix: list[float]) -> None:
         generator = torch.Generator().manual_seed(random.Random(f"{name} {seed}").getrandbits(48))
-        training = replace(training, steps=max(1, round(training.steps * effort)))
-        train(model, data, mix, training, generator, partial(checked_report, name))
+        regime = replace(regime, steps=max(1, round(regime.steps * effort)))
+        train(model, data, mix, regime, generator, partial(checked_report, name))
         model.save_pretrained(folder / name)
         tokens.save_pretrained(folder / name)
 

@@ -1,7 +1,7 @@
 """Offspring of offspring by regression: made from the founders that they descend from, in the shares that they descend.
 
-Merging what the parents changed scales it anew in every generation, and asks their deltas, not the founders', where
-they speak; from the founders it measured better (docs/merging.md), and everything is rounded once.
+Merging what the parents changed scales it anew in every generation, and takes their deltas, not the
+founders', for inputs; from the founders it measured better (docs/merging.md), and everything is rounded once.
 """
 
 from __future__ import annotations

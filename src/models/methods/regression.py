@@ -17,10 +17,10 @@ from mergekit.merge_methods.base import PerInputValues, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 from pydantic import AfterValidator, Field, FiniteFloat
 
-from src.models.methods.inputs import existing, known
+from src.models.methods.inputs import existing_folder, load_covariance
 from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
 
-Folder = Annotated[str, AfterValidator(existing)]
+Folder = Annotated[str, AfterValidator(existing_folder)]
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ridge = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 _FIRM = 1e-6  # a weaker ridge leaves the least eigenvalues to rounding
@@ -101,7 +101,7 @@ def regmean(
     """
 
     def covariances(deltas: Deltas) -> Iterator[torch.Tensor]:
-        return (known(Path(inputs), deltas.content(index)).to(deltas[index]) for index in range(len(deltas)))
+        return (load_covariance(Path(inputs), deltas.content(index)).to(deltas[index]) for index in range(len(deltas)))
 
     return _merge(group, weight, covariances, rho, anchor, Treatment(scale, rest, svc, kind))
 
@@ -127,7 +127,7 @@ def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, 
     for weight, delta, covariance in zip(deltas.weights, deltas, covariances, strict=True):
         gram.add_(covariance, alpha=weight)
         answers.add_(delta @ covariance, alpha=weight)
-    if not gram.any():  # inputs that nobody saw
+    if not gram.any():  # no founder has inputs here
         return deltas.sum().mul_(anchor)
     ridge = rho * float(gram.diagonal().mean())
     answers.add_(deltas.sum(), alpha=ridge * anchor)
@@ -169,6 +169,6 @@ def _merge(
 
 
 def _with_mean_one(weight: PerInputValues[float]) -> PerInputValues[float]:
-    """Scale the weights to a mean of 1: twice as much of everybody is the same merge."""
+    """Scale the weights to a mean of 1: doubling every weight is the same merge."""
     total, founders = math.fsum(weight.values()), sum(value > 0 for value in weight.values())
     return PerInputValues([(name, value * founders / total if total else 0.0) for name, value in weight.items()])

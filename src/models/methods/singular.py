@@ -38,7 +38,7 @@ def tsv_m(
         kind: what a tensor is, where `matrices.kind_of` would be wrong.
         weight: of each founder's delta.
     """
-    return merge(group, weight, apart, Treatment(scale, rest, svc, kind))
+    return merge(group, weight, orthogonalised, Treatment(scale, rest, svc, kind))
 
 
 @merge_method(
@@ -61,10 +61,10 @@ def iso_c(
     Args:
         beta: how equal: 0 leaves the sum (task arithmetic), 1 makes all singular values their mean (Iso-C).
     """
-    return merge(group, weight, functools.partial(level, beta=beta), Treatment(scale, rest, svc, kind))
+    return merge(group, weight, functools.partial(equalised, beta=beta), Treatment(scale, rest, svc, kind))
 
 
-def apart(deltas: Deltas) -> torch.Tensor:
+def orthogonalised(deltas: Deltas) -> torch.Tensor:
     """Return U⊥ S V⊥ᵀ, [d_out, d_in], of the founders' strongest triplets (TSV-M).
 
     Each of n founders gives the first ⌊min(d_out, d_in) / n⌋ triplets of its delta, at least one, as far as its rank
@@ -81,7 +81,7 @@ def apart(deltas: Deltas) -> torch.Tensor:
     return (u * s) @ v.mT
 
 
-def level(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
+def equalised(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
     """Return the deltas' weighted sum, [d_out, d_in], with singular values S made S^(1−β), of the same total as S.
 
     β = 1 is Iso-C: all of them the mean. The partial form is ours: no publication of it was found. Directions that the
