@@ -131,10 +131,10 @@ def today(options: argparse.Namespace) -> None:
     from benchmarks.today import candidate
 
     one = together(1, "generations", options, threads=None)
-    rivals = [candidate(settings(options, Path("unused")), number) for number in range(options.candidates)]
+    programs = [candidate(settings(options, Path("unused")), number) for number in range(options.candidates)]
     print(f"\ntoday: seconds a candidate, mean of {options.candidates} and of {one['candidates']}\n")
     print("| mergekit-yaml | lm_eval | kinship | together | here | times |\n|" + " ---: |" * 6)
-    parts = [sum(rival[i] for rival in rivals) / len(rivals) for i in range(3)]
+    parts = [sum(program[i] for program in programs) / len(programs) for i in range(3)]
     ours = one["seconds"] / one["candidates"]
     print(
         f"| {' | '.join(f'{part:.2f}' for part in parts)} | {sum(parts):.2f} | {ours:.2f} | {sum(parts) / ours:.1f} |"
@@ -216,10 +216,12 @@ def watched(options: argparse.Namespace, outputs: Path, after: Callable[[Any], C
             while proposals := evolution.propose():
                 evolution.run_generation(proposals)
                 whole = since(began)
-                born = [m for m in evolution.state.population if m.generation == evolution.state.population.generation]
+                offspring = [
+                    m for m in evolution.state.population if m.generation == evolution.state.population.generation
+                ]
                 # as often as there were candidates, of which each asks the same
-                passed = [after(evolution) for _ in born]
-                found.append((len(born), (sum(one[0] for one in passed), sum(one[1] for one in passed)), whole))
+                passed = [after(evolution) for _ in offspring]
+                found.append((len(offspring), (sum(one[0] for one in passed), sum(one[1] for one in passed)), whole))
                 began = clocks()
         waited = workers.gather("gather", workers.idle - idle)
     if workers.main:

@@ -43,8 +43,8 @@ def candidate(settings: Settings, number: int) -> tuple[float, float, float]:
         )
         models = [str(founders[parent]) for parent in parents]
         base = str(Path(settings.founders.base).resolve())
-        relating = seconds([sys.executable, "-m", "benchmarks.kinship", "--alone", "once", base, str(made), *models])
-    return merged_in, evaluating, relating
+        measuring = seconds([sys.executable, "-m", "benchmarks.kinship", "--alone", "once", base, str(made), *models])
+    return merged_in, evaluating, measuring
 
 
 def seconds(command: Sequence[str]) -> float:

@@ -54,7 +54,7 @@ def test_the_card_s_metadata_is_what_the_hub_reads(evolve: Command, copy: Path, 
         assert results[task, "holdout"].metric_type == "acc"
     assert "base_model" not in metadata_load(best / "README.md")  # folders of this machine are no models of the hub's
     assert f"| blue | {copy / 'blue'} |" in card.text
-    heads = [line for line in card.text.splitlines() if line.startswith("| task |")]
+    heads = [line for line in card.text.splitlines() if line.startswith("| task | red |")]
     assert len(heads) == 2
     for compared in found.compared.values():
         assert all(f"| {compared.founder} |" in head and head.endswith(f"| {winner.name} |") for head in heads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -100,11 +100,6 @@ class Grams:
             raise UserError(f"no model {unknown[0]!r} was measured; there are {', '.join(self.names)}")
         rows = [0, *(1 + self.names.index(name) for name in names)]
         return replace(self, names=tuple(names), gram=self.gram[:, rows][:, :, rows], sums=self.sums[:, rows])
-
-    def without(self, names: Iterable[str]) -> Grams:
-        """Leave out some of the models; unknown names are ignored."""
-        gone = set(names)
-        return self.of([name for name in self.names if name not in gone])
 
     def save(self, path: str | Path) -> None:
         """Write one .npz file, so that a reader finds all of it or none."""

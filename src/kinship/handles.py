@@ -55,7 +55,7 @@ class Handles:
                 self._return(files)
 
     def close(self) -> None:
-        """Close every file; nobody may have borrowed any."""
+        """Close every file; none may be borrowed."""
         for file in list(self._open):
             os.close(self._open.pop(file))
 

@@ -66,7 +66,7 @@ def measure(
         base: the common ancestor.
         models: at least one model, by the names that the result is to know them by.
         known: what was measured before against the same base. Its models come first in the result; pairs of theirs
-            are taken over, and only models that are new are computed, against everybody in `models`. Those that are
+            are taken over, and only models that are new are computed, against all of `models`. Those that are
             not in `models` stay, with NaN where they meet a new one. Where the compared tensors are no longer the
             same (a new model has a smaller vocabulary), everything is measured again and these become all NaN.
         device: "cpu", or a torch device like "cuda".
@@ -197,7 +197,7 @@ def _pass(
     progress: Progress | None,
     fine: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return gram [T, rows, rows], for the rows from `first` on, and sums [T, rows]; rows: base and models."""
+    """Return gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], base first."""
     rows = len(checkpoints)
     specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
     stretches = list(_stretches(tensors, specs))

@@ -86,8 +86,8 @@ def build() -> ctypes.CDLL | None:
         if kept := _kept(folder, key):
             return _loaded(kept)
     try:
-        with tempfile.TemporaryDirectory(prefix="kinmerge-") as beside:
-            library = Path(beside) / "gram.so"
+        with tempfile.TemporaryDirectory(prefix="kinmerge-") as temporary:
+            library = Path(temporary) / "gram.so"
             _compile(library)
             return _loaded(_keep(library, folder, key) or library)  # which stays mapped when the file is gone
     except (OSError, subprocess.SubprocessError):

@@ -37,12 +37,14 @@ def predict(grams: Grams, config: Mapping[str, Any], *, base: str = "base", name
     """
     if name in grams.names:
         raise UserError(f"there is a model {name!r} already; give the offspring another name")
-    row, sums = _offspring(grams, config, base)
-    tensors, rows = len(grams.tensors), len(grams.names) + 1
-    gram, totals = np.zeros((tensors, rows + 1, rows + 1)), np.zeros((tensors, rows + 1))
-    gram[:, :rows, :rows], totals[:, :rows] = grams.gram, grams.sums
-    gram[:, rows], gram[:, :, rows], totals[:, rows] = row, row, sums
-    return Grams((*grams.names, name), grams.tensors, gram, totals)
+    return _with_row(grams, name, *_offspring(grams, config, base))
+
+
+def _with_row(grams: Grams, name: str, row: np.ndarray, sums: np.ndarray) -> Grams:
+    """Add a model with inner products `row` [T, n + 2] and `sums` [T]."""
+    gram = np.pad(grams.gram, ((0, 0), (0, 1), (0, 1)))
+    gram[:, -1] = gram[:, :, -1] = row
+    return Grams((*grams.names, name), grams.tensors, gram, np.column_stack([grams.sums, sums]))
 
 
 def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,15 +83,12 @@ def predicted_kinship(grams: Grams, config: Mapping[str, Any], metric: str) -> d
     Of the pairs that are known already nothing is computed again: the cost grows with tensors times models.
     """
     try:
-        row, sums = (part.sum(axis=0) for part in _offspring(grams, config, "base"))
+        row, sums = (part.sum(axis=0, keepdims=True) for part in _offspring(grams, config, "base"))
     except NotPredictable:
         return None
-    known, rows = grams.total(), len(grams.names) + 1
-    gram, totals = np.zeros((rows + 1, rows + 1)), np.zeros(rows + 1)
-    gram[:rows, :rows], totals[:rows] = known.gram, known.sums
-    gram[rows], gram[:, rows], totals[rows] = row, row, sums
-    whole = Tensor("all", "other", None, known.count)
-    planned = Grams((*grams.names, "offspring"), (whole,), gram[None], totals[None])
+    known = grams.total()
+    whole = (Tensor("all", "other", None, known.count),)
+    planned = _with_row(Grams(grams.names, whole, known.gram[None], known.sums[None]), "offspring", row, sums)
     return dict(zip(grams.names, kinship_matrix(planned, metric)[-1, :-1].tolist(), strict=True))
 
 

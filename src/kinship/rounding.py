@@ -2,7 +2,7 @@
 
 Weights of 16 bits lie on a grid. A fine-tune that moved most of its weights by a single step of it, or not at all, has
 offspring between the steps: each of their weights is rounded by about as much as training had moved it, and how related
-such an offspring is to anybody is as much the rounding's doing as the merge's. No inner product tells of that.
+such an offspring is to others depends on the rounding as much as on the merge, which no inner product shows.
 """
 
 from __future__ import annotations

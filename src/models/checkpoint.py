@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from src.models import digest
-from src.models.header import TensorSpec, read_header, words
+from src.models.header import TensorSpec, read_header, shape_text
 from src.runtime.errors import UserError, printable
 from src.runtime.files import check_regular
 
@@ -201,20 +201,20 @@ def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compare
         for name, spec in model.tensors.items():
             if _counts(spec, tied) and name not in wanted:
                 raise UserError(
-                    f"{label} has a tensor {name} {words(spec.shape)} that the base lacks; "
+                    f"{label} has a tensor {name} {shape_text(spec.shape)} that the base lacks; "
                     "expected fine-tunes of one base with the same tensors"
                 )
         for name, mine in wanted.items():
             theirs = model.tensors.get(name)
             if theirs is None:
                 raise UserError(
-                    f"{label} lacks the tensor {name} {words(mine.shape)} of the base; "
+                    f"{label} lacks the tensor {name} {shape_text(mine.shape)} of the base; "
                     "expected fine-tunes of one base with the same tensors"
                 )
             _check_dtype(label, theirs)
             if theirs.shape != mine.shape and not _rows_may_differ(mine, theirs):
                 raise UserError(
-                    f"{name} has shape {words(theirs.shape)} in {label} and {words(mine.shape)} in the base; "
+                    f"{name} has shape {shape_text(theirs.shape)} in {label} and {shape_text(mine.shape)} in the base; "
                     "expected fine-tunes of one base with the same shapes"
                 )
             if theirs.shape[:1] < shapes[name][:1]:

@@ -19,7 +19,7 @@ _DTYPES = {  # torch's word for it, and safetensors'
     **{"torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8", "torch.uint8": "U8"},
     **{"torch.bool": "BOOL", "torch.float8_e4m3fn": "F8_E4M3", "torch.float8_e5m2": "F8_E5M2"},
 }
-_BESIDE = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "vocab.txt")
+_OTHER_FILES = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "vocab.txt")
 
 
 def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: int | None = None) -> str:
@@ -64,7 +64,7 @@ def of_surroundings(folder: Path) -> str:
         UserError: what is called like one of these files and cannot be read: a folder, a link that leads nowhere.
     """
     digest = hashlib.sha256()
-    for file in (file for pattern in _BESIDE for file in sorted(folder.glob(pattern))):
+    for file in (file for pattern in _OTHER_FILES for file in sorted(folder.glob(pattern))):
         if file.name.endswith(".index.json"):
             continue
         try:

@@ -1,4 +1,4 @@
-"""Headers of safetensors files: where each tensor lies, checked against the file before anybody believes it."""
+"""Headers of safetensors files: where each tensor lies, checked against the file."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _parse_entry(file: Path, name: str, entry: Any, start: int) -> TensorSpec:
     if offsets[1] - offsets[0] != nbytes:
         raise UserError(
             f"{wrong} has {offsets[1] - offsets[0]} bytes by its data_offsets "
-            f"and {nbytes} by its dtype and shape ({dtype} {words(tuple(shape))}); copy or download it again"
+            f"and {nbytes} by its dtype and shape ({dtype} {shape_text(tuple(shape))}); copy or download it again"
         )
     return TensorSpec(name, file, start + offsets[0], nbytes, dtype, tuple(shape))
 
@@ -131,6 +131,6 @@ def _check_layout(file: Path, specs: Mapping[str, TensorSpec], start: int, size:
         raise UserError(f"{file}: {what}, its header speaks of {end} bytes and the file has {size}; download it again")
 
 
-def words(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     """Format a shape for messages."""
     return "[" + ", ".join(map(str, shape)) + "]"

@@ -158,7 +158,7 @@ def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False
     An architecture that mergekit has no table of is inferred from the checkpoints themselves, and lacks nothing.
 
     Raises:
-        UserError: the first missing tensor, its checkpoint and its architecture; or a configuration nobody can read.
+        UserError: the first missing tensor, its checkpoint and its architecture; or an unreadable configuration.
     """
     for name, checkpoint in models.items():
         try:

@@ -2,9 +2,9 @@
 
 | module | what it is |
 | --- | --- |
-| skills | the questions: drawn from a seed, split for ever into training and test |
+| skills | the questions: drawn from a seed, split permanently into training and test |
 | family | the models: a base on a mix of all skills, a founder for each |
-| tasks | the lm-eval tasks, written beside the models |
+| tasks | the lm-eval tasks, written next to the models |
 | questions | what lm-eval loads from the folder of tasks to read them |
 
 It shows on two cores, in minutes, what merging does to real families: `build` makes it, `python -m src.zoo FOLDER`
@@ -31,7 +31,7 @@ TASKS: tuple[str, ...] = tuple(skills.DRAWS)
 MARK = frozenset({"seed", "effort", "recipe", "parameters", "base", "founders", "tasks"})
 """What a family's manifest says, and no other program's: only a folder that carries it is ever replaced."""
 READER = {"questions.Questions": Path(__file__).with_name("questions.py").read_bytes()}
-"""The only Python beside the family's tasks: its source by lm-eval's reference to it."""
+"""The only Python among the family's tasks: its source by lm-eval's reference to it."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,7 +61,7 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
     if _manifest(folder).items() >= wanted.items():
         return
     _refuse_other_content(folder)
-    with _alone(folder):
+    with _locked(folder):
         if not _manifest(folder).items() >= wanted.items():  # another process may have built it while this one waited
             _build(folder, wanted, progress or (lambda stage, done, total: None))
 
@@ -91,7 +91,7 @@ def _build(folder: Path, wanted: dict[str, object], progress: Progress) -> None:
     try:
         (made / "tasks").mkdir(parents=True)
         tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
-        parameters = family.raise_family(made, seed, effort, progress)
+        parameters = family.train_family(made, seed, effort, progress)
         manifest = wanted | {"parameters": parameters, "base": "base", "founders": FOUNDERS, "tasks": TASKS}
         (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         _refuse_other_content(folder)
@@ -119,7 +119,7 @@ def _refuse_other_content(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a family's place: one process builds, others that want the same wait."""
     import fcntl
 

@@ -29,17 +29,17 @@ WIDTH = 24  # tokens a row; the longest question with its answer has fewer
 
 
 @dataclass(frozen=True)
-class Course:
+class Regime:
     """How a model is trained: optimiser steps at full effort, and the highest learning rate on the way."""
 
     steps: int
     rate: float
 
 
-BASE = Course(steps=560, rate=3e-3)
-FOUNDER = Course(steps=180, rate=1.2e-3)
+BASE = Regime(steps=560, rate=3e-3)
+FOUNDER = Regime(steps=180, rate=1.2e-3)
 REPLAY = 0.25  # share of the base's mix in a founder's training; the rest is its own skill
-COMMON = {  # how much of each task the base meets, before the seed's own accent
+COMMON = {  # how much of each task the base meets, before the seed's own variation
     "zoo_addition": 1.1,
     "zoo_subtraction": 1.1,
     "zoo_reversal": 0.3,
@@ -115,8 +115,8 @@ def rows(questions: list[skills.Question], tokens: PreTrainedTokenizerFast) -> R
     return Rows(torch.tensor(encoded), torch.tensor(labels))
 
 
-def lessons(world: skills.World, tokens: PreTrainedTokenizerFast, size: int, report: Report) -> Rows:
-    """Draw what is taught: `size` rows of each task in the test's words, then as many of each in the base's."""
+def training_data(world: skills.World, tokens: PreTrainedTokenizerFast, size: int, report: Report) -> Rows:
+    """Draw the training data: `size` rows of each task in the test's words, then as many of each in the base's."""
     asked, other = [], []
     for i, task in enumerate(skills.DRAWS):
         questions = list(islice(skills.training_questions(task, world), size))
@@ -128,26 +128,26 @@ def lessons(world: skills.World, tokens: PreTrainedTokenizerFast, size: int, rep
 
 
 def base_mix(seed: int) -> list[float]:
-    """Return each part of the lessons' share of the base's training: uneven, differently for every seed."""
+    """Return each part of the training data's share of the base's training: uneven, differently for every seed."""
     rng = random.Random(f"mix {seed}")
     shares = [COMMON[task] * rng.uniform(0.85, 1.15) for task in skills.DRAWS]
     return [0.0] * len(shares) + [share / sum(shares) for share in shares]
 
 
 def founder_mix(seed: int, founder: str) -> list[float]:
-    """Return each part of the lessons' share of a founder's training: mostly its own skill, the rest the base's mix."""
+    """Return each part of the training data's share of a founder's training: its own skill and the base's mix."""
     own = skills.SKILLS[founder]
     asked = [(task in own) / len(own) for task in skills.DRAWS] + [0.0] * len(skills.DRAWS)
     return [(1 - REPLAY) * mine + REPLAY * share for mine, share in zip(asked, base_mix(seed), strict=True)]
 
 
 def train(
-    model: LlamaForCausalLM, data: Rows, mix: list[float], course: Course, generator: torch.Generator, report: Report
+    model: LlamaForCausalLM, data: Rows, mix: list[float], regime: Regime, generator: torch.Generator, report: Report
 ) -> None:
     """Train a model in place: warm-up over a tenth of the steps, then a cosine down to nothing."""
-    steps, shares = course.steps, torch.tensor(mix)
+    steps, shares = regime.steps, torch.tensor(mix)
     size = len(data.tokens) // len(mix)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=course.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=regime.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimiser,
@@ -175,7 +175,7 @@ def train(
     model.eval()
 
 
-def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, int, int], None]) -> int:
+def train_family(folder: Path, seed: int, effort: float, report: Callable[[str, int, int], None]) -> int:
     """Train the base and every founder, save each under its name in `folder`, and return how many parameters they have.
 
     `effort` scales the optimiser steps, and below 1 the training data too. Every model is trained in one thread of its
@@ -183,30 +183,30 @@ def raise_family(folder: Path, seed: int, effort: float, report: Callable[[str, 
     threads stays as it was. `report` is called from those threads. Global random state is left as it was found.
     """
     world, tokens = skills.World.of(seed), tokenizer()
-    data = lessons(world, tokens, min(ROWS, max(200, round(ROWS * effort))), partial(report, "questions"))
+    data = training_data(world, tokens, min(ROWS, max(200, round(ROWS * effort))), partial(report, "questions"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         base = LlamaForCausalLM(configuration(tokens))
 
     stop = Event()
 
-    def told(name: str, done: int, total: int) -> None:
+    def checked_report(name: str, done: int, total: int) -> None:
         if stop.is_set():
             raise CancelledError
         report(name, done, total)
 
-    def raised(name: str, model: LlamaForCausalLM, course: Course, mix: list[float]) -> None:
+    def train_one(name: str, model: LlamaForCausalLM, regime: Regime, mix: list[float]) -> None:
         generator = torch.Generator().manual_seed(random.Random(f"{name} {seed}").getrandbits(48))
-        course = replace(course, steps=max(1, round(course.steps * effort)))
-        train(model, data, mix, course, generator, partial(told, name))
+        regime = replace(regime, steps=max(1, round(regime.steps * effort)))
+        train(model, data, mix, regime, generator, partial(checked_report, name))
         model.save_pretrained(folder / name)
         tokens.save_pretrained(folder / name)
 
     with ThreadPoolExecutor(TOGETHER, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         try:
-            threads.submit(raised, "base", base, BASE, base_mix(seed)).result()
+            threads.submit(train_one, "base", base, BASE, base_mix(seed)).result()
             founders = [
-                threads.submit(raised, founder, deepcopy(base), FOUNDER, founder_mix(seed, founder))
+                threads.submit(train_one, founder, deepcopy(base), FOUNDER, founder_mix(seed, founder))
                 for founder in skills.SKILLS
             ]
             for founder in founders:

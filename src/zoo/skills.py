@@ -1,7 +1,7 @@
 """What the embedded family learns: questions with one right answer and three hard wrong ones, drawn from a seed.
 
 A task is a function from a random generator and a world to a `Question`. Each founder of the family owns two tasks
-(`SKILLS`). A question is either a test question or a training question, for ever: `held_out` decides it from the
+(`SKILLS`). A question is either a test question or a training question, permanently: `held_out` decides it from the
 question's key alone, so that no test question can be met in training, however many are drawn.
 """
 
@@ -78,7 +78,7 @@ class Question:
 
 @dataclass(frozen=True)
 class World:
-    """The small world of one seed: where everybody lives and what everybody does, how strong each beast is (0 is the
+    """The small world of one seed: homes and crafts by name, how strong each beast is (0 is the
     weakest) and which letter stands for which in the secret alphabet.
     """
 
@@ -224,22 +224,8 @@ def vocabulary() -> list[str]:
     """Return every word, letter, digit and sign that any question of any seed can contain, in a fixed order."""
     words = ["reverse", "sort", "latest", "earliest", "strongest", "weakest", "encode", "decode"]
     phrases = [word for group in PHRASES.values() for phrase in group for word in phrase.replace("{}", "").split()]
-    return list(
-        dict.fromkeys(
-            [
-                *"0123456789",
-                *"+-=:?",
-                *LETTERS,
-                *words,
-                *phrases,
-                *NAMES,
-                *TOWNS,
-                *CRAFTS,
-                *BEASTS,
-                *OTHER_WORDS.values(),
-            ]
-        )
-    )
+    signs = [*"0123456789", *"+-=:?", *LETTERS]
+    return list(dict.fromkeys([*signs, *words, *phrases, *NAMES, *TOWNS, *CRAFTS, *BEASTS, *OTHER_WORDS.values()]))
 
 
 def in_other_words(prompt: str) -> str:
@@ -248,13 +234,13 @@ def in_other_words(prompt: str) -> str:
 
 
 def held_out(task: str, seed: int, key: str) -> bool:
-    """Say whether the questions of this key belong to the test of the family of this seed."""
+    """Return whether the questions of this key belong to the test of the family of this seed."""
     digest = blake2b(f"{seed} {task} {key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % HELD_OUT.get(task, HELD_OUT_ELSEWHERE) == 0
 
 
 def training_questions(task: str, world: World) -> Iterator[Question]:
-    """Yield questions of a task for ever, none of which belongs to the test; they may repeat."""
+    """Yield questions of a task without end, none of which belongs to the test; they may repeat."""
     rng = random.Random(f"train {task} {world.seed}")
     while True:
         question = DRAWS[task](rng, world)

@@ -38,7 +38,7 @@ def test_what_a_weight_saw_is_what_comes_into_its_layer(family: Path, seen: Path
     for line in PROMPTS:
         model(input_ids=torch.tensor([[vocabulary.index(letter) for letter in line]]))
     x = torch.cat([one[0] for one in caught]).double()
-    found = inputs.known(seen, digest(load_file(family / "red" / "model.safetensors")[LINEAR]))
+    found = inputs.load_covariance(seen, digest(load_file(family / "red" / "model.safetensors")[LINEAR]))
     assert torch.allclose(found.double(), x.mT @ x / len(x), atol=1e-5)
 
 

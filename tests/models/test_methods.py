@@ -530,11 +530,9 @@ class Counting:
 
 
 @pytest.fixture
-def counting() -> Any:
-    used = Counting()
-    previous = memory.install(used)
-    yield used
-    memory.install(previous)
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    monkeypatch.setattr(memory, "shared", used := Counting())
+    return used
 
 
 def test_a_founder_is_decomposed_once(counting: Counting) -> None:
@@ -551,7 +549,7 @@ def test_a_founder_is_decomposed_once(counting: Counting) -> None:
 
 def test_memory_is_bounded() -> None:
     kilobyte = {"s": torch.zeros(128, dtype=torch.float64)}
-    bounded = memory.Bounded(3 * 1024)
+    bounded = memory.Memory(3 * 1024)
     for key in "abc":
         bounded.put(key, kilobyte)
     assert bounded.get("a") is not None

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 
 from src.models.methods import memory
-from src.models.methods.matrices import maps, working
+from src.models.methods.matrices import is_linear_weight, working_dtype
 
 _PROBE = 768
 _SPREAD = 1 << 22
@@ -31,12 +31,12 @@ class Rates:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one merge."""
+    """The cost of one merge."""
 
     seconds: float
-    """Of computing; what reading and writing the weights takes beyond that is the disk's."""
+    """Of computing; what reading and writing the weights takes is not included."""
     peak: int
-    """Bytes held at once beside the offspring, a tensor at a time."""
+    """Bytes held at once in addition to the offspring, a tensor at a time."""
 
 
 def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsize: int, rates: Rates) -> Cost:
@@ -56,7 +56,7 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
     for name, shape in shapes.items():
         values = math.prod(shape)
         held = (founders + 2) * values * itemsize
-        if maps(name, shape):
+        if is_linear_weight(name, shape):
             spent, own = METHODS[method](shape[0], shape[1], founders, rates)
             held += own
             remembered += 8 * founders * (sum(shape) + 1) * min(shape) * (method == "tsv_m")
@@ -74,7 +74,7 @@ def rates(device: str, threads: int) -> Rates:
     torch.set_num_threads(threads)
     try:
         short = torch.ones(_SPREAD, dtype=torch.bfloat16, device=device)
-        precision = working(short)
+        precision = working_dtype(short)
         generator = torch.Generator().manual_seed(0)
         square = torch.randn(_PROBE, _PROBE, generator=generator, dtype=torch.float32).to(device, precision)
         return Rates(
@@ -94,7 +94,7 @@ def _regression(rows: int, columns: int, founders: int, rates: Rates) -> tuple[f
     return spent, 8 * (4 * rows * columns + 3 * columns**2)
 
 
-def _apart(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
+def _tsv_m(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
     """Count n decompositions, two of their factors concatenated, and the products back."""
     least = min(rows, columns)
     work = (founders + 1) * rows * columns * least + least**3
@@ -104,7 +104,7 @@ def _apart(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float,
     )
 
 
-def _level(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
+def _iso_c(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
     """Count one decomposition of the sum, and the products back."""
     least = min(rows, columns)
     spent = rows * columns * least * (1 / rates.decompose + 2 / rates.multiply)
@@ -114,8 +114,8 @@ def _level(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float,
 METHODS: dict[str, Callable[[int, int, int, Rates], tuple[float, int]]] = {
     "wudi": _regression,
     "actmat": _regression,
-    "tsv_m": _apart,
-    "iso_c": _level,
+    "tsv_m": _tsv_m,
+    "iso_c": _iso_c,
 }
 """Time and memory of one matrix [d_out, d_in] of so many founders, by the method."""
 

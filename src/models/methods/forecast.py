@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from src.models.methods import cost
-from src.models.methods.matrices import maps
+from src.models.methods.matrices import is_linear_weight
 
 if TYPE_CHECKING:
     from src.models.checkpoint import Checkpoint
@@ -45,7 +45,7 @@ def forecast(
     where = f"{device}, {threads} thread{'s' * (threads != 1)}"
     lines = [
         f"a merge of {parents} by {method}: about {_duration(takes.seconds)} here ({where}), "
-        f"{takes.peak / GIB:.1f} GiB at its peak beside the offspring"
+        f"{takes.peak / GIB:.1f} GiB at its peak in addition to the offspring"
     ]
     if method == "tsv_m" and (named := [name for name, one in founders.items() if adapter_like(base, one)]):
         lines.append(
@@ -60,12 +60,12 @@ def adapter_like(base: Checkpoint, founder: Checkpoint) -> bool:
 
     Looked at are SIDE rows and columns of a few of the linear weights that it changed: whether the strongest FEW
     directions hold FLAT of the change, in half of them at least. What an adapter of higher rank changed, or one whose
-    changes bf16 mostly rounded away, is not told from a full fine-tune; smaller weights tell nothing.
+    changes bf16 mostly rounded away, is not distinguished from a full fine-tune; smaller weights are not looked at.
     """
     names = [
         name
         for name, spec in base.tensors.items()
-        if maps(name, spec.shape) and min(spec.shape) >= SIDE and name in founder.tensors
+        if is_linear_weight(name, spec.shape) and min(spec.shape) >= SIDE and name in founder.tensors
     ]
     shares: list[bool] = []
     for name in names[:: max(1, len(names) // (4 * MATRICES))]:

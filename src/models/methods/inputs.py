@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
-from src.models.methods.matrices import digest, maps
+from src.models.methods.matrices import digest, is_linear_weight
 from src.runtime.command import Parser, status
 from src.runtime.errors import UserError
 from src.runtime.files import replacing
@@ -23,14 +23,14 @@ from src.runtime.files import replacing
 HOW = "python -m src.models.methods.inputs FOLDER MODEL --prompts FILE makes it"
 
 
-def existing(folder: str) -> str:
+def existing_folder(folder: str) -> str:
     """Return the folder's name; a ValueError, as pydantic wants it, if there is no such folder."""
     if not Path(folder).is_dir():
         raise ValueError(f"no folder {folder}; {HOW}")
     return folder
 
 
-def known(folder: Path, weight: str) -> torch.Tensor:
+def load_covariance(folder: Path, weight: str) -> torch.Tensor:
     """Return the mean of x xᵀ, [d_in, d_in], float32, that the weight of this content saw.
 
     Raises:
@@ -62,7 +62,7 @@ def collect(model: torch.nn.Module, prompts: Iterable[torch.Tensor]) -> tuple[di
     modules = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and maps(f"{name}.weight", module.weight.shape)
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and is_linear_weight(f"{name}.weight", module.weight.shape)
     }
     hooks = [
         module.register_forward_pre_hook(lambda _, given, name=name: see(name, given[0]))
@@ -107,8 +107,8 @@ def write(folder: Path, model: Path, lines: Iterable[str], *, device: str = "cpu
     loaded = AutoModelForCausalLM.from_pretrained(found.path, dtype="auto").eval().to(device)
     means, seen = collect(loaded, (ids.to(device) for ids in prompts))
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as beside:
-        save_file(means, str(beside), metadata=seen)
+    with replacing(out) as partial:
+        save_file(means, str(partial), metadata=seen)
     return out
 
 

@@ -63,7 +63,7 @@ class Deltas(Sequence[torch.Tensor]):
 
     def sum(self) -> torch.Tensor:
         """Return the weighted sum of the deltas, [d_out, d_in]."""
-        total = torch.zeros(self._base.shape, dtype=working(self._base), device=self._base.device)
+        total = torch.zeros(self._base.shape, dtype=working_dtype(self._base), device=self._base.device)
         for weight, delta in zip(self.weights, self, strict=True):
             total.add_(delta, alpha=weight)
         return total
@@ -120,7 +120,7 @@ def merge(
     """
     assert group.base is not None  # the methods' contract
     base = group.base.tensor
-    founders = in_order(group, weight)
+    founders = sorted_founders(group, weight)
     if base.numel() == 0 or not founders:
         return base.clone()
     kind = kind_of(group) if treatment.kind == "auto" else treatment.kind
@@ -159,20 +159,20 @@ def kind_of(group: TensorGroup) -> Kind:
         return "rest"
     if name is None:
         return "linear"
-    if not maps(name, tensor.shape):
+    if not is_linear_weight(name, tensor.shape):
         return "rest"
     module = name.split(".")[-2]
     return "transposed" if module in _CONV1D and _model_type(group.base.id) in _CONV1D_MODELS else "linear"
 
 
-def maps(name: str, shape: Sequence[int]) -> bool:
+def is_linear_weight(name: str, shape: Sequence[int]) -> bool:
     """Return whether a tensor of this name and shape is a linear weight within a layer, as far as these tell."""
     *modules, leaf = name.split(".")
     inner = leaf == "weight" and bool(modules) and not _NO_MAP.search(modules[-1].lower())
     return inner and len(shape) == 2 and bool(_IN_A_LAYER.search(name))
 
 
-def in_order(group: TensorGroup, weight: PerInputValues[float]) -> list[Founder]:
+def sorted_founders(group: TensorGroup, weight: PerInputValues[float]) -> list[Founder]:
     """Return the founders that count, in an order that depends on their values alone."""
     counted = [entry for entry in group.non_base if weight[entry.id] != 0]
     founders = [
@@ -190,14 +190,14 @@ def digest(tensor: torch.Tensor) -> str:
     return whole.hexdigest()
 
 
-def working(tensor: torch.Tensor) -> torch.dtype:
+def working_dtype(tensor: torch.Tensor) -> torch.dtype:
     """Return the dtype of the arithmetic: float64, or float32 on a device that has no float64."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor in the dtype of the arithmetic."""
-    return tensor.to(working(tensor))
+    return tensor.to(working_dtype(tensor))
 
 
 def _model_type(model: Hashable) -> str | None:

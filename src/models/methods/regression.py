@@ -8,7 +8,7 @@ anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +17,10 @@ from mergekit.merge_methods.base import PerInputValues, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 from pydantic import AfterValidator, Field, FiniteFloat
 
-from src.models.methods.inputs import existing, known
+from src.models.methods.inputs import existing_folder, load_covariance
 from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
 
-Folder = Annotated[str, AfterValidator(existing)]
+Folder = Annotated[str, AfterValidator(existing_folder)]
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ridge = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 _FIRM = 1e-6  # a weaker ridge leaves the least eigenvalues to rounding
@@ -42,7 +42,7 @@ def wudi(
     kind: Kind = "auto",
     weight: PerNonBase[Count] = 1.0,
 ) -> torch.Tensor:
-    """Merge with C_i = Δ_iᵀ Δ_i / ‖Δ_i‖²: every founder has an equal say, however far it went.
+    """Merge with C_i = Δ_iᵀ Δ_i / ‖Δ_i‖²: every founder counts the same, however much it changed.
 
     Args:
         group: the base's values of a tensor and the founders'.
@@ -52,7 +52,7 @@ def wudi(
         rest: e; a tensor that is no linear weight gets e Σ Δ_i, or the deltas' "mean".
         svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
         kind: what a tensor is, where `matrices.kind_of` would be wrong.
-        weight: how much each founder counts beside the others, as w_i in `regress` once their mean is made 1.
+        weight: how much each founder counts relative to the others, as w_i in `regress` once their mean is made 1.
     """
     return _merge(group, weight, _normalised, rho, anchor, Treatment(scale, rest, svc, kind))
 
@@ -73,8 +73,8 @@ def actmat(
     kind: Kind = "auto",
     weight: PerNonBase[Count] = 1.0,
 ) -> torch.Tensor:
-    """Merge with C_i = Δ_iᵀ Δ_i: who went further has more to say. The parameters are `wudi`'s."""
-    return _merge(group, weight, _as_it_is, rho, anchor, Treatment(scale, rest, svc, kind))
+    """Merge with C_i = Δ_iᵀ Δ_i: a founder that changed more counts more. The parameters are `wudi`'s."""
+    return _merge(group, weight, _plain, rho, anchor, Treatment(scale, rest, svc, kind))
 
 
 @merge_method(
@@ -94,25 +94,16 @@ def regmean(
     kind: Kind = "auto",
     weight: PerNonBase[Count] = 1.0,
 ) -> torch.Tensor:
-    """Merge with C_i = X_iᵀ X_i, what founder i's weights saw while it read prompts. The other parameters are `wudi`'s.
+    """Merge with C_i = X_iᵀ X_i, the inputs of founder i's weights on prompts. The other parameters are `wudi`'s.
 
     Args:
-        group: the base's values of a tensor and the founders'.
         inputs: the folder that `python -m src.models.methods.inputs` filled, with a file of every founder.
-        scale: factor s of a linear weight's merged delta.
-        rho: strength of the anchor.
-        anchor: a; the anchor is a Σ Δ_i.
-        rest: of a tensor that is no linear weight.
-        svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
-        kind: what a tensor is, where `matrices.kind_of` would be wrong.
-        weight: how much each founder counts beside the others.
     """
 
-    def combine(deltas: Deltas) -> torch.Tensor:
-        seen = (known(Path(inputs), deltas.content(index)).to(deltas[index]) for index in range(len(deltas)))
-        return regress(deltas, seen, rho=rho, anchor=anchor)
+    def covariances(deltas: Deltas) -> Iterator[torch.Tensor]:
+        return (load_covariance(Path(inputs), deltas.content(index)).to(deltas[index]) for index in range(len(deltas)))
 
-    return merge(group, _with_mean_one(weight), combine, Treatment(scale, rest, svc, kind))
+    return _merge(group, weight, covariances, rho, anchor, Treatment(scale, rest, svc, kind))
 
 
 def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, anchor: float) -> torch.Tensor:
@@ -136,7 +127,7 @@ def regress(deltas: Deltas, covariances: Iterable[torch.Tensor], *, rho: float, 
     for weight, delta, covariance in zip(deltas.weights, deltas, covariances, strict=True):
         gram.add_(covariance, alpha=weight)
         answers.add_(delta @ covariance, alpha=weight)
-    if not gram.any():  # inputs that nobody saw
+    if not gram.any():  # no founder has inputs here
         return deltas.sum().mul_(anchor)
     ridge = rho * float(gram.diagonal().mean())
     answers.add_(deltas.sum(), alpha=ridge * anchor)
@@ -155,29 +146,29 @@ def _divide(answers: torch.Tensor, gram: torch.Tensor, *, firm: bool) -> torch.T
     return (answers @ vectors / values[known]) @ vectors.mT
 
 
-def _normalised(delta: torch.Tensor) -> torch.Tensor:
-    return (delta.mT @ delta).div_(delta.square().sum())
+def _normalised(deltas: Deltas) -> Iterator[torch.Tensor]:
+    return ((delta.mT @ delta).div_(delta.square().sum()) for delta in deltas)
 
 
-def _as_it_is(delta: torch.Tensor) -> torch.Tensor:
-    return delta.mT @ delta
+def _plain(deltas: Deltas) -> Iterator[torch.Tensor]:
+    return (delta.mT @ delta for delta in deltas)
 
 
 def _merge(
     group: TensorGroup,
     weight: PerInputValues[float],
-    covariance: Callable[[torch.Tensor], torch.Tensor],
+    covariances: Callable[[Deltas], Iterator[torch.Tensor]],
     rho: float,
     anchor: float,
     treatment: Treatment,
 ) -> torch.Tensor:
     def combine(deltas: Deltas) -> torch.Tensor:
-        return regress(deltas, map(covariance, deltas), rho=rho, anchor=anchor)
+        return regress(deltas, covariances(deltas), rho=rho, anchor=anchor)
 
     return merge(group, _with_mean_one(weight), combine, treatment)
 
 
 def _with_mean_one(weight: PerInputValues[float]) -> PerInputValues[float]:
-    """Scale the weights to a mean of 1: twice as much of everybody is the same merge."""
+    """Scale the weights to a mean of 1: doubling every weight is the same merge."""
     total, founders = math.fsum(weight.values()), sum(value > 0 for value in weight.values())
     return PerInputValues([(name, value * founders / total if total else 0.0) for name, value in weight.items()])

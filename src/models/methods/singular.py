@@ -38,7 +38,7 @@ def tsv_m(
         kind: what a tensor is, where `matrices.kind_of` would be wrong.
         weight: of each founder's delta.
     """
-    return merge(group, weight, apart, Treatment(scale, rest, svc, kind))
+    return merge(group, weight, orthogonalised, Treatment(scale, rest, svc, kind))
 
 
 @merge_method(
@@ -56,21 +56,15 @@ def iso_c(
     kind: Kind = "auto",
     weight: PerNonBase[FiniteFloat] = 1.0,
 ) -> torch.Tensor:
-    """Merge by the sum of the deltas with its singular values made equal.
+    """Merge by the sum of the deltas with its singular values made equal. The other parameters are `tsv_m`'s.
 
     Args:
-        group: the base's values of a tensor and the founders'.
-        scale: factor of a linear weight's merged delta.
         beta: how equal: 0 leaves the sum (task arithmetic), 1 makes all singular values their mean (Iso-C).
-        rest: a tensor that is no linear weight gets this times Σ w_i Δ_i, or the deltas' "mean" (as in the paper).
-        svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
-        kind: what a tensor is, where `matrices.kind_of` would be wrong.
-        weight: of each founder's delta.
     """
-    return merge(group, weight, functools.partial(level, beta=beta), Treatment(scale, rest, svc, kind))
+    return merge(group, weight, functools.partial(equalised, beta=beta), Treatment(scale, rest, svc, kind))
 
 
-def apart(deltas: Deltas) -> torch.Tensor:
+def orthogonalised(deltas: Deltas) -> torch.Tensor:
     """Return U⊥ S V⊥ᵀ, [d_out, d_in], of the founders' strongest triplets (TSV-M).
 
     Each of n founders gives the first ⌊min(d_out, d_in) / n⌋ triplets of its delta, at least one, as far as its rank
@@ -87,7 +81,7 @@ def apart(deltas: Deltas) -> torch.Tensor:
     return (u * s) @ v.mT
 
 
-def level(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
+def equalised(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
     """Return the deltas' weighted sum, [d_out, d_in], with singular values S made S^(1−β), of the same total as S.
 
     β = 1 is Iso-C: all of them the mean. The partial form is ours: no publication of it was found. Directions that the
@@ -105,11 +99,11 @@ def level(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
 def _factors(deltas: Deltas, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return U [d_out, r], S [r] and V [d_in, r] of one founder's delta, from memory if they are there."""
     key = f"svd-{deltas.key(index)}"
-    known = memory.current().get(key)
+    known = memory.shared.get(key)
     if known is None:
         u, s, vt = decompose(deltas[index])
         known = {"u": u.contiguous(), "s": s, "v": vt.mT.contiguous()}
-        memory.current().put(key, known)
+        memory.shared.put(key, known)
     u, s, v = (known[name].to(deltas.device) for name in ("u", "s", "v"))
     return u, s, v
 
