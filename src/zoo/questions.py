@@ -1,4 +1,4 @@
-"""A reader of a task's questions for lm-eval, from the JSONL file next to the task's YAML file.
+"""lm-eval's way to a task's questions: the JSONL file beside the task's YAML file.
 
 A copy of this file lies in the family's folder of tasks, and is all that lm-eval needs. Reading the file here rather
 than through a path in the YAML keeps the tasks valid when their folder is renamed or moved, and never answers with a
