@@ -354,7 +354,7 @@ class Settings(_Settings):
 
 
 def read(composed: DictConfig) -> Settings:
-    """The settings that Hydra composed, validated.
+    """Return the settings that Hydra composed, validated.
 
     Raises:
         UserError: naming the key, what was found and what was expected; the first mistake, and how many more.
@@ -406,7 +406,10 @@ def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _holds_out_tasks(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether this is a change of held-out tasks, not of samples: then the search has seen the same either way."""
+    """Return whether this is a change of held-out tasks, not of samples.
+
+    Then the search has seen the same either way.
+    """
     return key == "evaluate.holdout" and not any(isinstance(each.get(key), float) for each in (before, after))
 
 

@@ -11,7 +11,7 @@ from src.runtime.command import Parser, status
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = Parser(prog="python -m src.holdout", description="The winner's curse over several runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of different families, outputs/NAME")
     options = parser.parse_args(arguments)

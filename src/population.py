@@ -168,13 +168,13 @@ class Population:
         raise KeyError(f"no model {name!r} in the population of {[model.name for model in self.models]}")
 
     def add(self, model: Model) -> Population:
-        """This population and one more model, the youngest."""
+        """Return this population and one more model, the youngest."""
         if model.name in self:
             raise ValueError(f"the population has a model {model.name!r} already")
         return replace(self, models=(*self.models, model))
 
     def update(self, name: str, **changes: object) -> Population:
-        """This population with fields of one model replaced."""
+        """Return this population with fields of one model replaced."""
         changed = self._by_name | {name: replace(self[name], **changes)}  # type: ignore[arg-type]
         return replace(self, models=tuple(changed.values()))
 
@@ -203,15 +203,15 @@ class Population:
         return max((model.generation for model in self.models), default=0)
 
     def until(self, generation: int) -> Population:
-        """The population as it was when `generation` closed."""
+        """Return the population as it was when `generation` closed."""
         return replace(self, models=tuple(model for model in self.models if model.generation <= generation))
 
     def of_generation(self, generation: int) -> list[Model]:
-        """The models that may become parents among those born in `generation`, oldest first."""
+        """Return the models that may become parents among those born in `generation`, oldest first."""
         return [model for model in self.eligible() if model.generation == generation]
 
     def eligible(self) -> list[Model]:
-        """The models that may become parents: evaluated, and not failed; oldest first."""
+        """Return the models that may become parents: evaluated, and not failed; oldest first."""
         return [model for model in self.models if model.average is not None and model.failure is None]
 
     def best(self, k: int) -> list[Model]:
@@ -230,12 +230,12 @@ class Population:
         return found
 
     def better_first(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The same names, best average first, ties broken by age: the order of parents within a pair."""
+        """Return the same names, best average first, ties broken by age: the order of parents within a pair."""
         wanted = set(names)
         return tuple(model.name for model in self._ranked if model.name in wanted)
 
     def merged(self) -> set[frozenset[str]]:
-        """The keys of all pairs that were merged, failed attempts included."""
+        """Return the keys of all pairs that were merged, failed attempts included."""
         return {frozenset(model.parents) for model in self.models if model.parents}
 
     def gain(self, name: str) -> float | None:
@@ -284,13 +284,13 @@ class KinshipTable:
         return fmean(self.between(a, b) for a, b in pairs) if pairs else math.nan
 
     def least_related(self, name: str, candidates: Sequence[str]) -> str | None:
-        """The candidate least related to `name` (the first of equals); None where no kinship is known."""
+        """Return the candidate least related to `name` (the first of equals); None where no kinship is known."""
         known = [other for other in candidates if not math.isnan(self.between(name, other))]
         sign = 1 if self.larger_is_closer else -1
         return min(known, key=lambda other: sign * self.between(name, other), default=None)
 
     def closer(self, kinship: float, threshold: float) -> bool:
-        """Whether `kinship` is past `threshold`, towards more related. NaN never is."""
+        """Return whether `kinship` is past `threshold`, towards more related. NaN never is."""
         return kinship > threshold if self.larger_is_closer else kinship < threshold
 
 

@@ -10,7 +10,7 @@ from src.runtime.command import Parser, add_trust, status
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command; return its exit status."""
     parser = Parser(prog="python -m src.rebuild", description="Make an offspring's weights again.")
     parser.add_argument("run", type=Path, help="the run's folder, outputs/NAME")
     parser.add_argument("model", help="the offspring's name, 2-1 for example")

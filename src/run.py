@@ -199,7 +199,7 @@ def _check_options() -> None:
 
 
 def _is_one_of_many() -> bool:
-    """Whether Hydra runs this as one job of a multirun: a single run has no number."""
+    """Return whether Hydra runs this as one job of a multirun: a single run has no number."""
     return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
@@ -211,7 +211,7 @@ def _refuse(message: str) -> None:
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Of several processes only the first prints; tracebacks of all are shown."""
+    """Mute this process: of several only the first prints; tracebacks of all are shown."""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
 

@@ -157,7 +157,7 @@ class Candidates:
 
 
 def _saved(file: Path, key: str) -> Evaluation | None:
-    """The evaluation that an interrupted start had finished, if it is of the very same model and questions."""
+    """Return the evaluation that an interrupted start had finished, if it is of the very same model and questions."""
     try:
         saved = checksums.load(file.read_bytes())
         return Evaluation.from_dict(saved) if saved["key"] == key else None
@@ -170,7 +170,10 @@ def _saved(file: Path, key: str) -> Evaluation | None:
 
 
 def _failure(stage: str, error: Exception) -> tuple[str, dict[str, Any]]:
-    """What the journal tells of a candidate that came to nothing; a user's mistake or the machine's is not its own."""
+    """Return what the journal tells of a candidate that came to nothing.
+
+    A user's mistake or the machine's is not its own.
+    """
     if isinstance(error, UserError) or machine_fault(error) is not None:
         raise error
     if isinstance(error, SpoiledError):

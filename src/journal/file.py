@@ -107,7 +107,9 @@ class Follower:
 
 
 def parse(path: Path) -> tuple[list[Event], int]:
-    """The events of a journal, and how many bytes of the file they take (less than its size if its tail is torn).
+    """Return the events of a journal, and how many bytes of the file they take.
+
+    Less than its size if its tail is torn.
 
     Raises:
         UserError: a whole line is damaged (names its number), or a newer version wrote the journal.
@@ -140,7 +142,7 @@ def _line(number: int, event: Event) -> bytes:
 
 
 def _event(number: int, line: bytes) -> Event | None:
-    """The event that `line` holds; None where it is damaged."""
+    """Return the event that `line` holds; None where it is damaged."""
     mark = line.rfind(b',"crc":"')
     body = line[:mark] + b"}"
     if mark < 0 or line[mark:] != _checksum(body):
@@ -153,12 +155,12 @@ def _event(number: int, line: bytes) -> Event | None:
 
 
 def _checksum(body: bytes) -> bytes:
-    """What a line ends with in place of its body's closing brace."""
+    """Return what a line ends with in place of its body's closing brace."""
     return b',"crc":"%08x"}' % zlib.crc32(body)
 
 
 def events_of(folder: Path) -> list[Event]:
-    """What the journal of the run in a folder tells.
+    """Return what the journal of the run in a folder tells.
 
     Raises:
         UserError: there is no run, or its journal is damaged, or newer than this version.

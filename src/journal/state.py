@@ -179,7 +179,7 @@ class State:
         self.selected = tuple(one["name"] for one in offspring)
 
     def _add(self, model: Model) -> None:
-        """One more model, the youngest."""
+        """Add a model, the youngest."""
         if model.name in self.models:
             raise ValueError(f"the population has a model {model.name!r} already")
         self.models[model.name], self._seen = model, None
@@ -219,7 +219,7 @@ class State:
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:
-    """The state that these events lead to, from `state` on or from the very beginning.
+    """Return the state that these events lead to, from `state` on or from the very beginning.
 
     Raises:
         UserError: an event that no kinmerge of this version writes, with its line's number.
@@ -238,7 +238,7 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
 
 
 def run_state(folder: Path) -> State | None:
-    """The state of the run in a folder, running or not; None where there is no run.
+    """Return the state of the run in a folder, running or not; None where there is no run.
 
     Raises:
         UserError: its journal is damaged, or newer than this version.
@@ -247,7 +247,7 @@ def run_state(folder: Path) -> State | None:
 
 
 def spared(states: Iterable[State]) -> str:
-    """What the cache spared these runs, in words; empty where it spared nothing."""
+    """Return what the cache spared these runs, in words; empty where it spared nothing."""
     asked, known = Counter[str](), Counter[str]()
     for state in states:
         asked += state.asked

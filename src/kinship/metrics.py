@@ -39,7 +39,7 @@ class Metric:
     about: str
 
     def of(self, grams: Grams) -> np.ndarray:
-        """The kinship of every model to every model: float64 [n, n], symmetric, exact on the diagonal.
+        """Return the kinship of every model to every model: float64 [n, n], symmetric, exact on the diagonal.
 
         NaN where a pair was not measured, and for a pcc where a delta is the same number everywhere.
         """
@@ -66,7 +66,7 @@ def _euclidean(totals: Totals) -> np.ndarray:
 
 
 def _normalized(inner: np.ndarray) -> np.ndarray:
-    """[n, n] inner products, divided by the lengths of both."""
+    """Return [n, n] inner products, divided by the lengths of both."""
     lengths = np.sqrt(np.diagonal(inner))
     return inner / np.outer(lengths, lengths)
 
@@ -93,24 +93,24 @@ def metric_of(name: str) -> Metric:
 
 
 def kinship_matrix(grams: Grams, metric: str) -> np.ndarray:
-    """float64 [n, n] in the order of `grams.names`; UserError for an unknown metric."""
+    """Return float64 [n, n] in the order of `grams.names`; UserError for an unknown metric."""
     return metric_of(metric).of(grams)
 
 
 def mean_kinship(matrix: np.ndarray) -> float:
-    """The mean over all pairs of an [n, n] matrix; NaN for fewer than two models."""
+    """Return the mean over all pairs of an [n, n] matrix; NaN for fewer than two models."""
     pairs = matrix[np.triu_indices(len(matrix), k=1)]
     return float(pairs.mean()) if len(pairs) else float("nan")
 
 
 def delta_norms(grams: Grams) -> dict[str, float]:
-    """The Euclidean length of every model's delta."""
+    """Return the Euclidean length of every model's delta."""
     squares = np.diagonal(grams.total().gram)[1:]
     return {name: float(np.sqrt(square)) for name, square in zip(grams.names, squares, strict=True)}
 
 
 def shares(grams: Grams, model: str, founders: Sequence[str]) -> dict[str, float]:
-    """How much of each founder is in a model: the least-squares weights of its delta on the founders' deltas.
+    """Return how much of each founder is in a model: the least-squares weights of its delta on the founders' deltas.
 
     0.62 for math says that the model took 62 % of math's change; the weights need not add up to one. Founders whose
     deltas depend on each other share the weight between them (the shortest solution). UserError for unknown names.

@@ -28,7 +28,7 @@ class Found:
 
 
 def look(settings: Settings) -> dict[str, Found]:
-    """The base (as `base`) and every founder, as far as they can be seen now.
+    """Return the base (as `base`) and every founder, as far as they can be seen now.
 
     Raises:
         UserError: a local folder that is no sound checkpoint, or a source that is neither a folder nor a hub name.
@@ -104,7 +104,7 @@ def _is_hub_name(source: str) -> bool:
 
 
 def _look_on_hub(source: str) -> Found:
-    """A hub model that was downloaded before, or what the hub says of it."""
+    """Return a hub model that was downloaded before, or what the hub says of it."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 

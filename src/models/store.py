@@ -93,7 +93,7 @@ class Store:
         self._open: dict[str, Checkpoint] = dict(given)
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """The model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
+        """Return the model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
 
         Raises:
             UserError: what was made is not, to the byte, what was there before.
@@ -139,7 +139,7 @@ class Store:
             yield Candidate(self.folder(name) if keep else partial, tensors, content, cached, note.seconds)
 
     def _left_over(self, name: str, key: str) -> Candidate | None:
-        """The offspring as an interrupted start left it, found whole by `clean`; None if it has to be merged."""
+        """Return the offspring as an interrupted start left it, found whole by `clean`; None if it has to be merged."""
         place = self.folder(name)
         if not place.is_dir():
             return None
@@ -154,7 +154,10 @@ class Store:
     def _merged(
         self, recipe: merging.Recipe, key: str, partial: Path, *, write: bool
     ) -> tuple[dict[str, torch.Tensor], bool]:
-        """The tensors, and whether they were known; other files go to the folder `partial`, the weights if `write`."""
+        """Return the tensors, and whether they were known.
+
+        Other files go to the folder `partial`, the weights if `write`.
+        """
         if self._cache.take_weights(key, partial):
             return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
@@ -260,7 +263,7 @@ class Store:
                 files.copy(file, target / file.name)
 
     def _key(self, recipe: merging.Recipe) -> str:
-        """Of a merge: its recipe, with the content of what it merges in place of the names that this run gave it.
+        """Return the key of a merge: its recipe, with models by their content instead of the names that this run gave them.
 
         The offspring's other files are the donor's.
         """
@@ -300,7 +303,7 @@ class Store:
 
 
 def _note(place: Path) -> Note | None:
-    """What lies in an offspring's folder to be known of its merge; None where that cannot be believed."""
+    """Return what lies in an offspring's folder to be known of its merge; None where that cannot be believed."""
     try:
         return Note(**checksums.load((place / _NOTE).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -308,7 +311,7 @@ def _note(place: Path) -> Note | None:
 
 
 def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """mergekit lets NaN pass, and lm-eval scores it as if it were a model."""
+    """Refuse NaN, which mergekit lets pass and lm-eval scores as if it were a model."""
     floats = {key: tensor for key, tensor in sorted(tensors.items()) if tensor.is_floating_point()}
     wrong = [key for key, tensor in floats.items() if not torch.isfinite(tensor.sum(dtype=torch.float64))]
     if wrong:

@@ -47,7 +47,7 @@ class Cache:
                     files.remove_abandoned(folder / kind)
 
     def evaluation(self, key: str, read: Callable[[Mapping[str, Any]], Kept]) -> Kept | None:
-        """What `read` makes of the evaluation kept under a key; None where there is none that can be believed.
+        """Return what `read` makes of the evaluation kept under a key; None where there is none that can be believed.
 
         `read` raises ValueError for what is no evaluation.
         """
@@ -113,7 +113,7 @@ class Cache:
         return self._folder.joinpath(*parts)
 
     def _get(self, kind: str, name: str, parse: Callable[[bytes], Kept]) -> Kept | None:
-        """What `parse` makes of an entry; None where there is none, or one that it or the disk raises an error for."""
+        """Return what `parse` makes of an entry; None where there is none, or one that cannot be read."""
         if self._folder is None or "read" in self._broken:
             return None
         path = self._place(kind, name)
@@ -160,7 +160,7 @@ def _versions() -> dict[str, str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """The files of a checkpoint, those in folders of it too, by their paths within it."""
+    """Return the files of a checkpoint, those in folders of it too, by their paths within it."""
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return sorted(name for name in found if name != _CHECKSUMS)
 

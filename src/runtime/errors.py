@@ -129,7 +129,7 @@ def persistently(work: Callable[[], Result], where: object) -> Result:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised because of."""
+    """Return the error, and what it was raised because of."""
     seen: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in seen:

@@ -29,10 +29,10 @@ class Store(Protocol):
         """Keep a value under a key."""
 
     def get(self, key: str) -> bytes:
-        """The value under a key."""
+        """Return the value under a key."""
 
     def check(self, keys: list[str]) -> bool:
-        """Whether all keys are there."""
+        """Return whether all keys are there."""
 
 
 class Watch:
@@ -86,7 +86,7 @@ class Watch:
         return f"{where} hangs: it was silent for {self._minutes}" if silence > self._patience else None
 
     def last_words(self) -> str | None:
-        """Who is lost, where this is the process to say so; the store may be lost too."""
+        """Return who is lost, where this is the process to say so; the store may be lost too."""
         try:
             return self.lost() if self._rank == min(self._living()) else None
         except Exception as error:
@@ -102,7 +102,7 @@ class Watch:
         self._leave(1, _gone(error), speaks=True)
 
     def stop(self, wait: bool) -> None:
-        """This process has come to its end; if `wait`, so have all others, or one never will."""
+        """Announce that this process has come to its end; if `wait`, so have all others, or one never will."""
         self.rest()
         self._store.set(f"done/{self._rank}", "")
         finished = [f"done/{other}" for other in self._others]
@@ -132,7 +132,7 @@ class Watch:
                     self.leave_behind(error)
 
     def _living(self) -> Sequence[int]:
-        """The processes that may still speak."""
+        """Return the processes that may still speak."""
         found = [self._rank]
         for other in self._others:
             if not self._store.check([f"beat/{other}"]):

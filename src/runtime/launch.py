@@ -12,12 +12,12 @@ TOGETHER = "torchrun --nproc_per_node N -m src.run …"
 
 
 def rank() -> int:
-    """The number of this process among those of the run; 0 where it is alone."""
+    """Return the number of this process among those of the run; 0 where it is alone."""
     return _first(_RANK, 0)
 
 
 def processes() -> int:
-    """How many processes the launcher says that it started."""
+    """Return how many processes the launcher says that it started."""
     return _first(_SIZE, 1)
 
 

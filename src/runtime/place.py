@@ -49,7 +49,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_alone(folder: Path) -> None:
-    """A run clears its own folder of what it has no use for."""
+    """Refuse a folder that another run would clear."""
     for above in folder.parents:
         if (above / _JOURNAL).is_file():
             raise UserError(f"{folder} lies inside the run {above}, which may remove what is there; {_WAY_ON}")

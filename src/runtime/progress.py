@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]
 
 @contextmanager
 def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
-    """A bar over `total` items (or, without, over what `whole` is told), gone when its work is done."""
+    """Show a bar over `total` items (or, without, over what `whole` is told), gone when its work is done."""
     layout = "{desc} {bar:30} {n:.1f}/{total} {unit}s  {elapsed} < {remaining}" if total else None
     with tqdm(
         total=total,
@@ -30,7 +30,7 @@ def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
 
 
 def note(text: str) -> None:
-    """A line about something finished, where no bar shows it."""
+    """Print a line about something finished, where no bar shows it."""
     if not sys.stderr.isatty():
         print(printable_lines(text), flush=True)
 

@@ -29,7 +29,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible(advice: str) -> Iterator[None]:
-    """Within it, the first signal raises `Interrupted` and the second ends the process at once.
+    """Hold signals back within the context: the first raises `Interrupted` and the second ends the process at once.
 
     A long computation keeps Python from raising anything, so a thread watches too: it prints `advice` and ends the
     process when `PATIENCE` is over. Only the main thread may enter.
@@ -79,7 +79,7 @@ class _Hold:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within it, signals wait: for the few milliseconds of a write."""
+    """Have signals wait within the context: for the few milliseconds of a write."""
     _Hold.depth += 1
     try:
         yield

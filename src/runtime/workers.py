@@ -146,7 +146,7 @@ class Workers:
         return self._results(self._meeting(topic), job, list(items), divisible)
 
     def share(self, count: int, piece: Callable[[int], Result]) -> list[Result]:
-        """Within a divisible job: `piece(i)` for all i below `count`, in order, by whoever is free.
+        """Return, within a divisible job, `piece(i)` for all i below `count`, in order, by whoever is free.
 
         Who only helps with the job does not come back from here. A job that is begun again has the pieces it had.
         """
@@ -257,7 +257,10 @@ class Workers:
         return int(self._store.get(f"{item}/pieces")) - int(self._store.add(f"{item}/taken", 0))
 
     def _meeting(self, topic: str) -> str:
-        """The key under which all processes meet; a topic that comes twice would find what was left there before."""
+        """Return the key under which all processes meet.
+
+        A topic that comes twice would find what was left there before.
+        """
         assert topic not in self._topics, f"{topic!r} was the topic of an earlier call"
         self._topics.add(topic)
         return topic
@@ -299,7 +302,10 @@ class _Released(BaseException):
 
 
 def _meet(device: str, timeout: float) -> tuple[PartialState, Any]:
-    """This process as accelerate sees it, and the store in which all meet; None where nobody else was started."""
+    """Return this process as accelerate sees it, and the store in which all meet.
+
+    None where nobody else was started.
+    """
     # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
     several = launch.processes() > 1
     cpu = device == "cpu" or (several and not torch.accelerator.is_available())
@@ -323,14 +329,14 @@ def _meet(device: str, timeout: float) -> tuple[PartialState, Any]:
 
 @functools.cache
 def _rendezvous(minutes: float) -> tuple[Any, int, int]:
-    """The store in which all processes meet, the number of this one, and how many there are."""
+    """Return the store in which all processes meet, the number of this one, and how many there are."""
     store, rank, size = next(torch.distributed.rendezvous("env://", timeout=timedelta(minutes=minutes)))
     # A launcher that starts all anew keeps its store, and what the dead ones left in it.
     return torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store), rank, size
 
 
 def _devices(state: PartialState, each: int) -> tuple[str, ...]:
-    """The device of this process, or the GPUs over which it spreads a model."""
+    """Return the device of this process, or the GPUs over which it spreads a model."""
     if state.device.type != "cuda":
         if each > 1:
             raise UserError(f"workers.gpus_per_model is {each}, and there is no GPU here; leave it at 1")

@@ -30,7 +30,7 @@ def average_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The macro average over tasks, in points (×100), with percentiles of the bootstrap over samples within tasks.
+    """Return the macro average over tasks, in points (×100), with percentiles of the bootstrap within tasks.
 
     Args:
         samples: of one model.

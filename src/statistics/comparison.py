@@ -39,7 +39,7 @@ def compare_models(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """The difference of two models' macro averages on the samples that both have answered, in points (×100).
+    """Return the difference of two models' macro averages on the samples that both have answered, in points (×100).
 
     Paired, it is far sharper than the difference of two averages: what is hard for both cancels out. The interval has
     the percentiles of the bootstrap over pairs within tasks; p is of the sign-flip test, pair by pair.
@@ -74,7 +74,7 @@ def compare_configurations(
     resamples: int = 9999,
     seed: int = 0,
 ) -> Difference:
-    """The mean difference of two configurations over the seeds (or families) that both were run on, in their unit.
+    """Return the mean difference of two configurations over the seeds or families of both, in their unit.
 
     The interval is Student's: with the few seeds that one can afford, a bootstrap's would be too narrow. p is of the
     sign-flip test: exact up to EXACT pairs, with signs drawn at random beyond. With n pairs it is 2 / 2^n at least:
@@ -99,7 +99,9 @@ def compare_configurations(
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """The p values of several comparisons, adjusted: if none is real, one falls below α with a chance of at most α.
+    """Return the p values of several comparisons, adjusted.
+
+    If none is real, one falls below α with a chance of at most α.
 
     Holm's step-down method (1979, Scandinavian Journal of Statistics 6:65), in the order given; it asks nothing of how
     the comparisons depend on each other.

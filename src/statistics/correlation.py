@@ -41,7 +41,7 @@ def correlate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Correlation:
-    """The correlation of x with y, [n] each; rows where one of them is NaN are left out.
+    """Return the correlation of x with y, [n] each; rows where one of them is NaN are left out.
 
     Args:
         x, y: one figure a merge, in the same order.
@@ -90,7 +90,7 @@ def _bootstrap(
 
 
 def at_once(resamples: int, size: int) -> Iterator[int]:
-    """How many resamples of so many figures to draw at a time, so that memory does not grow with them."""
+    """Return how many resamples of so many figures to draw at a time, so that memory does not grow with them."""
     most = max(1, DRAWN // size)
     for start in range(0, resamples, most):
         yield min(most, resamples - start)

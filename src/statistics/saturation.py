@@ -43,7 +43,9 @@ def saturation(
     permutations: int = 9999,
     seed: int = 0,
 ) -> Saturation:
-    """Where an evolution turns from learning to saturation: parents are near-copies, and merging them changes little.
+    """Return where an evolution turns from learning to saturation.
+
+    Parents are near-copies, and merging them changes little.
 
     The rule: every merge gets a score, the rank of its |gain| minus the rank of its parents' kinship, both among all
     merges (of a distance, the rank counts from the far end). The score is high for a merge that learns and low for a

@@ -37,7 +37,7 @@ class EarlyStop:
 def stop_after(
     generation: Sequence[int], average: Sequence[float], last: int | None, *, founders: Sequence[float] = ()
 ) -> EarlyStop:
-    """What ending after the generation `last` would have come to; None: not at all.
+    """Return what ending after the generation `last` would have come to; None: not at all.
 
     Args:
         generation: [n] of every merge.
@@ -69,7 +69,7 @@ def early_stop(
     larger_is_closer: bool = True,
     founders: Sequence[float] = (),
 ) -> EarlyStop:
-    """What a stop on kinship would have come to: after `patience` generations in a row past the threshold.
+    """Return what a stop on kinship would have come to: after `patience` generations in a row past the threshold.
 
     Args:
         generation: [n] of every merge.

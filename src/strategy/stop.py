@@ -41,7 +41,7 @@ class Stop:
     patience: Positive
 
     def threshold(self, kinship: KinshipTable) -> float | None:
-        """The mean kinship of S_k past which the population counts as saturated; None: no such rule."""
+        """Return the mean kinship of S_k past which the population counts as saturated; None: no such rule."""
         if self.kinship == "auto":
             return SATURATION if kinship.larger_is_closer else None
         return self.kinship

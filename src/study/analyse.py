@@ -49,7 +49,7 @@ class Findings:
 
 
 def read(path: Path, distances: Sequence[str] = ()) -> Table:
-    """The table in a file.
+    """Return the table in a file.
 
     Raises:
         UserError: no such file, a column that is missing, a cell that is no number (by its line), too few rows.
@@ -78,7 +78,7 @@ def read(path: Path, distances: Sequence[str] = ()) -> Table:
 
 
 def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> Findings:
-    """What the table says of kinship and gain, saturation, and an early stop."""
+    """Return what the table says of kinship and gain, saturation, and an early stop."""
     from src.statistics import METHODS, correlate, early_stop, saturation, stop_after
 
     targets = {"gain": table.gain, "abs_gain": tuple(map(abs, table.gain))}
@@ -106,7 +106,7 @@ def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> 
 
 
 def as_json(findings: Findings) -> str:
-    """One JSON object; what is not defined is null."""
+    """Return one JSON object; what is not defined is null."""
     content = {
         "correlations": [
             {"metric": metric, "target": target, **asdict(found)} for metric, target, found in findings.correlations
@@ -119,7 +119,7 @@ def as_json(findings: Findings) -> str:
 
 
 def as_text(findings: Findings) -> str:
-    """A table of correlations, and the rest in words."""
+    """Return a table of correlations, and the rest in words."""
     rows = [("metric", "with", "method", "r", "95 % interval", "p", "n")]
     rows += [
         (
@@ -159,7 +159,7 @@ def _stop(stop: EarlyStop) -> list[str]:
 
 
 def _cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The header, and the rows by its names."""
+    """Return the header, and the rows by its names."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if any(map(str.strip, line))]

@@ -55,14 +55,16 @@ class Band:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The keys of which these runs have more than one value; the ones that people think of first come first."""
+    """Return the keys of which these runs have more than one value; the ones that people think of first come first."""
     keys = {key: None for run in runs for key in run.settings if not key.startswith(("name", "outputs", "zoo.folder"))}
     found = [key for key in keys if len({_text(run, key) for run in runs}) > 1]
     return sorted(found, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
 
 
 def telling(runs: Sequence[Run]) -> list[str]:
-    """As few of the differing keys as tell the configurations apart: method=ties tells of its parameters as well.
+    """Return as few of the differing keys as tell the configurations apart.
+
+    `method=ties` tells of its parameters as well.
 
     Strategy and merge method are always among them, where they differ.
     """
@@ -78,7 +80,10 @@ def telling(runs: Sequence[Run]) -> list[str]:
 
 
 def configurations(runs: Sequence[Run]) -> list[Configuration]:
-    """The runs by configuration, in the order of their first runs. Of a seed that one has twice, the first counts."""
+    """Return the runs by configuration, in the order of their first runs.
+
+    Of a seed that one has twice, the first counts.
+    """
     keys = telling(runs)
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
@@ -91,13 +96,13 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
 
 
 def differ_only_in(a: Configuration, b: Configuration, groups: Sequence[str]) -> bool:
-    """Whether all settings of two configurations are the same but for those under these keys (`strategy`, `merge`)."""
+    """Return whether all settings of two configurations are the same but for those under these keys."""
     differ = [key for key in {**a.identity, **b.identity} if a.identity.get(key) != b.identity.get(key)]
     return all(any(f"{key}.".startswith(f"{group}.") for group in groups) for key in differ)
 
 
 def label(run: Run, keys: Sequence[str]) -> str:
-    """The run's values of these keys, in a few words; keys that it does not have are left out."""
+    """Return the run's values of these keys, in a few words; keys that it does not have are left out."""
     ends = [key.rpartition(".")[2] for key in keys]
     short = {key: key if ends.count(end) > 1 else end for key, end in zip(keys, ends, strict=True)}
     known = [(key, run.settings[key]) for key in keys if run.settings.get(key) is not None]
@@ -126,7 +131,7 @@ def band(runs: Sequence[Run], *, gained: bool = False, level: float = 0.95) -> B
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """The mean; NaN of nothing."""
+    """Return the mean; NaN of nothing."""
     return fmean(values) if values else math.nan
 
 
@@ -139,5 +144,5 @@ def _identity(run: Run) -> dict[str, str]:
 
 
 def _text(run: Run, key: str) -> str:
-    """A setting, with the embedded family's folder under one name for every seed."""
+    """Return a setting, with the embedded family's folder under one name for every seed."""
     return json.dumps(run.settings.get(key), sort_keys=True).replace(str(run.settings.get("zoo.folder")), "FAMILY")

@@ -27,14 +27,14 @@ def write(compared: Comparison, path: Path) -> Path:
 
 
 def page(compared: Comparison) -> str:
-    """The page's HTML."""
+    """Return the page's HTML."""
     title = f"{plural(len(compared.runs), 'run')}, {plural(len(compared.configurations), 'configuration')}"
     runs, *others = map(_tabled, tables(compared))
     return document(f"kinmerge: {title}", [_growth(compared), *others, runs], heading=title, words=compared.remarks)
 
 
 def _growth(compared: Comparison) -> Section:
-    """One curve a configuration; with families in the way, also counted from each family's best founder."""
+    """Return one curve a configuration; with families in the way, also counted from each family's best founder."""
     drawn = [Drawing("curves", "best average", curves(compared.configurations))]
     words = ["The mean over a configuration's runs, and where there are several its 95 % interval as a band."]
     if compared.paired == "seeds":
@@ -45,7 +45,7 @@ def _growth(compared: Comparison) -> Section:
 
 
 def curves(found: Sequence[Configuration], *, gained: bool = False) -> Figure:
-    """One curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band.
+    """Return one curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band.
 
     `gained` counts from the best founder, which takes the difference between families out of the band.
     """

@@ -98,7 +98,10 @@ class Run:
         return self.state.table(metric, metric_of(metric).larger_is_closer)
 
     def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
-        """The best model's score on every sample of a side, and the tasks' weights; None where there are none."""
+        """Return the best model's score on every sample of a side, and the tasks' weights.
+
+        None where there are none.
+        """
         try:
             kept = samples(self.folder, self.state, self.best, side)
             return kept.samples, kept.weights
@@ -107,7 +110,9 @@ class Run:
 
 
 def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """The runs in these folders (a run's own, or one of runs), patterns and Optuna storages, and what was left out.
+    """Return the runs in these folders (a run's own, or one of runs), patterns and Optuna storages.
+
+    The second is what was left out, and why.
 
     Raises:
         UserError: nothing is there, a journal is damaged, or fewer than two runs have evaluated a model.
@@ -155,7 +160,7 @@ def _by_number(folder: Path) -> tuple[str, int, str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The fewest last parts of their paths that tell them all apart."""
+    """Return the fewest last parts of their paths that tell them all apart."""
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1

@@ -29,7 +29,7 @@ WIDTH = 160
 
 
 def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Every table as title, columns and rows of text: the runs, the configurations, the verdicts and the rest."""
+    """Return every table as title, columns and rows of text."""
     found = [_runs(compared)]
     if compared.paired == "seeds":
         found.append(_configurations(compared))
@@ -38,7 +38,7 @@ def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]
 
 
 def render(compared: Comparison) -> Group:
-    """The tables, and remarks, for a terminal."""
+    """Return the tables, and remarks, for a terminal."""
     parts: list[Any] = []
     for title, columns, rows in tables(compared):
         shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -54,7 +54,7 @@ def render(compared: Comparison) -> Group:
 
 
 def as_csv(compared: Comparison) -> str:
-    """One line a run: its figures, and every key of the configuration that differs."""
+    """Return one line a run: its figures, and every key of the configuration that differs."""
     keys = differing(compared.runs)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -67,7 +67,7 @@ def as_csv(compared: Comparison) -> str:
 
 
 def as_json(compared: Comparison) -> str:
-    """One object: runs, verdicts, stopping, exploring, remarks. What is not known is null."""
+    """Return one object: runs, verdicts, stopping, exploring, remarks. What is not known is null."""
     plain = {
         "runs": [{"run": run.name, **_figures(run), "stopped": run.stopped} for run in compared.runs],
         "configurations": [{"label": one.label, "averages": one.averages} for one in compared.configurations],
@@ -200,7 +200,7 @@ def _exploring(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
 
 
 def _without_empty(columns: Sequence[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """The table without the columns that nothing is known of."""
+    """Return the table without the columns that nothing is known of."""
     kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 

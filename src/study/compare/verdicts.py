@@ -66,7 +66,7 @@ class Exploring:
 
 
 def of_configurations(found: Sequence[Configuration], by: Sequence[str] = (), seed: int = 0) -> list[Verdict]:
-    """Every two configurations on the seeds they share (two at least), on each side that was scored.
+    """Compare every two configurations on the seeds they share (two at least), on each side that was scored.
 
     With `by`, only those that differ in nothing but settings under these keys: fewer comparisons show more.
     """
@@ -81,7 +81,7 @@ def of_configurations(found: Sequence[Configuration], by: Sequence[str] = (), se
 
 
 def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[str]]:
-    """The best models of runs on the samples that both were asked; and which could not be compared, in words."""
+    """Return the best models of runs on the samples that both were asked; and which could not be compared, in words."""
     best = max(runs, key=lambda run: run.average)
     pairs = list(combinations(runs, 2)) if len(runs) <= FEW else [(best, run) for run in runs if run is not best]
     verdicts: list[Verdict] = []
@@ -99,7 +99,10 @@ def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[s
 
 
 def _of_two(a: Run, b: Run, side: str, seed: int) -> Difference | str | None:
-    """The difference of two runs' best models on a side, or why there is none; None where nothing was held out."""
+    """Return the difference of two runs' best models on a side, or why there is none.
+
+    None where nothing was held out.
+    """
     if a.settings["seed"] != b.settings["seed"]:
         return f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
     first, second = a.samples(side), b.samples(side)
@@ -132,7 +135,7 @@ def stopping(found: Sequence[Configuration]) -> list[Stopping]:
 
 
 def _stopped_on_kinship(run: Run) -> EarlyStop | None:
-    """The end that the rule as it is by default would have put to a run that ran without it."""
+    """Return the end that the rule as it is by default would have put to a run that ran without it."""
     k = run.settings.get("strategy.k")
     if k is None or run.settings.get("stop.kinship") is not None:
         return None

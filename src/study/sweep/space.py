@@ -30,7 +30,7 @@ def suggest(space: Sequence[Parameter], trial: Trial, given: Mapping[str, Any]) 
 
 
 def standing(space: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as it stands, as far as the space has it: what a search must beat, by names in the study."""
+    """Return the configuration as it stands, by names in the study: what a search must beat."""
     chosen: dict[str, Any] = {}
     for parameter in space:
         value = given.get(parameter.key)

@@ -8,7 +8,7 @@ from src.runtime.errors import UserError
 
 
 def folders(storage: str) -> list[Path]:
-    """The folder of every trial of every study in a storage, as far as they are on this machine.
+    """Return the folder of every trial of every study in a storage, as far as they are on this machine.
 
     Raises:
         UserError: there is no such storage, or nothing of this program in it.

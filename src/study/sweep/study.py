@@ -128,7 +128,7 @@ class StudySearch(OptunaSweeperImpl):
         return study
 
     def _is_told(self, key: str) -> bool:
-        """Whether the command line says what this key is, or what else of it is searched."""
+        """Return whether the command line says what this key is, or what else of it is searched."""
         return key in self._space[0] or key in self._space[1]
 
     @property
@@ -145,7 +145,7 @@ class StudySearch(OptunaSweeperImpl):
         return {key: groups.get(key, OmegaConf.select(self.config, key)) for key in keys}
 
     def _begun_with(self) -> dict[str, Any]:
-        """What must stay the same for trials to be comparable."""
+        """Return what must stay the same for trials to be comparable."""
         searched, _, _ = self._space
         run = self._settings.model_dump(mode="json", exclude=NOT_ITS_OWN)
         told = {key: value for key, value in config.flat(run).items() if not key.startswith(SIDE_ISSUES)}
@@ -157,7 +157,7 @@ class StudySearch(OptunaSweeperImpl):
         return begun
 
     def _ask(self) -> list[optuna.Trial]:
-        """The next trials, n_jobs at most; none where the study has as many as it shall have."""
+        """Return the next trials, n_jobs at most; none where the study has as many as it shall have."""
         with _locked(self.folder / ".lock"):
             self._release_the_abandoned()
             trials: list[optuna.Trial] = []
@@ -177,7 +177,9 @@ class StudySearch(OptunaSweeperImpl):
     def _drawn(
         self, known: list[optuna.trial.FrozenTrial], given: Mapping[str, Any] | None = None
     ) -> optuna.trial.FrozenTrial:
-        """The next trial, with its parameters decided, so that a kill cannot leave it half drawn; some may be `given`.
+        """Return the next trial, with its parameters decided, so that a kill cannot leave it half drawn.
+
+        Some may be `given`.
 
         A run always ends the same way: what was tried already is drawn anew, in the end by chance, as long as something
         else turns up. What is drawn follows from the seed and the trials there are, not from who draws.
@@ -273,14 +275,14 @@ class StudySearch(OptunaSweeperImpl):
             raise failure
 
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
-        """The trial's configuration, as overrides of the command line's."""
+        """Return the trial's configuration, as overrides of the command line's."""
         place = Trial(number=trial.number, study=str(self.study_name), storage=str(self.storage))
         mine = {"name": f"sweeps/{self.study_name}/{trial.number}", "++sweep.trial": _typed(place.model_dump())}
         told = {**self._suggest(trial), **mine}
         return (*(f"{key}={value}" for key, value in told.items()), *self._space[2])
 
     def _wait_for_leftovers(self, trial: optuna.Trial) -> None:
-        """A killed sweep may have left a worker behind that still works on the trial; its work is not lost."""
+        """Wait for a worker that a killed sweep left behind, which still works on the trial; its work is not lost."""
         journal = self.folder / str(trial.number) / "journal.jsonl"
         if in_use(journal):
             print(f"trial {trial.number} is still run by a worker that a killed sweep left behind: waiting for it")
@@ -332,7 +334,7 @@ class StudySearch(OptunaSweeperImpl):
 
 
 def _checked(composed: DictConfig) -> Settings:
-    """The settings that all trials start from, complained about before the first one.
+    """Return the settings that all trials start from, complained about before the first one.
 
     Raises:
         UserError: a mistake in the configuration, or in what it names.
@@ -383,7 +385,7 @@ def _refuse_other(then: dict[str, Any], now: dict[str, Any], study: str) -> None
 
 @contextmanager
 def _present(folder: Path) -> Iterator[str]:
-    """A name for this sweeper, and a file that stays locked as long as it lives."""
+    """Return a name for this sweeper, and a file that stays locked as long as it lives."""
     name = uuid.uuid4().hex
     path = folder / f".sweeper-{name}"
     with path.open("w") as file:
@@ -395,7 +397,7 @@ def _present(folder: Path) -> Iterator[str]:
 
 
 def _is_gone(folder: Path, sweeper: str) -> bool:
-    """Whether that sweeper was killed; False if it lives, or belongs to a machine that does not share this folder."""
+    """Return whether that sweeper was killed; False if it lives, or does not share this machine's folder."""
     path = folder / f".sweeper-{sweeper}"
     return path.exists() and not in_use(path)
 
@@ -409,7 +411,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _typed(value: Any) -> str:
-    """A value as Hydra's command line spells it."""
+    """Return a value as Hydra's command line spells it."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_typed(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str) and not value.replace("_", "").isalnum():
