@@ -143,7 +143,9 @@ def _job(composed: DictConfig) -> float | list[float]:
         if interruption.cause is not None:
             print(f"error: {interruption.cause}", file=sys.__stderr__, flush=True)
         print(f"\n{advice}", file=sys.stderr, flush=True)
-        os._exit(interruption.status)  # libraries' own farewells may take longer than the two seconds that are promised
+        os._exit(
+            interruption.status
+        )  # libraries' own exit handlers may take longer than the two seconds that are promised
 
 
 def _end(error: Exception, name: str) -> None:

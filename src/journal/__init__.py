@@ -8,7 +8,7 @@
 """
 
 from src.journal.file import VERSION, VOLATILE, Event, Follower, Journal, events_of, parse
-from src.journal.state import Compared, HeldOut, State, replay, run_state, spared
+from src.journal.state import Compared, HeldOut, State, cache_savings, replay, run_state
 
 __all__ = [
     "VERSION",
@@ -19,9 +19,9 @@ __all__ = [
     "HeldOut",
     "Journal",
     "State",
+    "cache_savings",
     "events_of",
     "parse",
     "replay",
     "run_state",
-    "spared",
 ]

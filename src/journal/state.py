@@ -246,8 +246,8 @@ def run_state(folder: Path) -> State | None:
     return replay(events_of(folder)) if (folder / "journal.jsonl").is_file() else None
 
 
-def spared(states: Iterable[State]) -> str:
-    """Return what the cache spared these runs, in words; empty where it spared nothing."""
+def cache_savings(states: Iterable[State]) -> str:
+    """Return what the cache saved these runs, in words; empty where it saved nothing."""
     asked, known = Counter[str](), Counter[str]()
     for state in states:
         asked += state.asked

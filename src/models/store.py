@@ -263,7 +263,7 @@ class Store:
                 files.copy(file, target / file.name)
 
     def _key(self, recipe: merging.Recipe) -> str:
-        """Return the key of a merge: its recipe, with models by their content instead of the names that this run gave them.
+        """Return the key of a merge: its recipe, with models by their content, not by their names.
 
         The offspring's other files are the donor's.
         """

@@ -58,8 +58,8 @@ class Watch:
 
     def tell(self, status: int, message: str) -> None:
         """Have all others end with this status; the first that speaks of an end is heard."""
-        if not self._store.check(["farewell"]):
-            self._store.set("farewell", json.dumps([self._rank, status, message]))
+        if not self._store.check(["ending"]):
+            self._store.set("ending", json.dumps([self._rank, status, message]))
 
     def lost(self) -> str | None:
         """Which of the others is dead, hangs or is silent, in words; None while all is well."""
@@ -85,7 +85,7 @@ class Watch:
             return f"{where} has given no sign of life for {SILENCE:.0f} s"
         return f"{where} hangs: it was silent for {self._minutes}" if silence > self._patience else None
 
-    def last_words(self) -> str | None:
+    def loss(self) -> str | None:
         """Return who is lost, where this is the process to say so; the store may be lost too."""
         try:
             return self.lost() if self._rank == min(self._living()) else None
@@ -106,7 +106,7 @@ class Watch:
         self.rest()
         self._store.set(f"done/{self._rank}", "")
         finished = [f"done/{other}" for other in self._others]
-        while wait and not self._store.check(finished) and not self._store.check(["farewell"]) and not self.lost():
+        while wait and not self._store.check(finished) and not self._store.check(["ending"]) and not self.lost():
             time.sleep(0.02)
 
     @property
@@ -122,8 +122,8 @@ class Watch:
                 self._beat()
                 if time.monotonic() - self._progress > self._patience:
                     self.tell(1, f"process {self._rank} hangs: no progress for {self._minutes}; {ADVICE}")
-                if self._store.check(["farewell"]):
-                    teller, status, message = json.loads(self._store.get("farewell"))
+                if self._store.check(["ending"]):
+                    teller, status, message = json.loads(self._store.get("ending"))
                     self._leave(status, message, speaks=self._rank == (0 if message else teller))
                 elif why := self.lost():
                     self._leave(1, why, speaks=self._rank == min(self._living()))

@@ -99,7 +99,7 @@ class Workers:
         if error is None:
             self._watch.stop(wait=self.main)
         elif isinstance(error, Interrupted):
-            error.cause = self._watch.last_words()  # a launcher interrupts all others when one has died
+            error.cause = self._watch.loss()  # a launcher interrupts all others when one has died
         else:
             self._watch.rest()
             if isinstance(error, torch.distributed.DistError):

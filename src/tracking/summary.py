@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from src.journal import Compared, State, spared
+from src.journal import Compared, State, cache_savings
 from src.population import Skill, neglected, normalised_average, skills, worst
 from src.runtime import terminal
 
@@ -94,7 +94,7 @@ def skills_table(state: State) -> Table | None:
 def show(state: State, made: Sequence[Path]) -> None:
     """Print how a run ended, what is left of the founders' skills, and what the run made."""
     console = terminal.console()
-    for line in filter(None, (f"stopped: {state.stopped}", spared([state]), text(state))):
+    for line in filter(None, (f"stopped: {state.stopped}", cache_savings([state]), text(state))):
         console.print(line, highlight=False, soft_wrap=True)
     if (table := skills_table(state)) is not None:
         side, found = skills_kept(state)

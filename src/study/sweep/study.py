@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError
 
 from src import config
 from src.config import DIRECTIONS, Settings, Trial
-from src.journal import run_state, spared
+from src.journal import cache_savings, run_state
 from src.runtime import place
 from src.runtime.errors import FruitlessError, MachineError, UserError, machine_fault, printable
 from src.runtime.files import in_use
@@ -322,7 +322,7 @@ class StudySearch(OptunaSweeperImpl):
             if len(self._sweep.objectives) == 1:
                 break
         states = [state for trial in trials if (state := run_state(self.folder / str(trial.number))) is not None]
-        if known := spared(states):
+        if known := cache_savings(states):
             print(known)
         print(
             f"python -m src.compare {self.folder}   compares them; optuna-dashboard '{self._where}'   shows the study"
