@@ -145,7 +145,7 @@ def _job(composed: DictConfig) -> float | list[float]:
         print(f"\n{advice}", file=sys.stderr, flush=True)
         os._exit(
             interruption.status
-        )  # libraries' own exit handlers may take longer than the two seconds that are promised
+        )  # libraries' exit handlers may take longer than what is promised
 
 
 def _end(error: Exception, name: str) -> None:
