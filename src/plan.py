@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.table import Table
 
+from src import kinship
 from src.config import Settings
 from src.evaluation import benchmarks
 from src.models.founders import Found
@@ -106,11 +107,9 @@ def _certain(settings: Settings) -> bool:
 
 def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table | str]:
     """Measure the founders' kinship and predict that of generation 1's offspring; say what is left out."""
-    from src.kinship import measure, moved
-
     models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     base = models.pop("base")
-    grams = measure(base, models)
+    grams = kinship.measure(base, models)
     pairs = [pair.parents for pair in _pairs(settings)] if _certain(settings) else []
     pairs = pairs or list(itertools.combinations(models, 2))
     if len(models) <= FEW:
@@ -123,16 +122,14 @@ def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table |
         )
     if _predicted(settings, grams, pairs[0]) is None:
         yield f"kinship of offspring: merge.method={settings.merge.method} does not allow to predict it"
-    elif rounding := _rounding(moved(base, models, dtype=settings.merge.dtype), settings.merge.dtype):
+    elif rounding := _rounding(kinship.moved(base, models, dtype=settings.merge.dtype), settings.merge.dtype):
         yield rounding
 
 
 def _everybody(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
     """Return a row for each founder, and for each pair's offspring, against all founders."""
-    from src.kinship import kinship_matrix
-
     table = _table(settings, "measured, and predicted of offspring whose better parent is named first", grams.names)
-    for name, row in zip(grams.names, kinship_matrix(grams, settings.kinship.metric), strict=True):
+    for name, row in zip(grams.names, kinship.kinship_matrix(grams, settings.kinship.metric), strict=True):
         table.add_row(name, *(f"{value:.3f}" for value in row))
     for parents in pairs:
         if (predicted := _predicted(settings, grams, parents)) is not None:
@@ -142,14 +139,13 @@ def _everybody(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]
 
 def _extremes(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
     """Return the offspring of those of many pairs that have the lowest and the highest kinship."""
-    from src.kinship import kinship_matrix, mean_kinship
-
-    matrix = kinship_matrix(grams, settings.kinship.metric)
+    matrix = kinship.kinship_matrix(grams, settings.kinship.metric)
     place = {name: i for i, name in enumerate(grams.names)}
     rows = [[place[name] for name in parents] for parents in pairs]
-    among = np.array([mean_kinship(matrix[np.ix_(row, row)]) for row in rows])
+    among = np.array([kinship.mean_kinship(matrix[np.ix_(row, row)]) for row in rows])
     order = np.argsort(among, kind="stable").tolist()
-    title = f"{mean_kinship(matrix):.3f} in the mean of {len(place)} founders; the lowest and highest, and predicted of"
+    mean = kinship.mean_kinship(matrix)
+    title = f"{mean:.3f} in the mean of {len(place)} founders; the lowest and highest, and predicted of"
     table = _table(settings, f"{title} their offspring", ("parents", "offspring to them", "to all others"))
     for at in [*order[:EXTREMES], *order[max(EXTREMES, len(order) - EXTREMES) :]]:
         predicted = _predicted(settings, grams, pairs[at]) or {}
@@ -170,10 +166,10 @@ def _table(settings: Settings, title: str, columns: Sequence[str]) -> Table:
 
 
 def _predicted(settings: Settings, grams: Grams, parents: tuple[str, ...]) -> Mapping[str, float] | None:
-    from src.kinship import predicted_kinship
     from src.models.merging import recipe
 
-    return predicted_kinship(grams, recipe(settings.merge, parents, seed=0, threads=1).config, settings.kinship.metric)
+    config = recipe(settings.merge, parents, seed=0, threads=1).config
+    return kinship.predicted_kinship(grams, config, settings.kinship.metric)
 
 
 def _rounding(found: Mapping[str, Moved], dtype: str | None) -> str:
