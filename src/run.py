@@ -143,9 +143,7 @@ def _job(composed: DictConfig) -> float | list[float]:
         if interruption.cause is not None:
             print(f"error: {interruption.cause}", file=sys.__stderr__, flush=True)
         print(f"\n{advice}", file=sys.stderr, flush=True)
-        os._exit(
-            interruption.status
-        )  # libraries' exit handlers may take longer than what is promised
+        os._exit(interruption.status)  # libraries' exit handlers may take longer than what is promised
 
 
 def _end(error: Exception, name: str) -> None:
