@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from src.compare import main as compare
 from src.export.licence import Licence, describe
 from src.models import merging
 from src.report.__main__ import main as report
@@ -33,7 +32,6 @@ def test_an_error_s_text_is_neither_markup_nor_obeyed_by_the_terminal(
     run = str(tmp_path / "a[beta]/run")
     assert report([run]) == 0
     assert "<b>x</b>" not in (Path(run) / "report.html").read_text()
-    assert compare([run]) == 0
     assert "\x1b[31m" not in capsys.readouterr().out
 
 

@@ -19,7 +19,7 @@ from mergekit.merge import run_merge
 from mergekit.merge_methods import registry
 from mergekit.merge_methods.base import BasePolicy, MergeMethodSpec, ParameterSpec
 from mergekit.options import MergeOptions
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from src.config import Merge
 from src.models import methods, private  # noqa: F401 (methods registers merge methods of our own)
@@ -119,11 +119,17 @@ def _check_value(key: str, value: Any, parameter: ParameterSpec) -> None:
         evaluate_setting("", setting, 0, validate=parameter.validate)
         found = [parameter.validate(scalar) for scalar in _scalars(setting)]
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{key} is {value!r}; expected {parameter.value_type.__name__}, or a gradient of such"
-        ) from error
+        kind = parameter.value_type
+        plain = f"expected {kind.__name__}, or a gradient of such" if isinstance(kind, type) else _reason(error)
+        raise UserError(f"{key} is {value!r}; {plain}") from error
     if any(isinstance(scalar, float) and not math.isfinite(scalar) for scalar in found):
         raise UserError(f"{key} is {value!r}; expected finite numbers (mergekit would make a model of NaN with it)")
+
+
+def _reason(error: Exception) -> str:
+    """Return what a parameter's own check has to say."""
+    text = error.errors()[-1]["msg"] if isinstance(error, ValidationError) else str(error)
+    return text.removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _scalars(setting: Any) -> Iterator[Any]:
