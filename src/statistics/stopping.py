@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """An end that might have been."""
+    """A run, had it ended earlier."""
 
     generation: int | None
     """The last generation that would have been merged; None where the rule never held, so that nothing is saved."""
@@ -37,7 +37,7 @@ class EarlyStop:
 def stop_after(
     generation: Sequence[int], average: Sequence[float], last: int | None, *, founders: Sequence[float] = ()
 ) -> EarlyStop:
-    """What ending after the generation `last` would have come to; None: not at all.
+    """Evaluate an end after the generation `last`; None: no earlier end.
 
     Args:
         generation: [n] of every merge.
@@ -52,11 +52,11 @@ def stop_after(
     if born.shape != averages.shape or born.ndim != 1:
         raise ValueError(f"generation and average should be [n] each, are {born.shape} and {averages.shape}")
     late = np.zeros(len(born), dtype=bool) if last is None else born > last
-    everyone = [*averages[np.isfinite(averages)].tolist(), *founders]
+    reached = [*averages[np.isfinite(averages)].tolist(), *founders]
     early = [*averages[np.isfinite(averages) & ~late].tolist(), *founders]
     if not early:
         raise ValueError("no average is known before the stop; was there a model to begin with?")
-    return EarlyStop(last, int(late.sum()), len(born), max(everyone), max(early))
+    return EarlyStop(last, int(late.sum()), len(born), max(reached), max(early))
 
 
 def early_stop(
@@ -69,7 +69,7 @@ def early_stop(
     larger_is_closer: bool = True,
     founders: Sequence[float] = (),
 ) -> EarlyStop:
-    """What a stop on kinship would have come to: after `patience` generations in a row past the threshold.
+    """Evaluate a stop on kinship, after `patience` generations in a row past the threshold.
 
     Args:
         generation: [n] of every merge.
