@@ -1,4 +1,4 @@
-"""A run as far as a comparison needs it, and where runs are found."""
+"""A run as far as a comparison needs it, and how runs are found."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from src.population import KinshipTable
 from src.runtime.errors import UserError
 from src.statistics.average import Samples
 
+JOURNAL = "journal.jsonl"
+
 
 @dataclass(frozen=True)
 class Point:
-    """How far a run had come after one more evaluation."""
+    """Progress of a run after one more evaluation."""
 
     evaluations: int
     samples: int
@@ -29,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """What a journal says of a run."""
+    """A run, read from its journal."""
 
     name: str
     """Its folder, as short as tells it from the other runs."""
@@ -61,12 +63,12 @@ class Run:
 
     @property
     def reached(self) -> Point:
-        """When the best average was reached."""
+        """The point at which the best average was reached."""
         return next(point for point in self.curve if point.best == self.average)
 
     @property
     def evaluations(self) -> int:
-        """All that the run has made."""
+        """Evaluations made in all."""
         return self.curve[-1].evaluations
 
     @property
@@ -76,7 +78,7 @@ class Run:
 
     @property
     def stopped(self) -> str:
-        """Why it ended."""
+        """The stop reason."""
         return self.state.stopped or "has not ended yet"
 
     @property
@@ -91,7 +93,7 @@ class Run:
         return self.state.table(metric, METRICS[metric].larger_is_closer)
 
     def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
-        """The best model's score on every sample of a side, and the tasks' weights; None where there are none."""
+        """Return the best model's score on every sample of a side, and the tasks' weights; None if unknown."""
         try:
             kept = samples(self.folder, self.state, self.best, side)
             return kept.samples, kept.weights
@@ -100,7 +102,10 @@ class Run:
 
 
 def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """The runs in these folders (a run's own, or one of runs), patterns and Optuna storages, and what was left out.
+    """Find the runs in these folders (a run's own, or one of runs), patterns and Optuna storages.
+
+    Returns:
+        The runs, and a remark on each that was left out.
 
     Raises:
         UserError: nothing is there, a journal is damaged, or fewer than two runs have evaluated a model.
@@ -118,12 +123,11 @@ def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
 
 def _folders(argument: str) -> list[Path]:
     if "://" in argument:
-        return _of_storage(argument)
-    matching = sorted(glob.glob(argument))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    paths = [Path(argument)] if Path(argument).exists() else [Path(path) for path in matching]
-    if not paths:
+        return _in_storage(argument)
+    matching = [argument] if Path(argument).exists() else sorted(glob.glob(argument))  # noqa: PTH207 (absolute patterns)
+    if not matching:
         raise UserError(f"{argument}: there is no such folder; expected a run (outputs/NAME), or a folder of runs")
-    found = [folder for path in paths for folder in _below(path)]
+    found = [folder for path in matching for folder in _below(Path(path))]
     if not found:
         raise UserError(f"{argument}: no run lies there (a run's folder has a journal.jsonl)")
     return found
@@ -131,16 +135,16 @@ def _folders(argument: str) -> list[Path]:
 
 def _below(path: Path) -> list[Path]:
     if path.suffix == ".db":
-        return _of_storage(f"sqlite:///{path}")
-    if (path / "journal.jsonl").is_file():
+        return _in_storage(f"sqlite:///{path}")
+    if (path / JOURNAL).is_file():
         return [path.resolve()]
-    return sorted((journal.parent.resolve() for journal in path.rglob("journal.jsonl")), key=_by_number)
+    return sorted((journal.parent.resolve() for journal in path.rglob(JOURNAL)), key=_by_number)
 
 
-def _of_storage(storage: str) -> list[Path]:
+def _in_storage(storage: str) -> list[Path]:
     from src.study.sweep.storage import folders
 
-    return [folder for folder in folders(storage) if (folder / "journal.jsonl").is_file()]
+    return [folder for folder in folders(storage) if (folder / JOURNAL).is_file()]
 
 
 def _by_number(folder: Path) -> tuple[str, int, str]:
@@ -148,7 +152,7 @@ def _by_number(folder: Path) -> tuple[str, int, str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The fewest last parts of their paths that tell them all apart."""
+    """Return the fewest last parts of the paths that distinguish them all."""
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1

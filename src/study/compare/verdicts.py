@@ -1,4 +1,4 @@
-"""Which differences are real, and what stopping on kinship and exploring came to."""
+"""Which differences are real; what stopping on kinship saves, and what exploring gains."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Stopping:
-    """What the stop on kinship would have come to, had it been on, over the runs of one configuration."""
+    """Savings and cost of the stop on kinship, had it been on, over the runs of one configuration."""
 
     configuration: str
     runs: int
@@ -44,13 +44,13 @@ class Stopping:
     """Of all merges, the share that would have been saved, 0 to 1; mean over runs."""
     cost: float
     """What that would have cost in best average, in points; mean over runs."""
-    dearest: float
+    max_cost: float
     """The largest cost of one run."""
 
 
 @dataclass(frozen=True)
 class Exploring:
-    """What the explorations of one configuration's runs came to."""
+    """Outcome of the explorations of one configuration's runs."""
 
     configuration: str
     runs: int
@@ -65,23 +65,25 @@ class Exploring:
     """Mean merge gain of the other merges of the same runs."""
 
 
-def of_configurations(found: Sequence[Configuration], by: Sequence[str] = (), seed: int = 0) -> list[Verdict]:
-    """Every two configurations on the seeds they share (two at least), on each side that was scored.
+def compare_pairs(found: Sequence[Configuration], by: Sequence[str] = (), seed: int = 0) -> list[Verdict]:
+    """Compare every two configurations on the seeds they share (two at least), on each side that was scored.
 
     With `by`, only those that differ in nothing but settings under these keys: fewer comparisons show more.
     """
+    wanted = [(a, b) for a, b in combinations(found, 2) if not by or differ_only_in(a, b, by)]
     verdicts: list[Verdict] = []
-    wanted = [(a.label, b.label) for a, b in combinations(found, 2) if not by or differ_only_in(a, b, by)]
     for side in SIDES:
-        figures = {one.label: one.averages if side == "select" else one.holdouts for one in found}
-        pairs = [(a, b) for a, b in wanted if len(set(figures[a]) & set(figures[b])) >= 2]
-        differences = {(a, b): compare_configurations(figures[a], figures[b], seed=seed) for a, b in pairs}
+        differences = {}
+        for a, b in wanted:
+            first, second = (one.averages if side == "select" else one.holdouts for one in (a, b))
+            if len({*first} & {*second}) >= 2:
+                differences[a.label, b.label] = compare_configurations(first, second, seed=seed)
         verdicts += _adjusted(differences, side)
     return verdicts
 
 
-def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[str]]:
-    """The best models of runs on the samples that both were asked; and which could not be compared, in words."""
+def compare_winners(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[str]]:
+    """Compare the best models of runs on the samples that both were asked; remark on what could not be compared."""
     best = max(runs, key=lambda run: run.average)
     pairs = list(combinations(runs, 2)) if len(runs) <= FEW else [(best, run) for run in runs if run is not best]
     verdicts: list[Verdict] = []
@@ -89,7 +91,7 @@ def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[s
     for side in SIDES:
         differences: dict[tuple[str, str], Difference] = {}
         for a, b in pairs:
-            found = _of_two(a, b, side, seed)
+            found = _difference(a, b, side, seed)
             if isinstance(found, Difference):
                 differences[a.name, b.name] = found
             elif found is not None:
@@ -98,8 +100,8 @@ def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[s
     return verdicts, list(without)
 
 
-def _of_two(a: Run, b: Run, side: str, seed: int) -> Difference | str | None:
-    """The difference of two runs' best models on a side, or why there is none; None where nothing was held out."""
+def _difference(a: Run, b: Run, side: str, seed: int) -> Difference | str | None:
+    """Return the difference of two runs' best models, or why there is none; None where nothing was held out."""
     if a.settings["seed"] != b.settings["seed"]:
         return f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
     first, second = a.samples(side), b.samples(side)
@@ -118,34 +120,31 @@ def _adjusted(differences: Mapping[tuple[str, str], Difference], side: str) -> l
 
 
 def stopping(found: Sequence[Configuration]) -> list[Stopping]:
-    """For the configurations that ran with the stop on kinship switched off: what it would have saved, and cost."""
+    """Evaluate the stop on kinship for the configurations that ran with it switched off."""
     rows = []
     for one in found:
-        ends = [end for run in one.runs.values() if (end := _stopped_on_kinship(run)) is not None]
+        ends = [end for run in one.runs.values() if (end := _early_stop(run)) is not None]
         if ends:
-            costs = [end.cost for end in ends]
+            costs, shares = [end.cost for end in ends], [end.share for end in ends]
             early = sum(end.saved > 0 for end in ends)
-            rows.append(
-                Stopping(one.label, len(ends), early, mean_of([e.share for e in ends]), mean_of(costs), max(costs))
-            )
+            rows.append(Stopping(one.label, len(ends), early, mean_of(shares), mean_of(costs), max(costs)))
     return rows
 
 
-def _stopped_on_kinship(run: Run) -> EarlyStop | None:
-    """The end that the rule as it is by default would have put to a run that ran without it."""
+def _early_stop(run: Run) -> EarlyStop | None:
+    """Evaluate the default rule on a run that ran without it; None where it does not apply."""
     k = run.settings.get("strategy.k")
     if k is None or run.settings.get("stop.kinship") is not None:
         return None
     rule = Stop(
         None, None, None, unchanged=False, kinship="auto", gain=None, patience=int(run.settings["stop.patience"])
     )
-    population = run.state.population
     if rule.threshold(run.kinship) is None:
         return None
+    population = run.state.population
+    generations = range(1, population.generation + 1)
+    held = (g for g in generations if rule.reason(population.until(g), run.kinship, Spent(0, 0), k))
     merges = [model for model in population if not model.founder]
-    held = (
-        g for g in range(1, population.generation + 1) if rule.reason(population.until(g), run.kinship, Spent(0, 0), k)
-    )
     return stop_after(
         [model.generation for model in merges],
         [math.nan if model.average is None else model.average for model in merges],
@@ -155,58 +154,56 @@ def _stopped_on_kinship(run: Run) -> EarlyStop | None:
 
 
 def exploring(found: Sequence[Configuration]) -> list[Exploring]:
-    """For the configurations that explored: how often it paid."""
+    """Count how often exploring paid, for the configurations that explored."""
     rows = []
     for one in found:
         gains: dict[bool, list[float]] = {True: [], False: []}
-        records = descended = count = 0
+        explorations = records = descended = 0
         for run in one.runs.values():
             population = run.state.population
-            line = {model.name for model in population.ancestors(run.best)} | {run.best}
-            before = -math.inf
+            line = {*(model.name for model in population.ancestors(run.best)), run.best}
+            best = -math.inf
             for model in population:
+                average = -math.inf if model.average is None else model.average
+                explorations += model.exploration
+                records += model.exploration and average > best
+                best = max(best, average)
                 if (gain := population.gain(model.name)) is not None:
                     gains[model.exploration].append(gain)
-                count += model.exploration
-                records += model.exploration and (model.average or -math.inf) > before
-                before = max(before, model.average or -math.inf)
             descended += any(model.exploration and model.name in line for model in population)
-        if count:
-            rows.append(
-                Exploring(
-                    one.label, len(one.runs), count, records, descended, mean_of(gains[True]), mean_of(gains[False])
-                )
-            )
+        if explorations:
+            means = mean_of(gains[True]), mean_of(gains[False])
+            rows.append(Exploring(one.label, len(one.runs), explorations, records, descended, *means))
     return rows
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said of some runs."""
+    """Result of a comparison."""
 
     runs: list[Run]
     configurations: list[Configuration]
     verdicts: list[Verdict]
     paired: str
-    """What the verdicts are paired over: seeds or samples."""
+    """seeds or samples: the pairs of the verdicts."""
     stopping: list[Stopping]
     exploring: list[Exploring]
     remarks: list[str]
 
 
 def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[str] = (), seed: int = 0) -> Comparison:
-    """Configurations over seeds where there are seeds to pair over, else the best models over samples.
+    """Compare configurations over seeds where they share some, else the best models over samples.
 
     Raises:
         UserError: `by` leaves nothing to compare.
     """
     found = configurations(runs)
     unended = [f"{run.name} has not ended yet: its figures are those so far" for run in runs if not run.state.stopped]
-    verdicts, paired, without = of_configurations(found, by, seed), "seeds", list[str]()
+    verdicts, paired, without = compare_pairs(found, by, seed), "seeds", list[str]()
     if by and not verdicts:
         raise UserError(f"no two configurations with two seeds in common differ in {', '.join(by)} alone")
     if not verdicts:
-        verdicts, without = of_models(runs, seed)
+        verdicts, without = compare_winners(runs, seed)
         paired = "samples"
     return Comparison(
         list(runs), found, verdicts, paired, stopping(found), exploring(found), [*remarks, *unended, *without]
