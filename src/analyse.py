@@ -23,10 +23,10 @@ Saturation is found by a changepoint on ranks, in |gain| and in the first metric
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status: 0, or 2 after one `error:` line on stderr."""
+    """Run the command; return the exit status: 0, or 2 after one `error:` line on stderr."""
     parser = Parser(
         prog="python -m src.analyse",
-        description="How kinship goes with merge gain, and when an evolution saturated.",
+        description="Correlate kinship with merge gain, and find when an evolution saturated.",
         epilog=DETAILS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -23,7 +23,7 @@ real where a permutation test, adjusted for how many were compared, leaves it a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit status: 0, or 2 after one `error:` line or two on stderr."""
+    """Run the command; return the exit status: 0, or 2 after one `error:` line or two on stderr."""
     options = _parser().parse_args(arguments)
     return status(lambda: _run(options))
 

@@ -123,7 +123,7 @@ class Curse:
 
 
 def winners_curse(states: Mapping[str, State]) -> Curse:
-    """The winner's curse over finished runs, named as the user likes, each of another family.
+    """Measure the winner's curse over finished runs, by any name, each of another family.
 
     The two sides of a run differ in difficulty, by chance. The founders that did not win were not picked by either, so
     the mean of their differences is the control.
@@ -141,7 +141,7 @@ def winners_curse(states: Mapping[str, State]) -> Curse:
 
 
 def drop(state: State) -> tuple[float, float] | None:
-    """Selection minus holdout, of the winner and, on average, of the others among the founders; None if unknown."""
+    """Return selection minus holdout, of the winner and, on average, of the other founders; None if unknown."""
     select, holdout = averages(state, "select"), averages(state, "holdout")
     if not select:
         return None
@@ -153,7 +153,7 @@ def drop(state: State) -> tuple[float, float] | None:
 
 
 def table(states: Mapping[str, State]) -> str:
-    """The winner's curse in Markdown: a row a run, and the mean with its interval.
+    """Return the winner's curse in Markdown: a row a run, and the mean with its interval.
 
     Raises:
         UserError: fewer than two of the runs have holdout scores.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from src.config import flat
-from src.evaluation.holdout import samples
+from src.evaluation.holdout import Scored, samples
 from src.journal import Event, State, events_of, replay
 from src.kinship.metrics import METRICS
 from src.population import KinshipTable
 from src.runtime.errors import UserError
-from src.statistics.average import Samples
 
 JOURNAL = "journal.jsonl"
 
@@ -92,11 +92,10 @@ class Run:
         metric = str(self.settings["kinship.metric"])
         return self.state.table(metric, METRICS[metric].larger_is_closer)
 
-    def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
-        """Return the best model's score on every sample of a side, and the tasks' weights; None if unknown."""
+    def samples(self, side: str) -> Scored | None:
+        """Return the best model's score on every sample of a side; None if unknown."""
         try:
-            kept = samples(self.folder, self.state, self.best, side)
-            return kept.samples, kept.weights
+            return samples(self.folder, self.state, self.best, side)
         except (OSError, ValueError):  # not held out, deleted, cut off, or changed
             return None
 
@@ -170,10 +169,7 @@ def _read(name: str, folder: Path) -> Run | None:
 
 
 def _curve(events: Sequence[Event]) -> tuple[Point, ...]:
-    points: list[Point] = []
-    samples, best = 0, float("-inf")
-    for event in events:
-        if event["event"] == "evaluated":
-            samples, best = samples + event["samples"], max(best, event["average"])
-            points.append(Point(len(points) + 1, samples, best))
-    return tuple(points)
+    evaluated = [event for event in events if event["event"] == "evaluated"]
+    samples = accumulate(event["samples"] for event in evaluated)
+    best = accumulate((event["average"] for event in evaluated), max)
+    return tuple(map(Point, range(1, len(evaluated) + 1), samples, best))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -70,14 +70,13 @@ def compare_pairs(found: Sequence[Configuration], by: Sequence[str] = (), seed: 
 
     With `by`, only those that differ in nothing but settings under these keys: fewer comparisons show more.
     """
-    wanted = [(a, b) for a, b in combinations(found, 2) if not by or differ_only_in(a, b, by)]
     verdicts: list[Verdict] = []
     for side in SIDES:
-        differences = {}
-        for a, b in wanted:
+        differences = []
+        for a, b in combinations(found, 2):
             first, second = (one.averages if side == "select" else one.holdouts for one in (a, b))
-            if len({*first} & {*second}) >= 2:
-                differences[a.label, b.label] = compare_configurations(first, second, seed=seed)
+            if len({*first} & {*second}) >= 2 and (not by or differ_only_in(a, b, by)):
+                differences.append((a.label, b.label, compare_configurations(first, second, seed=seed)))
         verdicts += _adjusted(differences, side)
     return verdicts
 
@@ -87,36 +86,44 @@ def compare_winners(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], 
     best = max(runs, key=lambda run: run.average)
     pairs = list(combinations(runs, 2)) if len(runs) <= FEW else [(best, run) for run in runs if run is not best]
     verdicts: list[Verdict] = []
-    without: dict[str, None] = {}
+    remarks: list[str] = []
     for side in SIDES:
-        differences: dict[tuple[str, str], Difference] = {}
+        differences = []
         for a, b in pairs:
-            found = _difference(a, b, side, seed)
-            if isinstance(found, Difference):
-                differences[a.name, b.name] = found
-            elif found is not None:
-                without[found] = None
+            try:
+                if (found := _difference(a, b, side, seed)) is not None:
+                    differences.append((a.name, b.name, found))
+            except ValueError as error:
+                remarks.append(str(error))
         verdicts += _adjusted(differences, side)
-    return verdicts, list(without)
+    return verdicts, list(dict.fromkeys(remarks))
 
 
-def _difference(a: Run, b: Run, side: str, seed: int) -> Difference | str | None:
-    """Return the difference of two runs' best models, or why there is none; None where nothing was held out."""
+def _difference(a: Run, b: Run, side: str, seed: int) -> Difference | None:
+    """Return the difference of two runs' best models; None where nothing was held out.
+
+    Raises:
+        ValueError: the two cannot be compared, and why.
+    """
     if a.settings["seed"] != b.settings["seed"]:
-        return f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
+        raise ValueError(
+            f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
+        )
     first, second = a.samples(side), b.samples(side)
-    if first is None or second is None:
+    if first is not None and second is not None:
+        try:
+            return compare_models(first.samples, second.samples, weights=first.weights, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{a.name} and {b.name}: {error}") from error
+    if side == "select":
         run = a if first is None else b
-        return f"{run.name} has no samples/{run.best}.json" if side == "select" else None
-    try:
-        return compare_models(first[0], second[0], weights=first[1], seed=seed)
-    except ValueError as error:
-        return f"{a.name} and {b.name}: {error}"
+        raise ValueError(f"{run.name} has no samples/{run.best}.json")
+    return None
 
 
-def _adjusted(differences: Mapping[tuple[str, str], Difference], side: str) -> list[Verdict]:
-    adjusted = holm([found.p for found in differences.values()])
-    return [Verdict(*pair, found, p, side) for (pair, found), p in zip(differences.items(), adjusted, strict=True)]
+def _adjusted(differences: Sequence[tuple[str, str, Difference]], side: str) -> list[Verdict]:
+    adjusted = holm([found.p for _, _, found in differences])
+    return [Verdict(*one, p, side) for one, p in zip(differences, adjusted, strict=True)]
 
 
 def stopping(found: Sequence[Configuration]) -> list[Stopping]:
