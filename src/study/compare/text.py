@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pydantic_core import to_json
@@ -26,6 +28,28 @@ FOLDED = frozenset({"configuration", "stopped", "first", "second"})
 """Columns that may take several lines."""
 WIDTH = 160
 """Columns of text where the output goes to a file."""
+FORMATS = {
+    "known_share": ".0%",
+    "share": ".0%",
+    "seconds": ".0f",
+    "p": ".4f",
+    "adjusted_p": ".4f",
+    "difference": "+.2f",
+    "low": "+.2f",
+    "high": "+.2f",
+    "gain": "+.2f",
+    "gain_else": "+.2f",
+}
+"""Of columns of figures; other fractions have two digits."""
+HEADINGS = {
+    "share": "merges saved",
+    "cost": "cost in points",
+    "records": "new bests",
+    "in_descent": "winners that descend from one",
+    "gain": "mean gain",
+    "gain_else": "mean gain of others",
+}
+"""Of columns whose names need a word more."""
 
 
 def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -33,41 +57,19 @@ def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]
     keys = distinguishing(compared.runs)
     if len({run.settings["seed"] for run in compared.runs}) > 1:
         keys = [*keys, "seed"]
+    runs = sorted(compared.runs, key=lambda run: -run.average)
     ranked = sorted(compared.configurations, key=lambda one: -mean_of([*one.averages.values()]))
     held_out = any(verdict.side == "holdout" for verdict in compared.verdicts)
-    found = {
-        "runs, the best first; ± 95 %; the best was found after so many evaluations and samples, of so many in all": [
-            _run(run, keys) for run in sorted(compared.runs, key=lambda run: -run.average)
-        ],
+    found: dict[str, list[dict[str, Any]]] = {
+        "runs, the best first; ± 95 %": [{**_figures(run), "configuration": label(run, keys)} for run in runs],
         "configurations, means over seeds, the best first": [
-            _configuration(one) for one in ranked if compared.paired == "seeds"
+            _means(one) for one in ranked if compared.paired == "seeds"
         ],
         f"first minus second, in points, paired over {compared.paired}: 95 % interval, permutation test, Holm": [
             _verdict(verdict, held_out) for verdict in compared.verdicts
         ],
-        "stopping on kinship, had the default rule been on": [
-            {
-                "configuration": row.configuration,
-                "runs": str(row.runs),
-                "ended early": str(row.stopped),
-                "merges saved": f"{row.share:.0%}",
-                "cost in points": f"{row.cost:.2f}",
-                "max cost": f"{row.max_cost:.2f}",
-            }
-            for row in compared.stopping
-        ],
-        "explorations": [
-            {
-                "configuration": row.configuration,
-                "runs": str(row.runs),
-                "explorations": str(row.explorations),
-                "new bests": str(row.records),
-                "winners that descend from one": str(row.in_descent),
-                "mean gain": f"{row.gain:+.2f}",
-                "mean gain of other merges": f"{row.gain_else:+.2f}",
-            }
-            for row in compared.exploring
-        ],
+        "stopping on kinship, had the default rule been on": [asdict(row) for row in compared.stopping],
+        "explorations": [asdict(row) for row in compared.exploring],
     }
     return [_table(title, rows) for title, rows in found.items() if rows]
 
@@ -78,7 +80,9 @@ def render(compared: Comparison) -> Group:
     for title, columns, rows in tables(compared):
         shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            shown.add_column(column, justify="left" if column in WORDS else "right", no_wrap=column not in FOLDED)
+            shown.add_column(
+                column.replace(" ", "\n"), justify="left" if column in WORDS else "right", no_wrap=column not in FOLDED
+            )
         for row in rows[:MANY]:
             shown.add_row(*map(Text, row))
         parts.append(shown)
@@ -132,49 +136,35 @@ def _figures(run: Run) -> dict[str, Any]:
     }
 
 
-def _run(run: Run, keys: Sequence[str]) -> dict[str, str]:
-    return {
-        "run": run.name,
-        "best average": f"{run.average:.2f} ± {1.96 * run.stderr:.2f}",
-        "holdout": "" if run.holdout is None else f"{run.holdout:.2f}",
-        "best": run.best,
-        "after": str(run.reached.evaluations),
-        "of": str(run.evaluations),
-        "known": f"{run.known:.0%}",
-        "samples": str(run.reached.samples),
-        "seconds": f"{run.seconds:.0f}",
-        "configuration": label(run, keys),
-        "stopped": run.stopped.partition(":")[0],
-    }
-
-
-def _configuration(one: Configuration) -> dict[str, str]:
+def _means(one: Configuration) -> dict[str, Any]:
     runs = list(one.runs.values())
     return {
         "configuration": one.label,
-        "runs": str(len(runs)),
-        "best average": f"{mean_of([*one.averages.values()]):.2f}",
-        "holdout": f"{mean_of([*one.holdouts.values()]):.2f}" if one.holdouts else "",
-        "reached after": f"{mean_of([run.reached.evaluations for run in runs]):.1f}",
-        "evaluations": f"{mean_of([run.evaluations for run in runs]):.1f}",
-        "seconds": f"{mean_of([run.seconds for run in runs]):.0f}",
+        "runs": len(runs),
+        "best_average": mean_of([*one.averages.values()]),
+        "holdout": mean_of([*one.holdouts.values()]),
+        "evaluations_to_best": mean_of([run.reached.evaluations for run in runs]),
+        "evaluations": mean_of([run.evaluations for run in runs]),
+        "seconds": mean_of([run.seconds for run in runs]),
     }
 
 
-def _verdict(verdict: Verdict, held_out: bool) -> dict[str, str]:
-    found = verdict.found
-    return {
-        "first": verdict.first,
-        "second": verdict.second,
-        **{name: f"{getattr(found, name):+.2f}" for name in ("difference", "low", "high")},
-        "n": str(found.n),
-        "p": f"{found.p:.4f}",
-        "adjusted p": f"{verdict.adjusted:.4f}",
-        "real": "yes" if verdict.adjusted <= 0.05 else "not shown",
-        "side": verdict.side if held_out else "",
-    }
+def _verdict(verdict: Verdict, held_out: bool) -> dict[str, Any]:
+    real = "yes" if verdict.adjusted <= 0.05 else "not shown"
+    row = {"first": verdict.first, "second": verdict.second, **asdict(verdict.found)}
+    return {**row, "adjusted_p": verdict.adjusted, "real": real, "side": verdict.side if held_out else ""}
 
 
-def _table(title: str, rows: Sequence[dict[str, str]]) -> tuple[str, list[str], list[list[str]]]:
-    columns = [column for column in rows[0] if any(row[column] for row in rows)]
-    return title, columns, [[row[column] for column in columns] for row in rows]
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
+    texts = [{column: _text(column, value) for column, value in row.items()} for row in rows]
+    columns = [column for column in texts[0] if any(row[column] for row in texts)]
+    headings = [HEADINGS.get(column, column.replace("_", " ")) for column in columns]
+    return title, headings, [[row[column] for column in columns] for row in texts]
+
+
+def _text(column: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if column == "stopped":
+        return str(value).partition(":")[0]
+    return format(value, FORMATS.get(column, ".2f")) if isinstance(value, float) else str(value)
