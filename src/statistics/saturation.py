@@ -68,16 +68,16 @@ def saturation(
     Raises:
         ValueError: the three differ in length.
     """
-    born, size, near = (np.asarray(values, dtype=float) for values in (generation, np.abs(gain), kinship))
-    if not born.shape == size.shape == near.shape or born.ndim != 1:
+    generations, size, near = (np.asarray(values, dtype=float) for values in (generation, np.abs(gain), kinship))
+    if not generations.shape == size.shape == near.shape or generations.ndim != 1:
         raise ValueError(
-            f"generation, gain and kinship should be [n] each, are {born.shape}, {size.shape}, {near.shape}"
+            f"generation, gain and kinship should be [n] each, are {generations.shape}, {size.shape}, {near.shape}"
         )
     known = np.isfinite(size) & np.isfinite(near)
-    order = np.argsort(born[known], kind="stable")
-    born, size, near = (values[known][order] for values in (born, size, near))
-    count = len(born)
-    borders = np.array([i for i in range(LEAST, count - LEAST + 1) if born[i - 1] != born[i]], dtype=int)
+    order = np.argsort(generations[known], kind="stable")
+    generations, size, near = (values[known][order] for values in (generations, size, near))
+    count = len(generations)
+    borders = np.array([i for i in range(LEAST, count - LEAST + 1) if generations[i - 1] != generations[i]], dtype=int)
     score = stats.rankdata(size) - stats.rankdata(near if larger_is_closer else -near)
     if not len(borders) or np.ptp(score) == 0:
         return Saturation(None, 1.0, count)
@@ -96,7 +96,7 @@ def saturation(
     closer = kinships[1] > kinships[0] if larger_is_closer else kinships[1] < kinships[0]
     if test.pvalue > ALPHA or not closer or gains[1] >= gains[0]:
         return Saturation(None, float(test.pvalue), count)
-    return Saturation(int(born[border]), float(test.pvalue), count, *gains, *kinships)
+    return Saturation(int(generations[border]), float(test.pvalue), count, *gains, *kinships)
 
 
 def _sharpness(scores: np.ndarray, borders: np.ndarray) -> np.ndarray:

@@ -32,15 +32,10 @@ class Configuration:
     identity: Mapping[str, str]
     """Every setting that defines it, as text."""
 
-    @property
-    def averages(self) -> dict[Hashable, float]:
-        """Best average of each seed, in points."""
-        return {seed: run.average for seed, run in self.runs.items()}
-
-    @property
-    def holdouts(self) -> dict[Hashable, float]:
-        """The best model's average on the holdout, of each seed that has one."""
-        return {seed: run.holdout for seed, run in self.runs.items() if run.holdout is not None}
+    def scores(self, side: str) -> dict[Hashable, float]:
+        """Return the best model's average on a side, in points, of each seed that has one."""
+        found = {seed: run.average if side == "select" else run.holdout for seed, run in self.runs.items()}
+        return {seed: score for seed, score in found.items() if score is not None}
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,6 @@ class Run:
         return self.curve[-1].best
 
     @property
-    def stderr(self) -> float:
-        """Standard error of the best model's average."""
-        return self.state.models[self.best].stderr or 0.0
-
-    @property
     def founder(self) -> float:
         """The best founder's average, in points."""
         return max(model.average for model in self.state.population if model.founder and model.average is not None)
@@ -80,11 +75,6 @@ class Run:
     def stopped(self) -> str:
         """The stop reason."""
         return self.state.stopped or "has not ended yet"
-
-    @property
-    def known(self) -> float:
-        """The share of its evaluations that were known from other runs, 0 to 1."""
-        return self.state.known["evaluated"] / max(self.state.asked["evaluated"], 1)
 
     @property
     def kinship(self) -> KinshipTable:

@@ -58,7 +58,7 @@ def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]
     if len({run.settings["seed"] for run in compared.runs}) > 1:
         keys = [*keys, "seed"]
     runs = sorted(compared.runs, key=lambda run: -run.average)
-    ranked = sorted(compared.configurations, key=lambda one: -mean_of([*one.averages.values()]))
+    ranked = sorted(compared.configurations, key=lambda one: -mean_of([*one.scores("select").values()]))
     held_out = any(verdict.side == "holdout" for verdict in compared.verdicts)
     found: dict[str, list[dict[str, Any]]] = {
         "runs, the best first; ± 95 %": [{**_figures(run), "configuration": label(run, keys)} for run in runs],
@@ -110,7 +110,7 @@ def as_json(compared: Comparison) -> str:
     """Return one object: runs, verdicts, stopping, exploring, remarks. What is not known is null."""
     content = {
         "runs": [_figures(run) for run in compared.runs],
-        "configurations": [{"label": one.label, "averages": one.averages} for one in compared.configurations],
+        "configurations": [{"label": one.label, "averages": one.scores("select")} for one in compared.configurations],
         "paired": compared.paired,
         "verdicts": compared.verdicts,
         "stopping": compared.stopping,
@@ -121,16 +121,17 @@ def as_json(compared: Comparison) -> str:
 
 
 def _figures(run: Run) -> dict[str, Any]:
+    state, stderr = run.state, run.state.models[run.best].stderr or 0.0
     return {
         "run": run.name,
         "best_average": run.average,
-        "interval": 1.96 * run.stderr,
+        "interval": 1.96 * stderr,
         "holdout": run.holdout,
         "best": run.best,
         "evaluations_to_best": run.reached.evaluations,
         "samples_to_best": run.reached.samples,
         "evaluations": run.evaluations,
-        "known_share": run.known,
+        "known_share": state.known["evaluated"] / max(state.asked["evaluated"], 1),
         "seconds": run.seconds,
         "stopped": run.stopped,
     }
@@ -141,8 +142,8 @@ def _means(one: Configuration) -> dict[str, Any]:
     return {
         "configuration": one.label,
         "runs": len(runs),
-        "best_average": mean_of([*one.averages.values()]),
-        "holdout": mean_of([*one.holdouts.values()]),
+        "best_average": mean_of([*one.scores("select").values()]),
+        "holdout": mean_of([*one.scores("holdout").values()]),
         "evaluations_to_best": mean_of([run.reached.evaluations for run in runs]),
         "evaluations": mean_of([run.evaluations for run in runs]),
         "seconds": mean_of([run.seconds for run in runs]),

@@ -74,7 +74,7 @@ def compare_pairs(found: Sequence[Configuration], by: Sequence[str] = (), seed: 
     for side in SIDES:
         differences = []
         for a, b in combinations(found, 2):
-            first, second = (one.averages if side == "select" else one.holdouts for one in (a, b))
+            first, second = a.scores(side), b.scores(side)
             if len({*first} & {*second}) >= 2 and (not by or differ_only_in(a, b, by)):
                 differences.append((a.label, b.label, compare_configurations(first, second, seed=seed)))
         verdicts += _adjusted(differences, side)

@@ -236,19 +236,17 @@ class StudySearch(OptunaSweeperImpl):
             if not in_use(path):
                 path.unlink(missing_ok=True)  # none of its trials is left
 
-    def _release(self, number: int) -> None:
-        """Have a trial run again; one that was started too often has failed."""
-        if self._study.trials[number].user_attrs.get("starts", 0) >= STARTS:
+    def _release(self, number: int, *, machine_failed: bool = False) -> None:
+        """Have a trial run again; one that was started too often, the machine's failures aside, has failed."""
+        identity = trial_id(self._storage, self._study.study_name, number)
+        starts = self._storage.get_trial(identity).user_attrs.get("starts", 0)
+        if machine_failed:
+            self._storage.set_trial_user_attr(identity, "starts", starts - 1)
+        elif starts >= STARTS:
             print(f"trial {number} was begun {STARTS} times and never ended; it counts as failed")
             self._study.tell(number, state=TrialState.FAIL)
-        else:
-            identity = trial_id(self._storage, self._study.study_name, number)
-            self._storage.set_trial_state_values(identity, TrialState.WAITING)
-
-    def _give_back(self, trial: optuna.Trial) -> None:
-        """Release a trial that the machine failed, without counting this start."""
-        trial.set_user_attr("starts", trial.user_attrs["starts"] - 1)
-        self._release(trial.number)
+            return
+        self._storage.set_trial_state_values(identity, TrialState.WAITING)
 
     # --- trials ------------------------------------------------------------------------------------------------------
 
@@ -261,13 +259,12 @@ class StudySearch(OptunaSweeperImpl):
         try:
             returns = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
         except Exception as error:  # a worker that died takes its whole batch with it
-            if (fault := machine_fault(error)) is not None:
-                for trial in trials:
-                    self._give_back(trial)
+            fault = machine_fault(error)
+            for trial in trials:
+                self._release(trial.number, machine_failed=fault is not None)
+            if fault is not None:
                 raise MachineError(fault) from error
             print(f"the launcher lost these trials ({type(error).__name__}); they are begun again", file=sys.stderr)
-            for trial in trials:
-                self._release(trial.number)
             return
         failures = [self._record(trial, result) for trial, result in zip(trials, returns, strict=True)]
         for failure in filter(None, failures):
@@ -295,7 +292,7 @@ class StudySearch(OptunaSweeperImpl):
                 found = result.return_value
             values = [float(value) for value in (found if isinstance(found, Sequence) else [found])]
         except MachineError as error:
-            self._give_back(trial)
+            self._release(trial.number, machine_failed=True)
             return error
         except Exception as error:  # the run's own; it was said when it happened
             trial.set_user_attr("failure", f"{type(error).__name__}: {str(error)[:300]}")
