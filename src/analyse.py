@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 0, or 2 after one `error:` line on stderr."""
     parser = Parser(
         prog="python -m src.analyse",
-        description="How kinship goes with merge gain, and when an evolution saturated.",
+        description="Correlate kinship with merge gain, and find when an evolution saturated.",
         epilog=DETAILS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

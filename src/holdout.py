@@ -12,7 +12,7 @@ from src.runtime.command import Parser, status
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = Parser(prog="python -m src.holdout", description="The winner's curse over several runs.")
+    parser = Parser(prog="python -m src.holdout", description="Measure the winner's curse over several runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of different families, outputs/NAME")
     options = parser.parse_args(arguments)
     return status(lambda: print(table({folder.name: replay(events_of(folder)) for folder in options.runs})))

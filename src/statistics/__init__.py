@@ -1,17 +1,15 @@
-"""What the figures of a run say, and how sure that is. Pure functions over numbers: no torch, no files, no clock.
+"""Pure functions over a run's figures: what they show, and how certain that is. No torch, no files, no clock.
 
-    correlate               how a figure (kinship) goes with another (merge gain): r, p, interval, n
+    correlate               correlation of a figure (kinship) with another (merge gain): r, p, interval, n
     saturation              the generation from which merging brought nothing new, by a changepoint
     stop_after, early_stop  what ending earlier would have saved, and cost
-    average_interval        how far an average could be off, from its samples
     compare_models          two models on the same samples
-    compare_configurations  two ways to run, on the same seeds or families
-    holm                    p values of several comparisons, made honest
+    compare_configurations  two configurations on the same seeds or families
+    holm                    p values adjusted for multiple comparisons
 
 Whatever is drawn at random is drawn from `seed`: the same input gives the same result.
 """
 
-from src.statistics.average import Interval, average_interval
 from src.statistics.comparison import Difference, compare_configurations, compare_models, holm
 from src.statistics.correlation import METHODS, Correlation, correlate
 from src.statistics.saturation import Saturation, saturation
@@ -22,9 +20,7 @@ __all__ = [
     "Correlation",
     "Difference",
     "EarlyStop",
-    "Interval",
     "Saturation",
-    "average_interval",
     "compare_configurations",
     "compare_models",
     "correlate",

@@ -1,9 +1,7 @@
-"""Which of two is better, and how sure that is: models on the same samples, configurations on the same seeds."""
+"""Which of two is better, and how certain that is: models on the same samples, configurations on the same seeds."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,30 +58,33 @@ def compare_models(
         task: np.array([score - second[task][doc] for doc, score in scored.items() if doc in second[task]], dtype=float)
         for task, scored in first.items()
     }
-    value, drawn = bootstrap_macro(pairs, weights, resamples, seed)
+    shares = task_shares(pairs, weights)
+    value, drawn = bootstrap_macro(pairs, shares, resamples, seed)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    p = _flipped(pairs, task_shares(pairs, weights), value, resamples, seed)
-    return Difference(100 * value, 100 * float(low), 100 * float(high), p, sum(map(len, pairs.values())))
+    rng = np.random.default_rng(seed + 1)
+    flipped = np.zeros(resamples)
+    for task, values in pairs.items():
+        # Pairs of one size are alike: what counts is how many of them change sign.
+        sizes, counts = np.unique(np.abs(values), return_counts=True)
+        turned = rng.binomial(counts, 0.5, size=(resamples, len(sizes)))
+        flipped += shares[task] * ((counts - 2 * turned) @ sizes) / len(values)
+    p = (1 + (np.abs(flipped) >= abs(value) - 1e-12).sum()) / (1 + resamples)
+    return Difference(100 * value, 100 * float(low), 100 * float(high), float(p), sum(map(len, pairs.values())))
 
 
 def compare_configurations(
-    first: Mapping[Hashable, float],
-    second: Mapping[Hashable, float],
-    *,
-    level: float = 0.95,
-    resamples: int = 9999,
-    seed: int = 0,
+    first: Mapping[Hashable, float], second: Mapping[Hashable, float], *, level: float = 0.95, seed: int = 0
 ) -> Difference:
-    """Return the mean difference of two configurations over the seeds or families of both, in their unit.
+    """Return the mean difference of two configurations over the seeds (or families) that both were run on.
 
     The interval is Student's: with the few seeds that one can afford, a bootstrap's would be too narrow. p is of the
-    sign-flip test: exact up to EXACT pairs, with signs drawn at random beyond. With n pairs it is 2 / 2^n at least:
-    five seeds never show p < 0.06.
+    sign-flip test: exact up to EXACT pairs, with signs drawn at random from `seed` beyond. With n pairs it is 2 / 2^n
+    at least: five seeds never show p < 0.06.
 
     Args:
         first, second: one figure a seed or family, by its name. Those of only one of the two are left out.
         level: of the interval.
-        resamples: random signs of the test, drawn from `seed`, beyond EXACT pairs.
+        seed: of the random signs.
 
     Raises:
         ValueError: the two share fewer than two seeds.
@@ -92,16 +93,19 @@ def compare_configurations(
     if len(pairs) < 2:
         raise ValueError(f"a comparison needs two seeds that both were run on, there are {len(pairs)}")
     value = float(pairs.mean())
-    error = float(pairs.std(ddof=1)) / math.sqrt(len(pairs))
-    half = float(stats.t.ppf((1 + level) / 2, len(pairs) - 1)) * error
-    p = _exact(pairs) if len(pairs) <= EXACT else _flipped({"": pairs}, {"": 1.0}, value, resamples, seed)
-    return Difference(value, value - half, value + half, p, len(pairs))
+    half = float(stats.t.ppf((1 + level) / 2, len(pairs) - 1) * stats.sem(pairs))
+    test = stats.permutation_test(
+        (pairs,),
+        lambda signed, axis: signed.mean(axis=axis).round(9),  # sums that are equal but for rounding are equal
+        permutation_type="samples",
+        n_resamples=2**EXACT,
+        rng=seed,
+    )
+    return Difference(value, value - half, value + half, float(test.pvalue), len(pairs))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return the p values of several comparisons, adjusted.
-
-    If none is real, one falls below α with a chance of at most α.
+    """Adjust the p values of several comparisons: if none is real, one falls below α with a chance of at most α.
 
     Holm's step-down method (1979, Scandinavian Journal of Statistics 6:65), in the order given; it asks nothing of how
     the comparisons depend on each other.
@@ -111,27 +115,8 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """
     if wrong := [p for p in p_values if not 0 <= p <= 1]:
         raise ValueError(f"{wrong[0]} is no p value; expected 0 to 1")
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return tuple(adjusted)
-
-
-def _flipped(
-    pairs: Mapping[str, np.ndarray], shares: Mapping[str, float], found: float, resamples: int, seed: int
-) -> float:
-    rng = np.random.default_rng(seed + 1)
-    sums = np.zeros(resamples)
-    for task, values in pairs.items():
-        # Pairs of one size are alike: what counts is how many of them are turned.
-        sizes, counts = np.unique(np.abs(values), return_counts=True)
-        turned = rng.binomial(counts, 0.5, size=(resamples, len(sizes)))
-        sums += shares[task] * ((counts - 2 * turned) @ sizes) / len(values)
-    return float((1 + (np.abs(sums) >= abs(found) - 1e-12).sum()) / (1 + resamples))
-
-
-def _exact(pairs: np.ndarray) -> float:
-    signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(pairs))))
-    sums = np.abs(signs @ pairs)
-    return float((sums >= abs(pairs.sum()) - 1e-9 * np.abs(pairs).sum()).mean())
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return tuple(adjusted.tolist())

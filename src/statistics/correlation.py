@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -17,7 +17,7 @@ DRAWN = 1 << 20
 
 @dataclass(frozen=True)
 class Correlation:
-    """How two figures go together."""
+    """Correlation of two figures."""
 
     method: str
     """pearson (along a line) or spearman (along any rising or falling curve)."""
@@ -46,7 +46,7 @@ def correlate(
     Args:
         x, y: one figure a merge, in the same order.
         method: one of METHODS.
-        level: share of the bootstrap that the interval covers.
+        level: share of the bootstrap that the interval covers. A resample in which nothing varies is left out of it.
         resamples: how many times n rows are drawn with replacement.
         seed: of that drawing.
 
@@ -62,35 +62,21 @@ def correlate(
     a, b = a[known], b[known]
     if len(a) < 3:
         raise ValueError(f"a correlation needs three rows or more, there are {len(a)}")
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return Correlation(method, math.nan, math.nan, math.nan, math.nan, len(a))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        found = stats.pearsonr(a, b) if method == "pearson" else stats.spearmanr(a, b)
-    low, high = _bootstrap(a, b, method, level, resamples, seed)
-    return Correlation(method, float(found.statistic), float(found.pvalue), low, high, len(a))
 
-
-def _bootstrap(
-    a: np.ndarray, b: np.ndarray, method: str, level: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Percentiles of r over resampled rows; a resample in which nothing varies has no r and is left out."""
-    rng, found = np.random.default_rng(seed), []
-    for rows in at_once(resamples, len(a)):
-        drawn = rng.integers(len(a), size=(rows, len(a)))
-        left, right = a[drawn], b[drawn]
+    def test(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
         if method == "spearman":
-            left, right = stats.rankdata(left, axis=1), stats.rankdata(right, axis=1)
-        left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
-        lengths = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))
-        found.append((left * right).sum(axis=1)[lengths > 0] / lengths[lengths > 0])
-    low, high = np.quantile(np.clip(np.concatenate(found), -1, 1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+            a, b = stats.rankdata(a, axis=axis), stats.rankdata(b, axis=axis)
+        return stats.pearsonr(a, b, axis=axis)
 
+    def r(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+        return test(a, b, axis).statistic
 
-def at_once(resamples: int, size: int) -> Iterator[int]:
-    """Return how many resamples of so many figures to draw at a time, so that memory does not grow with them."""
-    most = max(1, DRAWN // size)
-    for start in range(0, resamples, most):
-        yield min(most, resamples - start)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of figures that never change
+        found = test(a, b)
+        batch = max(1, DRAWN // len(a))
+        drawn = stats.bootstrap(
+            (a, b), r, n_resamples=resamples, batch=batch, paired=True, method="percentile", rng=seed
+        )
+        low, high = np.nanquantile(drawn.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+    return Correlation(method, float(found.statistic), float(found.pvalue), float(low), float(high), len(a))

@@ -1,14 +1,15 @@
-"""When a population stopped learning: a changepoint, not an eye."""
+"""When a population stopped learning, by a changepoint test."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from src.statistics.correlation import at_once
+from src.statistics.correlation import DRAWN
 
 LEAST = 3
 """Merges that a stage has at least: fewer are an accident."""
@@ -23,14 +24,14 @@ class Saturation:
     generation: int | None
     """The first generation of the saturated stage; None where no change was found."""
     p: float
-    """How often merges in a random order would show as sharp a change anywhere; 1 where there are too few to tell."""
+    """How often merges in a random order would show as sharp a change anywhere; 1 where there are too few."""
     n: int
     """Merges looked at."""
-    gain_before: float
-    gain_after: float
+    gain_before: float = math.nan
+    gain_after: float = math.nan
     """Mean |gain| of the merges of either stage, in the gain's unit; NaN where no change was found."""
-    kinship_before: float
-    kinship_after: float
+    kinship_before: float = math.nan
+    kinship_after: float = math.nan
     """Mean kinship of the parents in either stage; NaN where no change was found."""
 
 
@@ -43,9 +44,7 @@ def saturation(
     permutations: int = 9999,
     seed: int = 0,
 ) -> Saturation:
-    """Return where an evolution turns from learning to saturation.
-
-    Parents are near-copies, and merging them changes little.
+    """Find where an evolution turns from learning to saturation: near-copies are merged, which changes little.
 
     The rule: every merge gets a score, the rank of its |gain| minus the rank of its parents' kinship, both among all
     merges (of a distance, the rank counts from the far end). The score is high for a merge that learns and low for a
@@ -69,50 +68,40 @@ def saturation(
     Raises:
         ValueError: the three differ in length.
     """
-    born, size, near = (np.asarray(values, dtype=float) for values in (generation, np.abs(gain), kinship))
-    if not born.shape == size.shape == near.shape or born.ndim != 1:
+    generations, size, near = (np.asarray(values, dtype=float) for values in (generation, np.abs(gain), kinship))
+    if not generations.shape == size.shape == near.shape or generations.ndim != 1:
         raise ValueError(
-            f"generation, gain and kinship should be [n] each, are {born.shape}, {size.shape}, {near.shape}"
+            f"generation, gain and kinship should be [n] each, are {generations.shape}, {size.shape}, {near.shape}"
         )
     known = np.isfinite(size) & np.isfinite(near)
-    order = np.argsort(born[known], kind="stable")
-    born, size, near = (values[known][order] for values in (born, size, near))
-    count = len(born)
-    borders = [i for i in range(LEAST, count - LEAST + 1) if born[i - 1] != born[i]]
+    order = np.argsort(generations[known], kind="stable")
+    generations, size, near = (values[known][order] for values in (generations, size, near))
+    count = len(generations)
+    borders = np.array([i for i in range(LEAST, count - LEAST + 1) if generations[i - 1] != generations[i]], dtype=int)
     score = stats.rankdata(size) - stats.rankdata(near if larger_is_closer else -near)
-    if not borders or np.ptp(score) == 0:
-        return _none(1.0, count)
-    sharpness = _sharpness(score[None], borders)[0]
-    best = int(np.argmax(sharpness))
-    p = _p_value(score, borders, float(sharpness[best]), permutations, seed)
-    before, after = slice(None, borders[best]), slice(borders[best], None)
-    gains, kinships = (
-        [float(size[part].mean()) for part in (before, after)],
-        [float(near[part].mean()) for part in (before, after)],
+    if not len(borders) or np.ptp(score) == 0:
+        return Saturation(None, 1.0, count)
+    test = stats.permutation_test(
+        (score,),
+        lambda scores, axis: _sharpness(scores, borders).max(axis=-1),
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=permutations,
+        batch=max(1, DRAWN // count),
+        rng=seed,
     )
+    border = borders[np.argmax(_sharpness(score, borders))]
+    gains = float(size[:border].mean()), float(size[border:].mean())
+    kinships = float(near[:border].mean()), float(near[border:].mean())
     closer = kinships[1] > kinships[0] if larger_is_closer else kinships[1] < kinships[0]
-    if p > ALPHA or not closer or gains[1] >= gains[0]:
-        return _none(p, count)
-    return Saturation(int(born[borders[best]]), p, count, *gains, *kinships)
+    if test.pvalue > ALPHA or not closer or gains[1] >= gains[0]:
+        return Saturation(None, float(test.pvalue), count)
+    return Saturation(int(generations[border]), float(test.pvalue), count, *gains, *kinships)
 
 
-def _sharpness(scores: np.ndarray, borders: Sequence[int]) -> np.ndarray:
-    """[B, n] scores to [B, borders]: the mean before a border minus the mean after it, in standard deviations."""
-    count = scores.shape[1]
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    before = np.asarray(borders)
-    scale = np.sqrt(centred.var(axis=1, ddof=1, keepdims=True) * before * (count - before) / count)
-    return centred.cumsum(axis=1)[:, before - 1] / scale
-
-
-def _p_value(score: np.ndarray, borders: Sequence[int], found: float, permutations: int, seed: int) -> float:
-    rng, as_sharp = np.random.default_rng(seed), 0
-    for rows in at_once(permutations, len(score)):
-        shuffled = rng.permuted(np.tile(score, (rows, 1)), axis=1)
-        as_sharp += int((_sharpness(shuffled, borders).max(axis=1) >= found - 1e-9).sum())
-    return (1 + as_sharp) / (1 + permutations)
-
-
-def _none(p: float, count: int) -> Saturation:
-    nan = float("nan")
-    return Saturation(None, p, count, nan, nan, nan, nan)
+def _sharpness(scores: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Return, of [..., n] scores, the mean before each border minus the mean after it, in standard deviations."""
+    count = scores.shape[-1]
+    centred = scores - scores.mean(axis=-1, keepdims=True)
+    scale = np.sqrt(centred.var(axis=-1, ddof=1, keepdims=True) * borders * (count - borders) / count)
+    return centred.cumsum(axis=-1)[..., borders - 1] / scale

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """An end that might have been."""
+    """A run, had it ended earlier."""
 
     generation: int | None
     """The last generation that would have been merged; None where the rule never held, so that nothing is saved."""
@@ -37,7 +37,7 @@ class EarlyStop:
 def stop_after(
     generation: Sequence[int], average: Sequence[float], last: int | None, *, founders: Sequence[float] = ()
 ) -> EarlyStop:
-    """Return what ending after the generation `last` would have come to; None: not at all.
+    """Evaluate an end after the generation `last`; None: no earlier end.
 
     Args:
         generation: [n] of every merge.
@@ -48,15 +48,15 @@ def stop_after(
     Raises:
         ValueError: generation and average differ in length, or no average is known.
     """
-    born, averages = np.asarray(generation, dtype=float), np.asarray(average, dtype=float)
-    if born.shape != averages.shape or born.ndim != 1:
-        raise ValueError(f"generation and average should be [n] each, are {born.shape} and {averages.shape}")
-    late = np.zeros(len(born), dtype=bool) if last is None else born > last
-    everyone = [*averages[np.isfinite(averages)].tolist(), *founders]
+    generations, averages = np.asarray(generation, dtype=float), np.asarray(average, dtype=float)
+    if generations.shape != averages.shape or generations.ndim != 1:
+        raise ValueError(f"generation and average should be [n] each, are {generations.shape} and {averages.shape}")
+    late = np.zeros(len(generations), dtype=bool) if last is None else generations > last
+    reached = [*averages[np.isfinite(averages)].tolist(), *founders]
     early = [*averages[np.isfinite(averages) & ~late].tolist(), *founders]
     if not early:
         raise ValueError("no average is known before the stop; was there a model to begin with?")
-    return EarlyStop(last, int(late.sum()), len(born), max(everyone), max(early))
+    return EarlyStop(last, int(late.sum()), len(generations), max(reached), max(early))
 
 
 def early_stop(
@@ -69,26 +69,24 @@ def early_stop(
     larger_is_closer: bool = True,
     founders: Sequence[float] = (),
 ) -> EarlyStop:
-    """Return what a stop on kinship would have come to: after `patience` generations in a row past the threshold.
+    """Evaluate a stop on kinship, after `patience` generations in a row past the threshold.
 
     Args:
-        generation: [n] of every merge.
-        average: [n] its average; NaN for one that failed.
+        generation, average, founders: as for `stop_after`.
         kinship: [n] of its parents, or of the k best at the time; a generation counts by the mean of what is known.
         threshold: above it (below it, for a distance) a generation is saturated.
         patience: generations in a row, 1 or more.
         larger_is_closer: False for a distance.
-        founders: averages of the models that were there before.
 
     Raises:
         ValueError: the three differ in length, or no average is known.
     """
-    born, near = np.asarray(generation, dtype=float), np.asarray(kinship, dtype=float)
-    if born.shape != near.shape:
-        raise ValueError(f"generation and kinship should be [n] each, are {born.shape} and {near.shape}")
+    generations, near = np.asarray(generation, dtype=float), np.asarray(kinship, dtype=float)
+    if generations.shape != near.shape:
+        raise ValueError(f"generation and kinship should be [n] each, are {generations.shape} and {near.shape}")
     row = 0
-    for one in np.unique(born):
-        known = near[(born == one) & np.isfinite(near)]
+    for one in np.unique(generations):
+        known = near[(generations == one) & np.isfinite(near)]
         past = len(known) > 0 and (known.mean() > threshold if larger_is_closer else known.mean() < threshold)
         row = row + 1 if past else 0
         if row == patience:

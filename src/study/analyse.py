@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.runtime.errors import UserError
 
@@ -26,10 +25,10 @@ LEAST = 3
 class Table:
     """Merges, in the order of the file."""
 
-    generation: tuple[int, ...]
-    average: tuple[float, ...]
-    gain: tuple[float, ...]
-    metrics: Mapping[str, tuple[float, ...]]
+    generation: Sequence[int]
+    average: Sequence[float]
+    gain: Sequence[float]
+    metrics: Mapping[str, Sequence[float]]
     """Kinship of the parents, by the metric's name."""
     distances: frozenset[str]
     """The metrics of which small is close."""
@@ -37,10 +36,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a table says."""
+    """Results of the analysis of a table."""
 
     correlations: tuple[tuple[str, str, Correlation], ...]
-    """Metric, target (gain or abs_gain), and how the two go together."""
+    """Metric, target (gain or abs_gain), and their correlation."""
     metric: str
     """The metric that saturation and the stop are read from."""
     saturation: Saturation
@@ -49,7 +48,11 @@ class Findings:
 
 
 def read(path: Path, distances: Sequence[str] = ()) -> Table:
-    """Return the table in a file.
+    """Read the table in a CSV file.
+
+    Args:
+        path: of the file.
+        distances: metrics of which small is close, beside those known to be so.
 
     Raises:
         UserError: no such file, a column that is missing, a cell that is no number (by its line), too few rows.
@@ -57,31 +60,33 @@ def read(path: Path, distances: Sequence[str] = ()) -> Table:
     from src.kinship import METRICS
 
     header, rows = _cells(path)
-    words = {name for name in header if name not in NEEDED and not any(_is_number(row[name]) for row in rows)}
-    names = [name for name in header if name not in words]
-    metrics = [name for name in names if name not in NEEDED]
+    columns: dict[str, list[float]] = {}
+    for position, name in enumerate(header):
+        values = {line: _number(cells[position]) for line, cells in rows.items()}
+        if name not in NEEDED and all(value is None for value in values.values()):
+            continue  # a column of words
+        for line, value in values.items():
+            if value is None:
+                raise UserError(f"{path}, line {line}, column {name}: {rows[line][position]!r} is no number")
+            columns.setdefault(name, []).append(value)
+    metrics = {name: values for name, values in columns.items() if name not in NEEDED}
     if unknown := [name for name in distances if name not in metrics]:
         raise UserError(f"--distance {unknown[0]}: {path} has no such metric; it has {', '.join(metrics) or 'none'}")
     if not metrics:
         raise UserError(f"{path} has no column of kinship; expected one a metric beside {', '.join(NEEDED)}")
-    columns = {name: tuple(_number(row, name, path, line) for line, row in enumerate(rows, 2)) for name in names}
     if fractions := [value for value in columns["generation"] if value != int(value)]:
         raise UserError(f"{path}: the generation {fractions[0]} is no whole number")
     known = {name for name, metric in METRICS.items() if not metric.larger_is_closer}
-    return Table(
-        tuple(map(int, columns["generation"])),
-        columns["average"],
-        columns["gain"],
-        {name: columns[name] for name in metrics},
-        frozenset(known | set(distances)) & set(metrics),
-    )
+    generation = [int(value) for value in columns["generation"]]
+    small_is_close = frozenset({*known, *distances} & {*metrics})
+    return Table(generation, columns["average"], columns["gain"], metrics, small_is_close)
 
 
 def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> Findings:
-    """Return what the table says of kinship and gain, saturation, and an early stop."""
+    """Correlate kinship with gain, find saturation, and evaluate an early stop."""
     from src.statistics import METHODS, correlate, early_stop, saturation, stop_after
 
-    targets = {"gain": table.gain, "abs_gain": tuple(map(abs, table.gain))}
+    targets = {"gain": table.gain, "abs_gain": [*map(abs, table.gain)]}
     correlations = tuple(
         (metric, target, correlate(kinship, gains, method))
         for method in METHODS
@@ -107,6 +112,8 @@ def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> 
 
 def as_json(findings: Findings) -> str:
     """Return one JSON object; what is not defined is null."""
+    from pydantic_core import to_json
+
     content = {
         "correlations": [
             {"metric": metric, "target": target, **asdict(found)} for metric, target, found in findings.correlations
@@ -115,26 +122,17 @@ def as_json(findings: Findings) -> str:
         "saturation": {"metric": findings.metric, **asdict(findings.saturation)},
         "early_stop": {**asdict(findings.stop), "cost": findings.stop.cost},
     }
-    return json.dumps(_plain(content), indent=2, allow_nan=False)
+    return to_json(content, indent=2, inf_nan_mode="null").decode()
 
 
 def as_text(findings: Findings) -> str:
     """Return a table of correlations, and the rest in words."""
-    rows = [("metric", "with", "method", "r", "95 % interval", "p", "n")]
-    rows += [
-        (
-            metric,
-            "|gain|" if target == "abs_gain" else target,
-            found.method,
-            f"{found.r:+.3f}",
-            f"{found.low:+.2f} to {found.high:+.2f}",
-            f"{found.p:.3f}",
-            str(found.n),
-        )
-        for metric, target, found in findings.correlations
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    width = max(len("metric"), *(len(metric) for metric, _, _ in findings.correlations))
+    row = f"{{:>{width}}}  {{:>6}}  {{:>8}}  {{:>6}}  {{:>14}}  {{:>5}}  {{:>2}}"
+    lines = [row.format("metric", "with", "method", "r", "95 % interval", "p", "n")]
+    for metric, target, found in findings.correlations:
+        interval, against = f"{found.low:+.2f} to {found.high:+.2f}", "|gain|" if target == "abs_gain" else target
+        lines.append(row.format(metric, against, found.method, f"{found.r:+.3f}", interval, f"{found.p:.3f}", found.n))
     return "\n".join([*lines, "", _saturation(findings), *_stop(findings.stop)])
 
 
@@ -158,8 +156,8 @@ def _stop(stop: EarlyStop) -> list[str]:
     ]
 
 
-def _cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the header, and the rows by its names."""
+def _cells(path: Path) -> tuple[list[str], dict[int, list[str]]]:
+    """Return the header, and the other rows by their line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if any(map(str.strip, line))]
@@ -178,25 +176,12 @@ def _cells(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             raise UserError(f"{path}, line {number}: {len(line)} cells, expected {len(header)}")
     if len(lines) - 1 < LEAST:
         raise UserError(f"{path} has too few rows: {len(lines) - 1} merges; expected {LEAST} or more")
-    return header, [dict(zip(header, line, strict=True)) for _, line in lines[1:]]
+    return header, dict(lines[1:])
 
 
-def _number(row: Mapping[str, str], name: str, path: Path, line: int) -> float:
-    if not _is_number(row[name]):
-        raise UserError(f"{path}, line {line}, column {name}: {row[name]!r} is no number")
-    return float(row[name])
-
-
-def _is_number(cell: str) -> bool:
+def _number(cell: str) -> float | None:
     try:
-        return math.isfinite(float(cell))
+        number = float(cell)
     except ValueError:
-        return False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return None
+    return number if math.isfinite(number) else None

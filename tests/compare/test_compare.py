@@ -135,7 +135,7 @@ def test_what_stopping_on_kinship_would_have_saved_and_cost(tmp_path: Path, caps
     assert (row["runs"], row["stopped"]) == (2, 2)
     assert row["share"] == pytest.approx(0.5)
     assert row["cost"] == pytest.approx(1.5)
-    assert row["dearest"] == pytest.approx(3.0)
+    assert row["max_cost"] == pytest.approx(3.0)
 
 
 def test_runs_that_stopped_on_kinship_themselves_are_not_replayed(tmp_path: Path, capsys: Capture) -> None:
@@ -162,7 +162,7 @@ def test_a_curve_is_the_mean_over_seeds_and_carries_on_where_a_run_ended(tmp_pat
     assert line.evaluations == (1, 2, 3, 4)
     assert line.mean == (45.0, 49.5, 51.0, 51.0)
     assert all(low < mean < high for low, mean, high in zip(line.low, line.mean, line.high, strict=True))
-    assert band(list(one.runs.values()), gained=True).mean == (-4.5, 0.0, 1.5, 1.5)
+    assert band(list(one.runs.values()), above_founder=True).mean == (-4.5, 0.0, 1.5, 1.5)
 
 
 def test_evaluations_and_samples_to_the_best(tmp_path: Path, capsys: Capture) -> None:

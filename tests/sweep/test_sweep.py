@@ -91,6 +91,18 @@ def test_a_continued_sweep_tries_what_an_uninterrupted_one_tries(sweep: Sweep, t
     assert len({str(params) for params, _ in in_parts}) > 2
 
 
+def test_a_trial_that_is_enqueued_by_hand_is_run(sweep: Sweep, tmp_path: Path) -> None:
+    """Optuna keeps its parameters beside the trial; so did the sweeper's earlier versions."""
+    sweep("hydra.sweeper.n_trials=1", "strategy=kinship_topk")
+    begun = study(tmp_path)
+    wanted = {**begun.trials[0].params, "strategy.k": 2}
+    assert wanted != begun.trials[0].params
+    begun.enqueue_trial(wanted)
+    assert sweep("hydra.sweeper.n_trials=2", "strategy=kinship_topk").status == 0
+    assert study(tmp_path).trials[1].params == wanted
+    assert states(tmp_path) == ["COMPLETE", "COMPLETE"]
+
+
 class Insistent(optuna.samplers.RandomSampler):
     """A sampler that has found its favourite."""
 

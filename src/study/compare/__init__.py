@@ -1,7 +1,7 @@
-"""Runs beside each other, from their journals alone: which is better, how sure is that, and what did each cost.
+"""Comparison of runs, from their journals alone.
 
 runs             a run as far as a comparison needs it; found by folder, pattern or Optuna storage
 configurations   runs that differ in nothing but their seed are one configuration
-verdicts         which differences are real; what stopping on kinship and exploring came to
+verdicts         which differences are real; what stopping on kinship saves, and exploring gains
 text, page       the tables on a terminal, as CSV and JSON; one HTML page
 """

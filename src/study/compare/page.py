@@ -39,19 +39,19 @@ def _growth(compared: Comparison) -> Section:
     words = ["The mean over a configuration's runs, and where there are several its 95 % interval as a band."]
     if compared.paired == "seeds":
         words.append("Families differ by far more than configurations: the first figure takes that difference out.")
-        gained = curves(compared.configurations, gained=True)
+        gained = curves(compared.configurations, above_founder=True)
         drawn.insert(0, Drawing("curves-gained", "above each family's best founder", gained))
     return Section("curves", "Best average against evaluations", words, [drawn], wide=True)
 
 
-def curves(found: Sequence[Configuration], *, gained: bool = False) -> Figure:
+def curves(found: Sequence[Configuration], *, above_founder: bool = False) -> Figure:
     """Return one curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band.
 
-    `gained` counts from the best founder, which takes the difference between families out of the band.
+    `above_founder` counts from the best founder, which takes the difference between families out of the band.
     """
     data: list[dict[str, Any]] = []
     for number, one in enumerate(found):
-        line = band(list(one.runs.values()), gained=gained)
+        line = band(list(one.runs.values()), above_founder=above_founder)
         shared = {"type": "scatter", "name": escape(one.label), "legendgroup": str(number)}
         hue, dash = var(HUES[number % len(HUES)]), DASHES[number // len(HUES) % len(DASHES)]
         if not any(map(math.isnan, line.low)):
@@ -64,7 +64,7 @@ def curves(found: Sequence[Configuration], *, gained: bool = False) -> Figure:
         points = {"x": list(line.evaluations), "y": list(map(rounded, line.mean))}
         strokes = {"mode": "lines+markers", "line": {"color": hue, "dash": dash, "shape": "hv"}, "marker": {"size": 4}}
         data.append({**shared, **points, **strokes})
-    height = axis("points above the best founder" if gained else "best average, points")
+    height = axis("points above the best founder" if above_founder else "best average, points")
     return figure(data, 380 + 12 * len(found), xaxis=axis("evaluations, the founders' included"), yaxis=height)
 
 

@@ -1,26 +1,27 @@
-"""A run as far as a comparison needs it, and where runs are found."""
+"""A run as far as a comparison needs it, and how runs are found."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from src.config import flat
-from src.evaluation.holdout import samples
+from src.evaluation.holdout import Scored, samples
 from src.journal import Event, State, events_of, replay
 from src.kinship.metrics import metric_of
-from src.population import KinshipTable, normalised_average
+from src.population import KinshipTable
 from src.runtime.errors import UserError
-from src.statistics.average import Samples
-from src.tracking.summary import skills_kept
+
+JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
 class Point:
-    """How far a run had come after one more evaluation."""
+    """Progress of a run after one more evaluation."""
 
     evaluations: int
     samples: int
@@ -30,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """What a journal says of a run."""
+    """A run, read from its journal."""
 
     name: str
     """Its folder, as short as tells it from the other runs."""
@@ -51,29 +52,18 @@ class Run:
         return self.curve[-1].best
 
     @property
-    def stderr(self) -> float:
-        """Standard error of the best model's average."""
-        return self.state.models[self.best].stderr or 0.0
-
-    @property
-    def kept(self) -> float | None:
-        """What the best model keeps of the specialists' scores, mean share over tasks ×100; None for a founder."""
-        found = skills_kept(self.state)[1]
-        return normalised_average(found) if found and self.state.models[self.best].parents else None
-
-    @property
     def founder(self) -> float:
         """The best founder's average, in points."""
         return max(model.average for model in self.state.population if model.founder and model.average is not None)
 
     @property
     def reached(self) -> Point:
-        """When the best average was reached."""
+        """The point at which the best average was reached."""
         return next(point for point in self.curve if point.best == self.average)
 
     @property
     def evaluations(self) -> int:
-        """All that the run has made."""
+        """Evaluations made in all."""
         return self.curve[-1].evaluations
 
     @property
@@ -83,13 +73,8 @@ class Run:
 
     @property
     def stopped(self) -> str:
-        """Why it ended."""
+        """The stop reason."""
         return self.state.stopped or "has not ended yet"
-
-    @property
-    def known(self) -> float:
-        """The share of its evaluations that were known from other runs, 0 to 1."""
-        return self.state.known["evaluated"] / max(self.state.asked["evaluated"], 1)
 
     @property
     def kinship(self) -> KinshipTable:
@@ -97,22 +82,19 @@ class Run:
         metric = str(self.settings["kinship.metric"])
         return self.state.table(metric, metric_of(metric).larger_is_closer)
 
-    def samples(self, side: str) -> tuple[Samples, Mapping[str, float]] | None:
-        """Return the best model's score on every sample of a side, and the tasks' weights.
-
-        None where there are none.
-        """
+    def samples(self, side: str) -> Scored | None:
+        """Return the best model's score on every sample of a side; None if unknown."""
         try:
-            kept = samples(self.folder, self.state, self.best, side)
-            return kept.samples, kept.weights
+            return samples(self.folder, self.state, self.best, side)
         except (OSError, ValueError):  # not held out, deleted, cut off, or changed
             return None
 
 
 def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """Return the runs in these folders (a run's own, or one of runs), patterns and Optuna storages.
+    """Find the runs in these folders (a run's own, or one of runs), patterns and Optuna storages.
 
-    The second is what was left out, and why.
+    Returns:
+        The runs, and a remark on each that was left out.
 
     Raises:
         UserError: nothing is there, a journal is damaged, or fewer than two runs have evaluated a model.
@@ -130,12 +112,11 @@ def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
 
 def _folders(argument: str) -> list[Path]:
     if "://" in argument:
-        return _of_storage(argument)
-    matching = sorted(glob.glob(argument))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    paths = [Path(argument)] if Path(argument).exists() else [Path(path) for path in matching]
-    if not paths:
+        return _in_storage(argument)
+    matching = [argument] if Path(argument).exists() else sorted(glob.glob(argument))  # noqa: PTH207 (absolute patterns)
+    if not matching:
         raise UserError(f"{argument}: there is no such folder; expected a run (outputs/NAME), or a folder of runs")
-    found = [folder for path in paths for folder in _below(path)]
+    found = [folder for path in matching for folder in _below(Path(path))]
     if not found:
         raise UserError(f"{argument}: no run lies there (a run's folder has a journal.jsonl)")
     return found
@@ -143,16 +124,16 @@ def _folders(argument: str) -> list[Path]:
 
 def _below(path: Path) -> list[Path]:
     if path.suffix == ".db":
-        return _of_storage(f"sqlite:///{path}")
-    if (path / "journal.jsonl").is_file():
+        return _in_storage(f"sqlite:///{path}")
+    if (path / JOURNAL).is_file():
         return [path.resolve()]
-    return sorted((journal.parent.resolve() for journal in path.rglob("journal.jsonl")), key=_by_number)
+    return sorted((journal.parent.resolve() for journal in path.rglob(JOURNAL)), key=_by_number)
 
 
-def _of_storage(storage: str) -> list[Path]:
+def _in_storage(storage: str) -> list[Path]:
     from src.study.sweep.storage import folders
 
-    return [folder for folder in folders(storage) if (folder / "journal.jsonl").is_file()]
+    return [folder for folder in folders(storage) if (folder / JOURNAL).is_file()]
 
 
 def _by_number(folder: Path) -> tuple[str, int, str]:
@@ -160,7 +141,7 @@ def _by_number(folder: Path) -> tuple[str, int, str]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Return the fewest last parts of their paths that tell them all apart."""
+    """Return the fewest last parts of the paths that distinguish them all."""
     depth = 1
     while len({folder.parts[-depth:] for folder in folders}) < len(folders):
         depth += 1
@@ -178,10 +159,7 @@ def _read(name: str, folder: Path) -> Run | None:
 
 
 def _curve(events: Sequence[Event]) -> tuple[Point, ...]:
-    points: list[Point] = []
-    samples, best = 0, float("-inf")
-    for event in events:
-        if event["event"] == "evaluated":
-            samples, best = samples + event["samples"], max(best, event["average"])
-            points.append(Point(len(points) + 1, samples, best))
-    return tuple(points)
+    evaluated = [event for event in events if event["event"] == "evaluated"]
+    samples = accumulate(event["samples"] for event in evaluated)
+    best = accumulate((event["average"] for event in evaluated), max)
+    return tuple(map(Point, range(1, len(evaluated) + 1), samples, best))

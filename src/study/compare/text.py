@@ -6,35 +6,75 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic_core import to_json
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from src.study.compare.configurations import differing, label, mean_of, telling
+from src.population import normalised_average
+from src.study.compare.configurations import Configuration, differing, distinguishing, label, mean_of
 from src.study.compare.runs import Run
-from src.study.compare.verdicts import Comparison
+from src.study.compare.verdicts import Comparison, Verdict
+from src.tracking.summary import skills_kept
 
 MANY = 40
 """Runs that a terminal is shown; a page and a CSV file have all."""
-
 WORDS = frozenset({"run", "best", "configuration", "stopped", "first", "second", "real", "side"})
 """Columns of words; all others are figures."""
+FOLDED = frozenset({"configuration", "stopped", "first", "second"})
+"""Columns that may take several lines."""
 WIDTH = 160
 """Columns of text where the output goes to a file."""
+FORMATS = {
+    "known_share": ".0%",
+    "skills_kept": ".0%",
+    "share": ".0%",
+    "seconds": ".0f",
+    "p": ".4f",
+    "adjusted_p": ".4f",
+    "difference": "+.2f",
+    "low": "+.2f",
+    "high": "+.2f",
+    "gain": "+.2f",
+    "gain_else": "+.2f",
+}
+"""Of columns of figures; other fractions have two digits."""
+HEADINGS = {
+    "share": "merges saved",
+    "cost": "cost in points",
+    "records": "new bests",
+    "in_descent": "winners that descend from one",
+    "gain": "mean gain",
+    "gain_else": "mean gain of others",
+}
+"""Of columns whose names need a word more."""
 
 
 def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return every table as title, columns and rows of text."""
-    found = [_runs(compared)]
-    if compared.paired == "seeds":
-        found.append(_configurations(compared))
-    found += [_verdicts(compared), _stopping(compared), _exploring(compared)]
-    return [table for table in found if table[2]]
+    """Return every table as title, columns and rows of text, without what nothing is known of."""
+    keys = distinguishing(compared.runs)
+    if len({run.settings["seed"] for run in compared.runs}) > 1:
+        keys = [*keys, "seed"]
+    runs = sorted(compared.runs, key=lambda run: -run.average)
+    ranked = sorted(compared.configurations, key=lambda one: -mean_of([*one.scores("select").values()]))
+    held_out = any(verdict.side == "holdout" for verdict in compared.verdicts)
+    found: dict[str, list[dict[str, Any]]] = {
+        "runs, the best first; ± 95 %": [{**_figures(run), "configuration": label(run, keys)} for run in runs],
+        "configurations, means over seeds, the best first": [
+            _means(one) for one in ranked if compared.paired == "seeds"
+        ],
+        f"first minus second, in points, paired over {compared.paired}: 95 % interval, permutation test, Holm": [
+            _verdict(verdict, held_out) for verdict in compared.verdicts
+        ],
+        "stopping on kinship, had the default rule been on": [asdict(row) for row in compared.stopping],
+        "explorations": [asdict(row) for row in compared.exploring],
+    }
+    return [_table(title, rows) for title, rows in found.items() if rows]
 
 
 def render(compared: Comparison) -> Group:
@@ -43,8 +83,9 @@ def render(compared: Comparison) -> Group:
     for title, columns, rows in tables(compared):
         shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            folds = column in {"configuration", "stopped", "first", "second"}
-            shown.add_column(column, justify="left" if column in WORDS else "right", no_wrap=not folds)
+            shown.add_column(
+                column.replace(" ", "\n"), justify="left" if column in WORDS else "right", no_wrap=column not in FOLDED
+            )
         for row in rows[:MANY]:
             shown.add_row(*map(Text, row))
         parts.append(shown)
@@ -56,158 +97,85 @@ def render(compared: Comparison) -> Group:
 def as_csv(compared: Comparison) -> str:
     """Return one line a run: its figures, and every key of the configuration that differs."""
     keys = differing(compared.runs)
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["run", *_FIGURES, "stopped", *keys])
+    rows = []
     for run in compared.runs:
-        cells = [run.settings.get(key) for key in keys]
-        values = (json.dumps(cell) if isinstance(cell, list | dict) else cell for cell in cells)
-        writer.writerow([run.name, *_figures(run).values(), run.stopped, *values])
+        settings = {key: run.settings.get(key) for key in keys}
+        texts = {key: json.dumps(v) if isinstance(v, list | dict) else v for key, v in settings.items()}
+        rows.append({**_figures(run), **texts})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()
 
 
 def as_json(compared: Comparison) -> str:
     """Return one object: runs, verdicts, stopping, exploring, remarks. What is not known is null."""
-    plain = {
-        "runs": [{"run": run.name, **_figures(run), "stopped": run.stopped} for run in compared.runs],
-        "configurations": [{"label": one.label, "averages": one.averages} for one in compared.configurations],
+    content = {
+        "runs": [_figures(run) for run in compared.runs],
+        "configurations": [{"label": one.label, "averages": one.scores("select")} for one in compared.configurations],
         "paired": compared.paired,
-        "verdicts": [asdict(verdict) for verdict in compared.verdicts],
-        "stopping": [asdict(row) for row in compared.stopping],
-        "exploring": [asdict(row) for row in compared.exploring],
+        "verdicts": compared.verdicts,
+        "stopping": compared.stopping,
+        "exploring": compared.exploring,
         "remarks": compared.remarks,
     }
-    return json.dumps(_finite(plain), indent=2)
-
-
-_FIGURES = (
-    "best_average",
-    "interval",
-    "holdout",
-    "skills_kept",
-    "best",
-    "evaluations_to_best",
-    "samples_to_best",
-    "evaluations",
-    "known_share",
-    "seconds",
-)
+    return to_json(content, indent=2, inf_nan_mode="null").decode()
 
 
 def _figures(run: Run) -> dict[str, Any]:
-    reached = run.reached
-    values = (
-        run.average,
-        1.96 * run.stderr,
-        run.holdout,
-        run.kept,
-        run.best,
-        reached.evaluations,
-        reached.samples,
-        run.evaluations,
-        run.known,
-        run.seconds,
-    )
-    return dict(zip(_FIGURES, values, strict=True))
+    state, stderr = run.state, run.state.models[run.best].stderr or 0.0
+    return {
+        "run": run.name,
+        "best_average": run.average,
+        "interval": 1.96 * stderr,
+        "holdout": run.holdout,
+        "skills_kept": _kept(run),
+        "best": run.best,
+        "evaluations_to_best": run.reached.evaluations,
+        "samples_to_best": run.reached.samples,
+        "evaluations": run.evaluations,
+        "known_share": state.known["evaluated"] / max(state.asked["evaluated"], 1),
+        "seconds": run.seconds,
+        "stopped": run.stopped,
+    }
 
 
-def _runs(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = ["run", "best average", "holdout", "kept", "best", "after", "of", "known", "samples", "seconds"]
-    keys = telling(compared.runs)
-    if len({run.settings["seed"] for run in compared.runs}) > 1:
-        keys = [*keys, "seed"]
-    rows = []
-    for run in sorted(compared.runs, key=lambda run: -run.average):
-        figures = [
-            f"{run.average:.2f} ± {1.96 * run.stderr:.2f}",
-            "" if run.holdout is None else f"{run.holdout:.2f}",
-            "" if run.kept is None else f"{run.kept:.0f}%",
-            run.best,
-            str(run.reached.evaluations),
-            str(run.evaluations),
-            f"{run.known:.0%}",
-            str(run.reached.samples),
-            f"{run.seconds:.0f}",
-        ]
-        rows.append([run.name, *figures, label(run, keys), run.stopped.partition(":")[0]])
-    title = "runs, the best first; ± 95 %; the best was found after so many evaluations and samples, of so many in all"
-    return title, *_without_empty([*columns, "configuration", "stopped"], rows)
+def _kept(run: Run) -> float | None:
+    """Return the mean share that a merged best model keeps of the specialists' scores; None for a founder."""
+    found = skills_kept(run.state)[1]
+    return normalised_average(found) / 100 if found and run.state.models[run.best].parents else None
 
 
-def _configurations(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = ["configuration", "runs", "best average", "holdout", "reached after", "evaluations", "seconds"]
-    rows = []
-    for one in sorted(compared.configurations, key=lambda one: -mean_of([*one.averages.values()])):
-        runs = list(one.runs.values())
-        held = mean_of([*one.holdouts.values()])
-        rows.append(
-            [
-                one.label,
-                str(len(runs)),
-                f"{mean_of([*one.averages.values()]):.2f}",
-                "" if math.isnan(held) else f"{held:.2f}",
-                f"{mean_of([run.reached.evaluations for run in runs]):.1f}",
-                f"{mean_of([run.evaluations for run in runs]):.1f}",
-                f"{mean_of([run.seconds for run in runs]):.0f}",
-            ]
-        )
-    return "configurations, means over seeds, the best first", *_without_empty(columns, rows)
+def _means(one: Configuration) -> dict[str, Any]:
+    runs = list(one.runs.values())
+    return {
+        "configuration": one.label,
+        "runs": len(runs),
+        "best_average": mean_of([*one.scores("select").values()]),
+        "holdout": mean_of([*one.scores("holdout").values()]),
+        "evaluations_to_best": mean_of([run.reached.evaluations for run in runs]),
+        "evaluations": mean_of([run.evaluations for run in runs]),
+        "seconds": mean_of([run.seconds for run in runs]),
+    }
 
 
-def _verdicts(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = ["first", "second", "difference", "low", "high", "n", "p", "adjusted p", "real"]
-    held_out = any(verdict.side == "holdout" for verdict in compared.verdicts)
-    rows = []
-    for verdict in compared.verdicts:
-        found = verdict.found
-        points = [f"{value:+.2f}" for value in (found.difference, found.low, found.high)]
-        real = "yes" if verdict.adjusted <= 0.05 else "not shown"
-        row = [verdict.first, verdict.second, *points, str(found.n), f"{found.p:.4f}", f"{verdict.adjusted:.4f}", real]
-        rows.append([*row, verdict.side] if held_out else row)
-    title = f"first minus second, in points, paired over {compared.paired}: 95 % interval, permutation test, Holm"
-    return title, [*columns, "side"] if held_out else columns, rows
+def _verdict(verdict: Verdict, held_out: bool) -> dict[str, Any]:
+    real = "yes" if verdict.adjusted <= 0.05 else "not shown"
+    row = {"first": verdict.first, "second": verdict.second, **asdict(verdict.found)}
+    return {**row, "adjusted_p": verdict.adjusted, "real": real, "side": verdict.side if held_out else ""}
 
 
-def _stopping(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = ["configuration", "runs", "ended early", "merges saved", "cost in points", "dearest"]
-    rows = [
-        [s.configuration, str(s.runs), str(s.stopped), f"{s.share:.0%}", f"{s.cost:.2f}", f"{s.dearest:.2f}"]
-        for s in compared.stopping
-    ]
-    return "had these runs stopped on kinship, as they would by default", columns, rows
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
+    texts = [{column: _text(column, value) for column, value in row.items()} for row in rows]
+    columns = [column for column in texts[0] if any(row[column] for row in texts)]
+    headings = [HEADINGS.get(column, column.replace("_", " ")) for column in columns]
+    return title, headings, [[row[column] for column in columns] for row in texts]
 
 
-def _exploring(compared: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = [
-        "configuration",
-        "runs",
-        "explorations",
-        "new bests",
-        "winners that descend from one",
-        "gain",
-        "gain else",
-    ]
-    rows = [
-        [
-            row.configuration,
-            *(str(value) for value in (row.runs, row.explorations, row.records, row.in_descent)),
-            f"{row.gain:+.2f}",
-            f"{row.gain_else:+.2f}",
-        ]
-        for row in compared.exploring
-    ]
-    return "what exploring came to", columns, rows
-
-
-def _without_empty(columns: Sequence[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Return the table without the columns that nothing is known of."""
-    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
-
-
-def _finite(plain: Any) -> Any:
-    if isinstance(plain, dict):
-        return {str(key): _finite(value) for key, value in plain.items()}
-    if isinstance(plain, list | tuple):
-        return [_finite(value) for value in plain]
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
+def _text(column: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if column == "stopped":
+        return str(value).partition(":")[0]
+    return format(value, FORMATS.get(column, ".2f")) if isinstance(value, float) else str(value)

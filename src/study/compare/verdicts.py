@@ -1,9 +1,9 @@
-"""Which differences are real, and what stopping on kinship and exploring came to."""
+"""Which differences are real; what stopping on kinship saves, and what exploring gains."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -34,7 +34,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Stopping:
-    """What the stop on kinship would have come to, had it been on, over the runs of one configuration."""
+    """Savings and cost of the stop on kinship, had it been on, over the runs of one configuration."""
 
     configuration: str
     runs: int
@@ -44,13 +44,13 @@ class Stopping:
     """Of all merges, the share that would have been saved, 0 to 1; mean over runs."""
     cost: float
     """What that would have cost in best average, in points; mean over runs."""
-    dearest: float
+    max_cost: float
     """The largest cost of one run."""
 
 
 @dataclass(frozen=True)
 class Exploring:
-    """What the explorations of one configuration's runs came to."""
+    """Outcome of the explorations of one configuration's runs."""
 
     configuration: str
     runs: int
@@ -65,90 +65,93 @@ class Exploring:
     """Mean merge gain of the other merges of the same runs."""
 
 
-def of_configurations(found: Sequence[Configuration], by: Sequence[str] = (), seed: int = 0) -> list[Verdict]:
+def compare_pairs(found: Sequence[Configuration], by: Sequence[str] = (), seed: int = 0) -> list[Verdict]:
     """Compare every two configurations on the seeds they share (two at least), on each side that was scored.
 
     With `by`, only those that differ in nothing but settings under these keys: fewer comparisons show more.
     """
     verdicts: list[Verdict] = []
-    wanted = [(a.label, b.label) for a, b in combinations(found, 2) if not by or differ_only_in(a, b, by)]
     for side in SIDES:
-        figures = {one.label: one.averages if side == "select" else one.holdouts for one in found}
-        pairs = [(a, b) for a, b in wanted if len(set(figures[a]) & set(figures[b])) >= 2]
-        differences = {(a, b): compare_configurations(figures[a], figures[b], seed=seed) for a, b in pairs}
+        differences = []
+        for a, b in combinations(found, 2):
+            first, second = a.scores(side), b.scores(side)
+            if len({*first} & {*second}) >= 2 and (not by or differ_only_in(a, b, by)):
+                differences.append((a.label, b.label, compare_configurations(first, second, seed=seed)))
         verdicts += _adjusted(differences, side)
     return verdicts
 
 
-def of_models(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[str]]:
-    """Return the best models of runs on the samples that both were asked; and which could not be compared, in words."""
+def compare_winners(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[str]]:
+    """Compare the best models of runs on the samples that both were asked; remark on what could not be compared."""
     best = max(runs, key=lambda run: run.average)
     pairs = list(combinations(runs, 2)) if len(runs) <= FEW else [(best, run) for run in runs if run is not best]
     verdicts: list[Verdict] = []
-    without: dict[str, None] = {}
+    remarks: list[str] = []
     for side in SIDES:
-        differences: dict[tuple[str, str], Difference] = {}
+        differences = []
         for a, b in pairs:
-            found = _of_two(a, b, side, seed)
-            if isinstance(found, Difference):
-                differences[a.name, b.name] = found
-            elif found is not None:
-                without[found] = None
+            try:
+                if (found := _difference(a, b, side, seed)) is not None:
+                    differences.append((a.name, b.name, found))
+            except ValueError as error:
+                remarks.append(str(error))
         verdicts += _adjusted(differences, side)
-    return verdicts, list(without)
+    return verdicts, list(dict.fromkeys(remarks))
 
 
-def _of_two(a: Run, b: Run, side: str, seed: int) -> Difference | str | None:
-    """Return the difference of two runs' best models on a side, or why there is none.
+def _difference(a: Run, b: Run, side: str, seed: int) -> Difference | None:
+    """Return the difference of two runs' best models; None where nothing was held out.
 
-    None where nothing was held out.
+    Raises:
+        ValueError: the two cannot be compared, and why.
     """
     if a.settings["seed"] != b.settings["seed"]:
-        return f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
+        raise ValueError(
+            f"{a.name} and {b.name} were asked other samples (seeds {a.settings['seed']}, {b.settings['seed']})"
+        )
     first, second = a.samples(side), b.samples(side)
-    if first is None or second is None:
+    if first is not None and second is not None:
+        try:
+            return compare_models(first.samples, second.samples, weights=first.weights, seed=seed)
+        except ValueError as error:
+            raise ValueError(f"{a.name} and {b.name}: {error}") from error
+    if side == "select":
         run = a if first is None else b
-        return f"{run.name} has no samples/{run.best}.json" if side == "select" else None
-    try:
-        return compare_models(first[0], second[0], weights=first[1], seed=seed)
-    except ValueError as error:
-        return f"{a.name} and {b.name}: {error}"
+        raise ValueError(f"{run.name} has no samples/{run.best}.json")
+    return None
 
 
-def _adjusted(differences: Mapping[tuple[str, str], Difference], side: str) -> list[Verdict]:
-    adjusted = holm([found.p for found in differences.values()])
-    return [Verdict(*pair, found, p, side) for (pair, found), p in zip(differences.items(), adjusted, strict=True)]
+def _adjusted(differences: Sequence[tuple[str, str, Difference]], side: str) -> list[Verdict]:
+    adjusted = holm([found.p for _, _, found in differences])
+    return [Verdict(*one, p, side) for one, p in zip(differences, adjusted, strict=True)]
 
 
 def stopping(found: Sequence[Configuration]) -> list[Stopping]:
-    """For the configurations that ran with the stop on kinship switched off: what it would have saved, and cost."""
+    """Evaluate the stop on kinship for the configurations that ran with it switched off."""
     rows = []
     for one in found:
-        ends = [end for run in one.runs.values() if (end := _stopped_on_kinship(run)) is not None]
+        ends = [end for run in one.runs.values() if (end := _early_stop(run)) is not None]
         if ends:
-            costs = [end.cost for end in ends]
+            costs, shares = [end.cost for end in ends], [end.share for end in ends]
             early = sum(end.saved > 0 for end in ends)
-            rows.append(
-                Stopping(one.label, len(ends), early, mean_of([e.share for e in ends]), mean_of(costs), max(costs))
-            )
+            rows.append(Stopping(one.label, len(ends), early, mean_of(shares), mean_of(costs), max(costs)))
     return rows
 
 
-def _stopped_on_kinship(run: Run) -> EarlyStop | None:
-    """Return the end that the rule as it is by default would have put to a run that ran without it."""
+def _early_stop(run: Run) -> EarlyStop | None:
+    """Evaluate the default rule on a run that ran without it; None where it does not apply."""
     k = run.settings.get("strategy.k")
     if k is None or run.settings.get("stop.kinship") is not None:
         return None
     rule = Stop(
         None, None, None, unchanged=False, kinship="auto", gain=None, patience=int(run.settings["stop.patience"])
     )
-    population = run.state.population
     if rule.threshold(run.kinship) is None:
         return None
+    population = run.state.population
+    generations = range(1, population.generation + 1)
+    held = (g for g in generations if rule.reason(population.until(g), run.kinship, Spent(0, 0), k))
     merges = [model for model in population if not model.founder]
-    held = (
-        g for g in range(1, population.generation + 1) if rule.reason(population.until(g), run.kinship, Spent(0, 0), k)
-    )
     return stop_after(
         [model.generation for model in merges],
         [math.nan if model.average is None else model.average for model in merges],
@@ -158,58 +161,56 @@ def _stopped_on_kinship(run: Run) -> EarlyStop | None:
 
 
 def exploring(found: Sequence[Configuration]) -> list[Exploring]:
-    """For the configurations that explored: how often it paid."""
+    """Count how often exploring paid, for the configurations that explored."""
     rows = []
     for one in found:
         gains: dict[bool, list[float]] = {True: [], False: []}
-        records = descended = count = 0
+        explorations = records = descended = 0
         for run in one.runs.values():
             population = run.state.population
-            line = {model.name for model in population.ancestors(run.best)} | {run.best}
-            before = -math.inf
+            line = {*(model.name for model in population.ancestors(run.best)), run.best}
+            best = -math.inf
             for model in population:
+                average = -math.inf if model.average is None else model.average
+                explorations += model.exploration
+                records += model.exploration and average > best
+                best = max(best, average)
                 if (gain := population.gain(model.name)) is not None:
                     gains[model.exploration].append(gain)
-                count += model.exploration
-                records += model.exploration and (model.average or -math.inf) > before
-                before = max(before, model.average or -math.inf)
             descended += any(model.exploration and model.name in line for model in population)
-        if count:
-            rows.append(
-                Exploring(
-                    one.label, len(one.runs), count, records, descended, mean_of(gains[True]), mean_of(gains[False])
-                )
-            )
+        if explorations:
+            means = mean_of(gains[True]), mean_of(gains[False])
+            rows.append(Exploring(one.label, len(one.runs), explorations, records, descended, *means))
     return rows
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said of some runs."""
+    """Result of a comparison."""
 
     runs: list[Run]
     configurations: list[Configuration]
     verdicts: list[Verdict]
     paired: str
-    """What the verdicts are paired over: seeds or samples."""
+    """seeds or samples: the pairs of the verdicts."""
     stopping: list[Stopping]
     exploring: list[Exploring]
     remarks: list[str]
 
 
 def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[str] = (), seed: int = 0) -> Comparison:
-    """Configurations over seeds where there are seeds to pair over, else the best models over samples.
+    """Compare configurations over seeds where they share some, else the best models over samples.
 
     Raises:
         UserError: `by` leaves nothing to compare.
     """
     found = configurations(runs)
     unended = [f"{run.name} has not ended yet: its figures are those so far" for run in runs if not run.state.stopped]
-    verdicts, paired, without = of_configurations(found, by, seed), "seeds", list[str]()
+    verdicts, paired, without = compare_pairs(found, by, seed), "seeds", list[str]()
     if by and not verdicts:
         raise UserError(f"no two configurations with two seeds in common differ in {', '.join(by)} alone")
     if not verdicts:
-        verdicts, without = of_models(runs, seed)
+        verdicts, without = compare_winners(runs, seed)
         paired = "samples"
     return Comparison(
         list(runs), found, verdicts, paired, stopping(found), exploring(found), [*remarks, *unended, *without]

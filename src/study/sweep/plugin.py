@@ -1,4 +1,4 @@
-"""The sweeper as Hydra finds it: Hydra's Optuna plugin, with another study behind it."""
+"""Registration of the sweeper with Hydra: Hydra's Optuna plugin, with another study behind it."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class StudySweeper(OptunaSweeper):
 
 
 def register() -> None:
-    """Make the sweeper known to Hydra, which else finds only what is installed as a plugin of its own."""
+    """Register the sweeper with Hydra, which finds only installed plugins by itself."""
     Plugins.instance().register(StudySweeper)

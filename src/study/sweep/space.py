@@ -1,4 +1,4 @@
-"""The parameters of a trial, as far as its other parameters leave them a meaning."""
+"""The parameters of a trial, as far as they apply beside its other parameters."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from src.config import Parameter
 
 
 def suggest(space: Sequence[Parameter], trial: Trial, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Have the sampler choose every parameter whose conditions hold, in order: a condition looks at those before it.
+    """Suggest every parameter whose conditions hold, in order: a condition looks at those before it.
 
     Args:
         space: of the sweep.
-        trial: whose parameters they become. What was chosen for it before a kill stays as it was.
+        trial: whose parameters they become. What was chosen for it before stays as it was.
         given: configuration keys that have their value already: never chosen, but conditions may ask for them.
 
     Returns:
@@ -24,17 +24,17 @@ def suggest(space: Sequence[Parameter], trial: Trial, given: Mapping[str, Any]) 
     chosen: dict[str, Any] = {}
     for parameter in space:
         known = {**given, **chosen}
-        if parameter.key not in known and _means_something(parameter, known):
+        if parameter.key not in known and _applies(parameter, known):
             chosen[parameter.key] = _choose(parameter, trial)
     return chosen
 
 
-def standing(space: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration as it stands, by names in the study: what a search must beat."""
+def current_values(space: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration's values that lie in the space, by names in the study: what a search must beat."""
     chosen: dict[str, Any] = {}
     for parameter in space:
         value = given.get(parameter.key)
-        if _means_something(parameter, given) and (value in (parameter.choices or ()) or _is_within(parameter, value)):
+        if _applies(parameter, given) and (value in (parameter.choices or ()) or _is_within(parameter, value)):
             chosen[parameter.name or parameter.key] = value
     return chosen
 
@@ -45,8 +45,8 @@ def _is_within(parameter: Parameter, value: Any) -> bool:
     return parameter.low <= value <= parameter.high
 
 
-def _means_something(parameter: Parameter, known: Mapping[str, Any]) -> bool:
-    """Compared as text, since the command line's values are text."""
+def _applies(parameter: Parameter, known: Mapping[str, Any]) -> bool:
+    """Return whether the parameter's conditions hold; compared as text, which the command line's values are."""
     return all(str(known.get(key)) in map(str, values) for key, values in parameter.when.items())
 
 

@@ -1,10 +1,14 @@
-"""The runs that an Optuna storage tells of."""
+"""An Optuna storage: the folders of its runs, and trials by their number."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 
 def folders(storage: str) -> list[Path]:
@@ -25,6 +29,12 @@ def folders(storage: str) -> list[Path]:
     except Exception as error:  # of SQLAlchemy and of any database's driver
         raise UserError(f"{storage}: no Optuna storage could be read there ({str(error).splitlines()[0]})") from error
     found = [Path(trial.user_attrs["folder"]) for trial in trials if "folder" in trial.user_attrs]
-    if not any(folder.is_dir() for folder in found):
+    present = [folder for folder in found if folder.is_dir()]
+    if not present:
         raise UserError(f"{storage}: none of its {len(trials)} trials has a run on this machine")
-    return [folder for folder in found if folder.is_dir()]
+    return present
+
+
+def trial_id(storage: BaseStorage, study: str, number: int) -> int:
+    """Return the storage's own id of a study's trial."""
+    return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study), number)

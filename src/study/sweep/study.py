@@ -1,29 +1,32 @@
-"""The search itself: trials handed out, told, and taken up again after a kill.
+"""The search: trials are drawn, run, recorded in the study, and resumed after a kill.
 
 Hydra's own Optuna sweeper counts n_trials from the start of the command, numbers folders by jobs, draws the same points
 again after a restart, leaves a killed trial running for ever and ends with the first failure. Here the study decides:
 n_trials is the number of trials it shall have, a folder is named by the trial's number, what is drawn follows from how
-many trials there are, a trial that nobody works on any more is handed out again, and a failure is one trial's own.
+many trials there are, a trial whose process is gone is run again, and a failed trial does not end the sweep.
+
+Optuna's heartbeat would retry a killed trial under another number, and count both; here it keeps number and folder.
 """
 
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import math
 import sys
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from hydra.core.utils import JobReturn
 from hydra.utils import instantiate
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from sqlalchemy import make_url
@@ -36,18 +39,20 @@ from src.runtime import place
 from src.runtime.errors import FruitlessError, MachineError, UserError, machine_fault, printable
 from src.runtime.files import in_use
 from src.runtime.signals import interruptible
-from src.study.sweep.space import standing, suggest
+from src.study.sweep.private import OptunaSweeperImpl, create_params_from_overrides
+from src.study.sweep.space import current_values, suggest
+from src.study.sweep.storage import trial_id
 from src.study.sweep.verdict import HOPELESS
 
 STARTS = 5
 """Starts after which a trial that always takes its process down with it counts as failed."""
-NOT_ITS_OWN = {"sweep", "resume", "retry_failed", "dry_run", "publish", "name", "outputs"}
-SIDE_ISSUES = ("track.", "workers.", "cache.", "keep")
-"""Settings that may change while a study goes on: they have no say in how good a configuration is."""
+NOT_COMPARED = {"sweep", "resume", "retry_failed", "dry_run", "publish", "name", "outputs"}
+MAY_CHANGE = ("track.", "workers.", "cache.", "keep")
+"""Settings that may change while a study goes on: they do not change how good a configuration is."""
 ATTEMPTS = 100
-"""Draws until a trial may be one that there was already."""
-INSISTENT = 20
-"""Of these, the sampler's own: one that has found its favourite may propose that for ever, and then chance decides."""
+"""Draws until a trial may repeat an earlier one."""
+SAMPLED = 20
+"""Of these, the sampler's own: a converged one may propose the same point for ever, and is then replaced by chance."""
 FIXED_SEED = ("QMCSampler", "GridSampler", "BruteForceSampler")
 """Samplers that walk through a plan, which their seed decides: it must stay the same."""
 
@@ -62,7 +67,7 @@ class StudySearch(OptunaSweeperImpl):
         self._sampler_settings = sampler
 
     def sweep(self, arguments: list[str]) -> None:
-        """Bring the study to n_trials trials, and say what came of them.
+        """Bring the study to n_trials trials, and report on them.
 
         Raises:
             UserError: bad settings, or a study that was begun with other ones.
@@ -74,26 +79,29 @@ class StudySearch(OptunaSweeperImpl):
             return
         assert settings.sweep is not None
         self._settings, self._sweep = settings, settings.sweep
-        self._space = self._search_space(arguments)
+        self._read_overrides([*(f"{key!s}={value}" for key, value in (self.params or {}).items()), *arguments])
         place.check(settings.outputs, f"sweeps/{self.study_name}/0", settings.stores)
         self.folder = settings.outputs / "sweeps" / str(self.study_name)
         self.folder.mkdir(parents=True, exist_ok=True)
         advice = "interrupted; the same command goes on with this sweep (no finished trial is run again)"
-        with _present(self.folder) as self._me, interruptible(advice):
+        with _presence(self.folder) as self._me, interruptible(advice):
             self._study = self._open()
             while trials := self._ask():
                 self._run(trials)
             self._report()
 
-    def _search_space(self, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-        self._process_searchspace_config()
-        searched: dict[str, Any] = {}
-        fixed: dict[str, Any] = {}
-        deletions: list[str] = []
-        for argument in (*self._parse_sweeper_params_config(), *arguments):
-            more, others, deleted = _read(argument)
-            searched, fixed, deletions = {**searched, **more}, {**fixed, **others}, [*deletions, *deleted]
-        return {key: value for key, value in searched.items() if key not in fixed}, fixed, deletions
+    def _read_overrides(self, overrides: Sequence[str]) -> None:
+        """Set what the overrides search, what they fix, and what they delete; what is fixed is not searched."""
+        self._searched: dict[str, Any] = {}
+        self._fixed: dict[str, Any] = {}
+        self._deletions: list[str] = []
+        for override in overrides:
+            searched, fixed, deletions = _read(override)
+            self._searched |= searched
+            self._fixed |= fixed
+            self._deletions += deletions
+        for key in self._fixed:
+            self._searched.pop(key, None)
 
     # --- the study ---------------------------------------------------------------------------------------------------
 
@@ -107,79 +115,74 @@ class StudySearch(OptunaSweeperImpl):
                 "hydra.sweeper.storage is null, so that nothing could be continued; leave it, or give a URL"
             )
         try:
+            self._storage = optuna.storages.get_storage(self.storage)
             study = optuna.create_study(
-                study_name=self.study_name, storage=self.storage, directions=self._directions, load_if_exists=True
+                study_name=self.study_name, storage=self._storage, directions=self._directions, load_if_exists=True
             )
         except Exception as error:  # of SQLAlchemy and of any database's driver
-            why = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+            why = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
             raise UserError(f"the study's storage {self._where} could not be opened ({why})") from error
-        begun = self._begun_with()
         if not study.trials and any(path.name.isdigit() for path in self.folder.iterdir()):
             raise UserError(
                 f"{self.folder} has runs of a study that is not in {self._where}; bring that back, delete the folder, "
                 "or give this sweep another name: sweep.study=…"
             )
+        begun = self._begun_with()
         if "begun_with" not in study.user_attrs:
             study.set_user_attr("begun_with", begun)
-            told = {parameter.name or parameter.key for parameter in self._sweep.space if self._is_told(parameter.key)}
-            first = standing(self._sweep.space, self._standing_values())
-            study.add_trial(self._drawn([], {name: value for name, value in first.items() if name not in told}))
+            study.add_trial(self._draw([], self._current_values()))
         _refuse_other(study.user_attrs["begun_with"], begun, str(self.study_name))
         return study
 
-    def _is_told(self, key: str) -> bool:
-        """Return whether the command line says what this key is, or what else of it is searched."""
-        return key in self._space[0] or key in self._space[1]
-
     @property
     def _where(self) -> str:
-        """The storage, for people to read: without its password, which must not reach a screen or a log."""
+        """The storage as users read it: without its password, which must not reach a screen or a log."""
         try:
             return make_url(str(self.storage)).render_as_string(hide_password=True)
         except ArgumentError:
             return "(hydra.sweeper.storage is no URL such as sqlite:///FILE)"
 
-    def _standing_values(self) -> dict[str, Any]:
+    def _current_values(self) -> dict[str, Any]:
+        """Return the configuration's own values of what the command line neither fixes nor searches."""
         assert self.config is not None
-        groups, keys = self.config.hydra.runtime.choices, [parameter.key for parameter in self._sweep.space]
-        return {key: groups.get(key, OmegaConf.select(self.config, key)) for key in keys}
+        groups, space = self.config.hydra.runtime.choices, self._sweep.space
+        values = {one.key: groups.get(one.key, OmegaConf.select(self.config, one.key)) for one in space}
+        given = {one.name or one.key for one in space if one.key in self._searched or one.key in self._fixed}
+        return {name: value for name, value in current_values(space, values).items() if name not in given}
 
     def _begun_with(self) -> dict[str, Any]:
         """Return what must stay the same for trials to be comparable."""
-        searched, _, _ = self._space
-        run = self._settings.model_dump(mode="json", exclude=NOT_ITS_OWN)
-        told = {key: value for key, value in config.flat(run).items() if not key.startswith(SIDE_ISSUES)}
-        told |= {key: str(distribution) for key, distribution in searched.items()}
-        told["objectives"] = ", ".join(self._sweep.objectives)
-        told["sweep.space"] = [parameter.model_dump(exclude_defaults=True) for parameter in self._sweep.space]
+        run = config.flat(self._settings.model_dump(mode="json", exclude=NOT_COMPARED))
+        same = {key: value for key, value in run.items() if not key.startswith(MAY_CHANGE)}
+        same |= {key: str(distribution) for key, distribution in self._searched.items()}
+        same["objectives"] = ", ".join(self._sweep.objectives)
+        same["sweep.space"] = [parameter.model_dump(exclude_defaults=True) for parameter in self._sweep.space]
         # The machines of a shared study may keep their outputs in different places.
-        begun: dict[str, Any] = json.loads(json.dumps(told).replace(str(self._settings.outputs), "OUTPUTS"))
+        begun: dict[str, Any] = json.loads(json.dumps(same).replace(str(self._settings.outputs), "OUTPUTS"))
         return begun
 
     def _ask(self) -> list[optuna.Trial]:
         """Return the next trials, n_jobs at most; none where the study has as many as it shall have."""
         with _locked(self.folder / ".lock"):
-            self._release_the_abandoned()
+            self._release_abandoned()
             trials: list[optuna.Trial] = []
             while len(trials) < self.n_jobs:
                 known = self._study.get_trials(deepcopy=False)
                 if not any(trial.state == TrialState.WAITING for trial in known):
                     if len(known) >= self.n_trials:
                         break
-                    self._study.add_trial(self._drawn(known))
-                trial = self._study.ask()
+                    self._study.add_trial(self._draw(known))
+                trial = self._study.ask(self._searched)
                 trial.set_user_attr("sweeper", self._me)
                 trial.set_user_attr("folder", str(self.folder.resolve() / str(trial.number)))
                 trial.set_user_attr("starts", trial.user_attrs.get("starts", 0) + 1)
                 trials.append(trial)
             return trials
 
-    def _drawn(
+    def _draw(
         self, known: list[optuna.trial.FrozenTrial], given: Mapping[str, Any] | None = None
     ) -> optuna.trial.FrozenTrial:
-        """Return the next trial, with its parameters decided, so that a kill cannot leave it half drawn.
-
-        Some may be `given`.
+        """Draw the next trial with all its parameters, so that a kill cannot leave it half drawn; some may be `given`.
 
         A run always ends the same way: what was tried already is drawn anew, in the end by chance, as long as something
         else turns up. What is drawn follows from the seed and the trials there are, not from who draws.
@@ -188,16 +191,21 @@ class StudySearch(OptunaSweeperImpl):
         sketch.add_trials(known)
         if given is not None:
             sketch.enqueue_trial(dict(given))
-        tried = [trial.system_attrs.get("fixed_params", trial.params) for trial in known]
+        tried = [trial.params for trial in known]
         for attempt in range(ATTEMPTS):
-            sketch.sampler = self._sampler(ATTEMPTS * len(known) + attempt, by_chance=attempt >= INSISTENT)
-            trial = sketch.ask()
+            sketch.sampler = self._sampler(ATTEMPTS * len(known) + attempt, by_chance=attempt >= SAMPLED)
+            trial = sketch.ask(self._searched)
             self._suggest(trial)
             if trial.params not in tried:
                 break
             sketch.tell(trial, state=TrialState.FAIL)
-        attributes = {**sketch.trials[trial.number].system_attrs, "fixed_params": trial.params}
-        return optuna.trial.create_trial(state=TrialState.WAITING, system_attrs=attributes)
+        drawn = sketch.trials[trial.number]
+        return optuna.trial.create_trial(
+            state=TrialState.WAITING,
+            params=drawn.params,
+            distributions=drawn.distributions,
+            system_attrs=drawn.system_attrs,
+        )
 
     def _sampler(self, draw: int, *, by_chance: bool = False) -> Any:
         settings: Any = OmegaConf.to_container(self._sampler_settings, resolve=True)
@@ -210,40 +218,35 @@ class StudySearch(OptunaSweeperImpl):
         return instantiate(settings, _execution_whitelist_=trusted)
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, str]:
-        """Have every parameter of the trial chosen; the configuration's keys that it is to be run with, as text."""
-        searched, fixed, _ = self._space
-        for key, distribution in searched.items():
-            trial._suggest(key, distribution)
+        """Have every parameter of the trial chosen; return the configuration keys that it is run with, as text."""
         if self.custom_search_space_extender is not None and self.config is not None:
             self.custom_search_space_extender(self.config, trial)
         ours = {parameter.name or parameter.key for parameter in self._sweep.space}
-        theirs = {key: _typed(value) for key, value in trial.params.items() if key in searched or key not in ours}
-        chosen = suggest(self._sweep.space, trial, {**fixed, **theirs})
-        return {**fixed, **theirs, **{key: _typed(value) for key, value in chosen.items()}}
+        theirs = {key: _typed(v) for key, v in trial.params.items() if key in self._searched or key not in ours}
+        chosen = suggest(self._sweep.space, trial, {**self._fixed, **theirs})
+        return {**self._fixed, **theirs, **{key: _typed(value) for key, value in chosen.items()}}
 
-    def _release_the_abandoned(self) -> None:
-        """Have the trials that nobody works on any more handed out again: their runs go on where they were."""
+    def _release_abandoned(self) -> None:
+        """Release the trials whose sweeper is gone: their runs continue where they were."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             sweeper = trial.user_attrs.get("sweeper")
             if sweeper != self._me and (sweeper is None or _is_gone(self.folder, sweeper)):
-                self._release(trial)
+                self._release(trial.number)
         for path in self.folder.glob(".sweeper-*"):
             if not in_use(path):
                 path.unlink(missing_ok=True)  # none of its trials is left
 
-    def _release(self, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.user_attrs.get("starts", 0) >= STARTS:
-            print(f"trial {trial.number} was begun {STARTS} times and never ended; it counts as failed")
-            self._study.tell(trial.number, state=TrialState.FAIL)
-        else:
-            storage = optuna.storages.get_storage(self.storage)
-            storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-    def _give_back(self, trials: Sequence[optuna.Trial]) -> None:
-        """Have trials that the machine failed handed out again, and this start of theirs not counted."""
-        for trial in trials:
-            trial.set_user_attr("starts", trial.user_attrs["starts"] - 1)
-            self._release(self._study.trials[trial.number])
+    def _release(self, number: int, *, machine_failed: bool = False) -> None:
+        """Have a trial run again; one that was started too often, the machine's failures aside, has failed."""
+        identity = trial_id(self._storage, self._study.study_name, number)
+        starts = self._storage.get_trial(identity).user_attrs.get("starts", 0)
+        if machine_failed:
+            self._storage.set_trial_user_attr(identity, "starts", starts - 1)
+        elif starts >= STARTS:
+            print(f"trial {number} was begun {STARTS} times and never ended; it counts as failed")
+            self._study.tell(number, state=TrialState.FAIL)
+            return
+        self._storage.set_trial_state_values(identity, TrialState.WAITING)
 
     # --- trials ------------------------------------------------------------------------------------------------------
 
@@ -251,76 +254,71 @@ class StudySearch(OptunaSweeperImpl):
         assert self.launcher is not None
         overrides = [self._overrides(trial) for trial in trials]
         for trial in trials:
-            self._wait_for_leftovers(trial)
+            self._wait_for_orphan(trial)
             print(f"\ntrial {trial.number} of {self.n_trials}: {_words(trial.params)}", flush=True)
         try:
             returns = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
         except Exception as error:  # a worker that died takes its whole batch with it
-            if (fault := machine_fault(error)) is not None:
-                self._give_back(trials)
+            fault = machine_fault(error)
+            for trial in trials:
+                self._release(trial.number, machine_failed=fault is not None)
+            if fault is not None:
                 raise MachineError(fault) from error
             print(f"the launcher lost these trials ({type(error).__name__}); they are begun again", file=sys.stderr)
-            for trial in trials:
-                self._release(self._study.trials[trial.number])
             return
-        failure: MachineError | None = None
-        for trial, result in zip(trials, returns, strict=True):
-            found = result._return_value  # of a failure, Hydra's own property would print a line
-            if isinstance(found, MachineError):
-                self._give_back([trial])
-                failure = failure or found
-            else:
-                self._tell(trial, result)
-        if failure is not None:
+        failures = [self._record(trial, result) for trial, result in zip(trials, returns, strict=True)]
+        for failure in filter(None, failures):
             raise failure
 
     def _overrides(self, trial: optuna.Trial) -> tuple[str, ...]:
         """Return the trial's configuration, as overrides of the command line's."""
-        place = Trial(number=trial.number, study=str(self.study_name), storage=str(self.storage))
-        mine = {"name": f"sweeps/{self.study_name}/{trial.number}", "++sweep.trial": _typed(place.model_dump())}
-        told = {**self._suggest(trial), **mine}
-        return (*(f"{key}={value}" for key, value in told.items()), *self._space[2])
+        identity = Trial(number=trial.number, study=str(self.study_name), storage=str(self.storage))
+        own = {"name": f"sweeps/{self.study_name}/{trial.number}", "++sweep.trial": _typed(identity.model_dump())}
+        values = {**self._suggest(trial), **own}
+        return (*(f"{key}={value}" for key, value in values.items()), *self._deletions)
 
-    def _wait_for_leftovers(self, trial: optuna.Trial) -> None:
-        """Wait for a worker that a killed sweep left behind, which still works on the trial; its work is not lost."""
+    def _wait_for_orphan(self, trial: optuna.Trial) -> None:
+        """Wait for a worker that a killed sweep left behind, if it still works on the trial; its work is not lost."""
         journal = self.folder / str(trial.number) / "journal.jsonl"
         if in_use(journal):
             print(f"trial {trial.number} is still run by a worker that a killed sweep left behind: waiting for it")
         while in_use(journal):
             time.sleep(1)
 
-    def _tell(self, trial: optuna.Trial, result: JobReturn) -> None:
+    def _record(self, trial: optuna.Trial, result: JobReturn) -> MachineError | None:
+        """Record a trial's end in the study; a failure of the machine is no end, and is returned."""
         try:
-            found = result.return_value
+            with redirect_stderr(io.StringIO()):  # Hydra prints a line of a failure; the run has said more
+                found = result.return_value
             values = [float(value) for value in (found if isinstance(found, Sequence) else [found])]
+        except MachineError as error:
+            self._release(trial.number, machine_failed=True)
+            return error
         except Exception as error:  # the run's own; it was said when it happened
             trial.set_user_attr("failure", f"{type(error).__name__}: {str(error)[:300]}")
             self._study.tell(trial, state=TrialState.FAIL)
-            return
+            return None
         state = run_state(self.folder / str(trial.number))
         if state is not None and (state.stopped or "").startswith(HOPELESS):
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             self._study.tell(trial, values)
+        return None
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
-        done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        cut = sum(trial.state == TrialState.PRUNED for trial in trials)
-        failed = sum(trial.state == TrialState.FAIL for trial in trials)
-        elsewhere = sum(trial.state == TrialState.RUNNING for trial in trials)
-        parts = [f"{len(done)} came to their end", f"{cut} cut short", f"{failed} failed"]
-        print(f"\nthe study {self.study_name} has {len(trials)} trials: {', '.join(parts)}", end="")
-        print(f", {elsewhere} under way on another machine" if elsewhere else "")
-        for trial in self._study.best_trials if done else ():
-            named = ", ".join(
-                f"{name} {value:.2f}" for name, value in zip(self._sweep.objectives, trial.values, strict=True)
-            )
+        count = Counter(trial.state for trial in trials)
+        done, cut, failed = (count[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+        elsewhere = f", {n} under way on another machine" if (n := count[TrialState.RUNNING]) else ""
+        print(f"\nthe study {self.study_name} has {len(trials)} trials: ", end="")
+        print(f"{done} came to their end, {cut} cut short, {failed} failed{elsewhere}")
+        best = self._study.best_trials if done else []
+        for trial in best if len(self._sweep.objectives) > 1 else best[:1]:
+            figures = zip(self._sweep.objectives, trial.values, strict=True)
+            named = ", ".join(f"{name} {value:.2f}" for name, value in figures)
             print(f"  {self.folder / str(trial.number)}: {named}; {_words(trial.params)}")
-            if len(self._sweep.objectives) == 1:
-                break
         states = [state for trial in trials if (state := run_state(self.folder / str(trial.number))) is not None]
         if known := cache_savings(states):
             print(known)
@@ -334,7 +332,7 @@ class StudySearch(OptunaSweeperImpl):
 
 
 def _checked(composed: DictConfig) -> Settings:
-    """Return the settings that all trials start from, complained about before the first one.
+    """Return the settings that all trials start from.
 
     Raises:
         UserError: a mistake in the configuration, or in what it names.
@@ -353,21 +351,21 @@ def _checked(composed: DictConfig) -> Settings:
     return settings
 
 
-def _read(argument: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def _read(override: str) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Return what one override has searched, what it fixes and what it deletes.
 
     Raises:
         UserError: what it would have searched is nothing to choose from.
     """
     try:
-        found = create_params_from_overrides([argument])
+        found = create_params_from_overrides([override])
     except (ValueError, AssertionError, NotImplementedError) as error:
         why = str(error) if isinstance(error, ValueError) else "a search takes choice(a,b), range(1,5) or interval(0,1)"
-        raise UserError(f"{printable(argument)} cannot be searched: {why}") from error
+        raise UserError(f"{printable(override)} cannot be searched: {why}") from error
     for distribution in found[0].values():
         bounds = (getattr(distribution, "low", 0), getattr(distribution, "high", 0))
         if not all(map(math.isfinite, bounds)):
-            raise UserError(f"{printable(argument)} cannot be searched: its bounds must be numbers, and finite")
+            raise UserError(f"{printable(override)} cannot be searched: its bounds must be numbers, and finite")
     return found
 
 
@@ -384,12 +382,11 @@ def _refuse_other(then: dict[str, Any], now: dict[str, Any], study: str) -> None
 
 
 @contextmanager
-def _present(folder: Path) -> Iterator[str]:
-    """Return a name for this sweeper, and a file that stays locked as long as it lives."""
+def _presence(folder: Path) -> Iterator[str]:
+    """Name this sweeper, and hold a lock on a file of that name as long as it lives."""
     name = uuid.uuid4().hex
     path = folder / f".sweeper-{name}"
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with _locked(path):
         try:
             yield name
         finally:
@@ -397,14 +394,13 @@ def _present(folder: Path) -> Iterator[str]:
 
 
 def _is_gone(folder: Path, sweeper: str) -> bool:
-    """Return whether that sweeper was killed; False if it lives, or does not share this machine's folder."""
+    """Return whether that sweeper was killed; False if it lives, or its machine does not share this folder."""
     path = folder / f".sweeper-{sweeper}"
     return path.exists() and not in_use(path)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Only one sweeper at a time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -416,9 +412,7 @@ def _typed(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_typed(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str) and not value.replace("_", "").isalnum():
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    return str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _words(params: dict[str, Any]) -> str:

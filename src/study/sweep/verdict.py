@@ -1,15 +1,11 @@
-"""Within a run that is a trial: is it hopeless beside the other trials of its study?"""
+"""Pruning: ends a run that is a trial and falls behind the other trials of its study."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from src.config import Sweep
 from src.runtime.terminal import warn
-
-if TYPE_CHECKING:
-    import optuna
 
 HOPELESS = "hopeless"
 """First word of the stop reason of a trial that was cut short."""
@@ -19,7 +15,7 @@ Verdict = Callable[[float, int], str | None]
 
 
 def of(sweep: Sweep | None) -> Verdict:
-    """Return the verdict on a run: its study's, if it is a trial of one that cuts trials short."""
+    """Return the rule that prunes a run: its study's, if it is a trial of one that prunes."""
     if sweep is None or sweep.trial is None or sweep.prune is None:
         return lambda best, generation: None
     return _Study(sweep)
@@ -29,7 +25,6 @@ class _Study:
     """Trials that report their best average after every generation. A study out of reach costs a line, not the run."""
 
     def __init__(self, sweep: Sweep) -> None:
-        """Compare with the trials of the study that `sweep.trial` belongs to."""
         self._sweep = sweep
         self._lost = False
 
@@ -38,36 +33,31 @@ class _Study:
         if self._lost:
             return None
         try:
-            return self._compared(best, generation)
+            return self._compare(best, generation)
         except Exception as error:  # of SQLAlchemy and of any database's driver
             self._lost = True
             warn(f"the study was not reached ({type(error).__name__}); this trial is not compared")
             return None
 
-    def _compared(self, best: float, generation: int) -> str | None:
+    def _compare(self, best: float, generation: int) -> str | None:
         import optuna
 
-        trial, prune = self._trial, self._sweep.prune
+        from src.study.sweep.storage import trial_id
+
+        place, prune = self._sweep.trial, self._sweep.prune
+        assert place is not None
         assert prune is not None
+        storage = optuna.storages.get_storage(place.storage)
+        pruner = optuna.pruners.PercentilePruner(prune.keep, prune.startup, prune.warmup, n_min_trials=prune.startup)
+        study = optuna.load_study(study_name=place.study, storage=storage, pruner=pruner)
+        trial = optuna.Trial(study, trial_id(storage, place.study, place.number))
         trial.report(best, generation)
-        trial.study.pruner = optuna.pruners.PercentilePruner(
-            prune.keep, prune.startup, prune.warmup, n_min_trials=prune.startup
-        )
         if not trial.should_prune():
             return None
-        ended = trial.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        ended = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
         then = [other.intermediate_values[generation] for other in ended if generation in other.intermediate_values]
         better = sum(value > best for value in then)
         return (
             f"{HOPELESS}: after generation {generation} its best average was {best:.2f}; {better} of the {len(then)} "
             "trials that came to their end from there had a better one"
         )
-
-    @property
-    def _trial(self) -> optuna.Trial:
-        import optuna
-
-        place = self._sweep.trial
-        assert place is not None
-        study = optuna.load_study(study_name=place.study, storage=place.storage)
-        return optuna.Trial(study, study.get_trials(deepcopy=False)[place.number]._trial_id)
