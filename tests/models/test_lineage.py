@@ -171,3 +171,15 @@ def test_sixteen_bits_are_merged_in_float32_and_rounded_once(family: Path, tmp_p
     in_memory = merging.merge_in_memory(made, folders, shell)
     assert in_memory is not None
     assert all(torch.equal(in_memory[name], tensor) for name, tensor in found.items())
+
+
+def test_a_run_that_was_stopped_and_resumed_makes_the_same_bytes(evolve: Command, tmp_path: Path) -> None:
+    given = ("merge=wudi", "strategy.k=3", "stop.unchanged=false", "stop.kinship=null", "stop.gain=null", "track=none")
+    assert evolve(*given, "stop.generations=2", "name=whole").status == 0
+    assert evolve(*given, "stop.generations=1", "name=parts").status == 0
+    assert evolve(*given, "stop.generations=2", "name=parts", "resume=force").status == 0
+    whole, parts = (replay(parse(tmp_path / f"outputs/{name}/journal.jsonl")[0]) for name in ("whole", "parts"))
+    assert [(m.name, m.fingerprint, m.average) for m in whole.population] == [
+        (m.name, m.fingerprint, m.average) for m in parts.population
+    ]
+    assert any(model.generation == 2 for model in whole.population)
