@@ -8,19 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from src.config import Settings, changed, flat, refuse_other
+from src import start
+from src.config import Settings
 from src.evaluation import holdout
 from src.evaluation.candidates import Candidates, Follow, Found
-from src.journal import VERSION, Follower, Journal, State, replay
+from src.journal import Follower, Journal, State, replay
 from src.kinship import metric_of
 from src.kinship.measurements import Measurements
-from src.models import digest, merging
+from src.models import merging
 from src.models.checkpoint import Checkpoint
-from src.models.founders import check_unchanged
 from src.models.store import Store
 from src.population import KinshipTable, Model, Population, Proposal
 from src.runtime import files, progress, terminal
@@ -28,13 +27,6 @@ from src.runtime.cache import Cache
 from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
 from src.tracking import figures, summary, table, trackers
-
-LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
-PASSING: Any = {
-    **dict.fromkeys(("dry_run", "resume", "retry_failed", "publish", "sweep"), True),
-    "evaluate": {"unsafe_code"},
-}
-"""Settings of a single start, not of the run, as pydantic leaves them out: none changes what is found."""
 
 Verdict = Callable[[float, int], str | None]
 """Why a run with this best average after this generation should end; None to go on."""
@@ -88,7 +80,7 @@ class Evolution:
         path = self.folder / "journal.jsonl"
         if workers.in_main("is new", lambda: not path.exists()):
             _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
-        workers.agree(self._common)
+        workers.agree(lambda: start.common(settings, workers, self._candidates.questions))
         own = Journal(path) if workers.main else None
         events = workers.in_main("journal", lambda: own.events if own else [])
         self.journal = own or Follower(events)
@@ -97,7 +89,8 @@ class Evolution:
         self._since = time.monotonic()
         self._console = terminal.console()
         try:
-            self._begin()
+            start.record(self._record, self.state, settings, workers, self.given)
+            workers.in_main("clean", self._clean)
             self._measurements.load(self.state.measured)
         except BaseException:
             self.journal.close()
@@ -131,7 +124,7 @@ class Evolution:
     @cached_property
     def tracker(self) -> trackers.Tracker:
         """Where the figures are sent; connected on first use."""
-        return trackers.start(self.settings.track, self.folder, self._wanted(), main=self._workers.main)
+        return trackers.start(self.settings.track, self.folder, start.of_run(self.settings), main=self._workers.main)
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -340,56 +333,11 @@ class Evolution:
                     progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
             self._done += 1
 
-    def _begin(self) -> None:
-        """Record the start, whatever changed since the last one, and clear what that left half-written."""
-        if self.state.started is None:
-            self._record(
-                "started",
-                version=VERSION,
-                settings=self._wanted(),
-                versions=_versions(),
-                machine={"device": self._device(), "threads": self._workers.threads},
-                processes=self._workers.processes,
-            )
-        elif changed(self.state.started["settings"], self._wanted()):
-            refuse_other(self.state.started["settings"], self._wanted(), self.settings)
-            self._record("resumed", settings=self._wanted())
-        for name, checkpoint in self.given.items():
-            if name not in self.state.given:
-                self._record(
-                    "founder",
-                    model=name,
-                    base=name == "base",
-                    source=checkpoint.source,
-                    fingerprint=checkpoint.fingerprint(),
-                    surroundings=digest.of_surroundings(checkpoint.path),
-                    parameters=checkpoint.parameters,
-                )
-        check_unchanged(self.given, self.state.model)
-        if self.settings.retry_failed and not self.finished:
-            for model in self.state.population:
-                if model.failure is not None and model.name not in self.state.retried:
-                    self._record("retried", model=model.name)
-        elif self.settings.retry_failed and self.state.holdout_failures:
-            self._record("resumed", settings=self._wanted())
-        self._workers.in_main("clean", self._clean)
-
     def _clean(self) -> None:
         """Remove what earlier starts left half-written; the journal's lock keeps everybody else away."""
         for place in (self.folder, *(holdout.place(self.folder, "", side).parent for side in holdout.SIDES)):
             files.remove_abandoned(place, alone=True)
         self.store.clean(verify=not self.finished)
-
-    def _wanted(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude=PASSING)
-
-    def _common(self) -> dict[str, Any]:
-        """Return what all processes of a run must have in common."""
-        asked = self._candidates.questions
-        return {**flat(self.settings.model_dump(mode="json")), **_versions(), "the device": self._device(), **asked}
-
-    def _device(self) -> str:
-        return self._workers.devices[0].partition(":")[0]
 
     # --- models ------------------------------------------------------------------------------------------------------
 
@@ -449,7 +397,3 @@ class Evolution:
         with progress.bar(label, total=total, unit="model") as bar:
             self._done = 0
             yield lambda done, pieces: progress.share(bar, self._done)(done, pieces)
-
-
-def _versions() -> dict[str, str]:
-    return {library: version(library) for library in LIBRARIES}

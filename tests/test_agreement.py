@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src import evolution
+from src import start
 from tests import processes
 from tests.conftest import run
 from tests.family import TASKS
@@ -49,10 +49,10 @@ def test_processes_with_other_settings(family: Path, tmp_path: Path, other: str,
 
 
 def test_processes_with_other_versions(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, real = command(family, tmp_path, "run"), evolution.version
+    own, real = command(family, tmp_path, "run"), start.version
 
     def started(rank: int) -> list[str]:
-        monkeypatch.setattr(evolution, "version", lambda one: "0.0" if rank and one == "torch" else real(one))
+        monkeypatch.setattr(start, "version", lambda one: "0.0" if rank and one == "torch" else real(one))
         return own
 
     check_refused(tmp_path, together(tmp_path, started), f"torch is {real('torch')} in one and 0.0 in the other")

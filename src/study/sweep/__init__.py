@@ -3,6 +3,7 @@
     plugin     registration with Hydra
     study      the search: trials are drawn, run, recorded, and resumed after a kill
     space      the parameters of a trial, as far as they apply beside its other parameters
+    presence   which sweepers are alive
     verdict    within a run: is it hopeless beside the other trials?
     storage    the folders of a storage's runs, and trials by their number
     private    what the plugin keeps to itself

@@ -10,18 +10,15 @@ Optuna's heartbeat would retry a killed trial under another number, and count bo
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
 import sys
 import time
-import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from typing import Any, Literal
 
 import optuna
@@ -39,6 +36,7 @@ from src.runtime import place
 from src.runtime.errors import FruitlessError, MachineError, UserError, machine_fault, printable
 from src.runtime.files import in_use
 from src.runtime.signals import interruptible
+from src.study.sweep.presence import is_gone, locked, presence
 from src.study.sweep.private import OptunaSweeperImpl, create_params_from_overrides
 from src.study.sweep.space import current_values, suggest
 from src.study.sweep.storage import trial_id
@@ -84,7 +82,7 @@ class StudySearch(OptunaSweeperImpl):
         self.folder = settings.outputs / "sweeps" / str(self.study_name)
         self.folder.mkdir(parents=True, exist_ok=True)
         advice = "interrupted; the same command goes on with this sweep (no finished trial is run again)"
-        with _presence(self.folder) as self._me, interruptible(advice):
+        with presence(self.folder) as self._me, interruptible(advice):
             self._study = self._open()
             while trials := self._ask():
                 self._run(trials)
@@ -163,7 +161,7 @@ class StudySearch(OptunaSweeperImpl):
 
     def _ask(self) -> list[optuna.Trial]:
         """Return the next trials, n_jobs at most; none where the study has as many as it shall have."""
-        with _locked(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             self._release_abandoned()
             trials: list[optuna.Trial] = []
             while len(trials) < self.n_jobs:
@@ -230,7 +228,7 @@ class StudySearch(OptunaSweeperImpl):
         """Release the trials whose sweeper is gone: their runs continue where they were."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             sweeper = trial.user_attrs.get("sweeper")
-            if sweeper != self._me and (sweeper is None or _is_gone(self.folder, sweeper)):
+            if sweeper != self._me and (sweeper is None or is_gone(self.folder, sweeper)):
                 self._release(trial.number)
         for path in self.folder.glob(".sweeper-*"):
             if not in_use(path):
@@ -379,31 +377,6 @@ def _refuse_other(then: dict[str, Any], now: dict[str, Any], study: str) -> None
         f"the study {study} was begun with other settings, so its trials could not be compared: {'; '.join(words)}"
         f"{more}.\nGive this sweep a study of its own: sweep.study=…; or go on with that one's command."
     )
-
-
-@contextmanager
-def _presence(folder: Path) -> Iterator[str]:
-    """Name this sweeper, and hold a lock on a file of that name as long as it lives."""
-    name = uuid.uuid4().hex
-    path = folder / f".sweeper-{name}"
-    with _locked(path):
-        try:
-            yield name
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _is_gone(folder: Path, sweeper: str) -> bool:
-    """Return whether that sweeper was killed; False if it lives, or its machine does not share this folder."""
-    path = folder / f".sweeper-{sweeper}"
-    return path.exists() and not in_use(path)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _typed(value: Any) -> str:

@@ -1,0 +1,84 @@
+"""A start of a run, its first or a later one: what the journal records of it, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from src.config import Settings, changed, flat, refuse_other
+from src.journal import VERSION, State
+from src.models import digest
+from src.models.checkpoint import Checkpoint
+from src.models.founders import check_unchanged
+from src.runtime.workers import Workers
+
+LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
+PASSING: Any = {
+    **dict.fromkeys(("dry_run", "resume", "retry_failed", "publish", "sweep"), True),
+    "evaluate": {"unsafe_code"},
+}
+"""Settings of a single start, not of the run, as pydantic leaves them out: none changes what is found."""
+
+
+def of_run(settings: Settings) -> dict[str, Any]:
+    """Return the settings that are the run's, as the journal keeps them."""
+    return settings.model_dump(mode="json", exclude=PASSING)
+
+
+def common(settings: Settings, workers: Workers, questions: Mapping[str, str]) -> dict[str, Any]:
+    """Return what all processes of a run must have in common: settings, versions, kind of device, what is asked."""
+    plain = flat(settings.model_dump(mode="json"))
+    return {**plain, **versions(), "the device": _device(workers), **questions}
+
+
+def record(
+    write: Callable[..., None], state: State, settings: Settings, workers: Workers, given: Mapping[str, Checkpoint]
+) -> None:
+    """Record a start: the run's first event, or whatever changed since the last start; and every founder, once.
+
+    Args:
+        write: an event and its fields, into the journal and the state.
+        state: of the run, as the journal has it.
+        settings: of this start.
+        workers: the processes of this start.
+        given: the base, as `base`, and the founders.
+
+    Raises:
+        UserError: the run was begun with other settings, or a founder's weights have changed since.
+    """
+    wanted = of_run(settings)
+    if state.started is None:
+        machine = {"device": _device(workers), "threads": workers.threads}
+        about = {"versions": versions(), "machine": machine, "processes": workers.processes}
+        write("started", version=VERSION, settings=wanted, **about)
+    elif changed(state.started["settings"], wanted):
+        refuse_other(state.started["settings"], wanted, settings)
+        write("resumed", settings=wanted)
+    for name, checkpoint in given.items():
+        if name not in state.given:
+            write(
+                "founder",
+                model=name,
+                base=name == "base",
+                source=checkpoint.source,
+                fingerprint=checkpoint.fingerprint(),
+                surroundings=digest.of_surroundings(checkpoint.path),
+                parameters=checkpoint.parameters,
+            )
+    check_unchanged(given, state.model)
+    if settings.retry_failed and state.stopped is None:
+        for model in state.population:
+            if model.failure is not None and model.name not in state.retried:
+                write("retried", model=model.name)
+    elif settings.retry_failed and state.holdout_failures:
+        write("resumed", settings=wanted)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide what comes out."""
+    return {library: version(library) for library in LIBRARIES}
+
+
+def _device(workers: Workers) -> str:
+    return workers.devices[0].partition(":")[0]
