@@ -372,47 +372,6 @@ def read(composed: DictConfig) -> Settings:
     return settings
 
 
-HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep", "figures")
-"""What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
-
-
-def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Settings) -> None:
-    """Refuse to go on with a run under settings that are not its own.
-
-    Raises:
-        UserError: listing what differs and the ways on; not if resume=force allows the change.
-    """
-    before, after, differ = flat(then), flat(now), changed(then, now)
-    harmful = [key for key in differ if not key.startswith(HARMLESS) and not _holds_out_tasks(key, before, after)]
-    if not differ or (not harmful and settings.resume == "force"):
-        return
-    words = [f"{key} was {before.get(key)!r}, is {after.get(key)!r}" for key in harmful or differ]
-    listed = ", ".join(words[:5]) + (f", and {len(words) - 5} more" if len(words) > 5 else "")
-    way_on = "" if harmful else "resume=force goes on with the change; "
-    raise UserError(
-        f"the run {settings.name} exists with another configuration: {listed}.\n"
-        f"{way_on}name=… gives this one a folder of its own; the first command again goes on with that one."
-    )
-
-
-NEW: dict[str, Any] = {"evaluate.objective": "average", "figures": []}
-"""Keys that older journals do not have, and what they meant without; any other was null."""
-
-
-def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the dotted keys of which two configurations differ; of those that older versions had not, see `NEW`."""
-    before, after = NEW | flat(then), NEW | flat(now)
-    return [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-
-
-def _holds_out_tasks(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Return whether this is a change of held-out tasks, not of samples.
-
-    Then the search has seen the same either way.
-    """
-    return key == "evaluate.holdout" and not any(isinstance(each.get(key), float) for each in (before, after))
-
-
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level of dotted keys."""
     found: dict[str, Any] = {}

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from src import config
 from src.config import Settings
-from src.runtime import launch, validation
+from src.runtime import launch, private, validation
 from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
 from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
@@ -190,7 +189,7 @@ def main() -> None:
 
 def _check_options() -> None:
     """Hydra would answer an option that it does not know with a screenful of those it does."""
-    known, unknown = get_args_parser().parse_known_intermixed_args()
+    known, unknown = private.get_args_parser().parse_known_intermixed_args()
     if unknown:
         raise UserError(
             f"{unknown[0]}: no such option. Settings are given as KEY=VALUE; --help lists them and the options."

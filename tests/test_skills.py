@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from src.config import changed
 from src.journal import events_of, replay
 from src.population import Model, Population, neglected, normalised_average, skills, worst
+from src.start import changed
 from src.tracking import summary
 from tests.conftest import Command
 from tests.test_mistakes import check_refused

@@ -14,5 +14,8 @@
 | signals | Ctrl-C and SIGTERM |
 | progress | bars and notes on the terminal |
 | terminal | text on the terminal, shown as text whatever it contains |
+| plugins | objects of the user's own, by their dotted paths |
+| validation | complaints about a configuration, in a line or two |
+| private | what Hydra keeps to itself |
 | command | what every `python -m src.…` has in common |
 """
