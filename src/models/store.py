@@ -253,7 +253,7 @@ class Store:
         if free < need:
             raise UserError(
                 f"{self._folder}: {files.size_words(need)} are needed for the next {models} models and "
-                f"{files.size_words(free)} are free. Free some, or use keep=best; the same command goes on from here."
+                f"{files.size_words(free)} are free. Free some; the same command goes on from here."
             )
 
     def copy_to(self, name: str, target: Path) -> None:
