@@ -189,6 +189,7 @@ def recipe(
     *,
     seed: int,
     threads: int,
+    own: Mapping[str, Any] | None = None,
     align: bool = False,
     stored: str | None = None,
 ) -> Recipe:
@@ -199,15 +200,22 @@ def recipe(
         parents: their names.
         seed: of random methods.
         threads: torch's.
+        own: a merge of their own in place of the settings' (`population.Proposal.merge`).
         align: have mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
         stored: dtype of the parents' weights as safetensors names it. Weights of 16 bits are merged in float32 and
             rounded once, unless `settings.dtype` says otherwise.
     """
+    each = [settings.each] * len(parents)
+    if own is not None:
+        other = {"base_model": None, "parameters": {}} | {key: own[key] for key in own if key != "each"}
+        settings, each = settings.model_copy(update=other), own.get("each") or [{}] * len(parents)
     base = {"parent": parents[0], "ancestor": "base", None: None}[settings.base_model]
-    each = {"parameters": settings.each} if settings.each else {}
     config: dict[str, Any] = {
         "merge_method": settings.method,
-        "models": [{"model": name, **each} for name in parents],
+        "models": [
+            {"model": name, **({"parameters": given} if given else {})}
+            for name, given in zip(parents, each, strict=True)
+        ],
         "parameters": settings.parameters,
     }
     if base is not None:
