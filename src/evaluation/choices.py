@@ -43,16 +43,18 @@ def choices_of(leaf: HarnessTask, documents: Sequence[Any], metric: str) -> Choi
     own = type(leaf).process_results is not ConfigurableTask.process_results or callable(
         leaf.get_config("process_results")
     )
-    if own or leaf.OUTPUT_TYPE != "multiple_choice" or metric not in _LENGTHS or leaf.multiple_target:  # type: ignore[attr-defined]
+    if own or leaf.OUTPUT_TYPE != "multiple_choice" or metric not in _LENGTHS or leaf.multiple_target:
         return None
-    right: Callable[[Any], Any] = leaf.doc_to_text if leaf.multiple_input else leaf.doc_to_target  # type: ignore[attr-defined]
+    right: Callable[[Any], Any] = leaf.doc_to_text if leaf.multiple_input else leaf.doc_to_target
     found = Choices([], [])
     for document in documents:
-        listed, gold = leaf.doc_to_choice(document), right(document)  # type: ignore[attr-defined]
+        listed, gold = leaf.doc_to_choice(document), right(document)
         if isinstance(gold, str) and gold in listed:
             gold = listed.index(gold)
         lengths = np.array([_LENGTHS[metric](choice) for choice in listed])
-        if not isinstance(gold, int | np.integer) or not 0 <= gold < len(listed) or len(listed) < 2 or not lengths.all():
+        if not isinstance(gold, int | np.integer) or not 0 <= gold < len(listed):
+            return None
+        if len(listed) < 2 or not lengths.all():
             return None
         found.gold.append(int(gold))
         found.lengths.append(lengths)

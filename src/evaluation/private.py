@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 else:
     HFLM = object  # importing it takes seconds, and only who evaluates needs it
 
-__all__ = ["VERSION", "Kind", "PrivateHFLM", "filter_names", "freeze_requests", "load_yaml", "part_of_requests", "patch_globals"]
+__all__ = [
+    "VERSION",
+    "Kind",
+    "PrivateHFLM",
+    "filter_names",
+    "freeze_requests",
+    "load_yaml",
+    "part_of_requests",
+    "patch_globals",
+]
 
 VERSION = "0.4.13"
 

@@ -322,8 +322,8 @@ def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) ->
     if settings.held_out_share is not None:
         if count < 2:
             raise UserError(
-                f"evaluate.holdout is {settings.held_out_share}, but {leaf.task_name} has {count} sample; leave that task "
-                "out, or hold out other tasks: evaluate.holdout=[TASK, …]"
+                f"evaluate.holdout is {settings.held_out_share}, but {leaf.task_name} has {count} sample; leave that "
+                "task out, or hold out other tasks: evaluate.holdout=[TASK, …]"
             )
         cut = min(max(round(settings.held_out_share * count), 1), count - 1)
         order = order[:cut] if held_out else order[cut:]
