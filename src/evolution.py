@@ -77,7 +77,7 @@ class Evolution:
             remote_code=settings.trust_remote_code,
         )
         self._measurements = Measurements(self.folder, base, workers, cache)
-        self._candidates = Candidates(settings, self.state.model, self.store, workers, cache)
+        self._candidates = Candidates(settings, self.state, self.store, workers, cache)
         path = self.folder / "journal.jsonl"
         if workers.in_main("is new", lambda: not path.exists()):
             _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
@@ -360,7 +360,7 @@ class Evolution:
 
     def _clean(self) -> None:
         """Remove what earlier starts left half-written; the journal's lock keeps everybody else away."""
-        for place in (self.folder, *(holdout.place(self.folder, "", side).parent for side in holdout.SIDES)):
+        for place in (self.folder, *holdout.places(self.folder)):
             files.remove_abandoned(place, alone=True)
         self.store.clean(verify=not self.finished)
 

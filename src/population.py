@@ -108,6 +108,8 @@ class Model:
     """Weighted mean of `scores`; None until the model has been evaluated."""
     stderr: float | None = None
     """Standard error of `average`."""
+    part: int | None = None
+    """Which part of the samples its scores are of, where offspring are asked a part each; None: all of them."""
     failure: str | None = None
     """Why this candidate can never be a parent: its merge, its weights or its evaluation failed."""
 
@@ -129,6 +131,8 @@ class Spent:
     evaluations: int
     hours: float
     """Of merging, measuring and evaluating."""
+    samples: int = 0
+    """That were asked, in all evaluations that steered the search."""
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,13 @@ class _Scored(_Fields):
     seconds: float
     metrics: dict[str, str] = {}
     cached: bool = False
+    part: Count | None = None
+    parts: Count = 1
+
+    def model_post_init(self, context: Any) -> None:
+        """Raise ValueError unless the part is one of the parts."""
+        if self.part is not None and self.part >= self.parts:
+            raise ValueError(f"the samples are in {self.parts} parts, from 0 on, of which {self.part} is none")
 
 
 class _Failed(_Fields):
@@ -259,6 +266,8 @@ KINDS: Mapping[str, type[_Fields]] = {
 
 
 OF_A_MODEL = frozenset({"evaluated", "held_out", "failed", "holdout_failed", "retried"})
+OF_THE_BASE = OF_A_MODEL - {"retried"}
+"""What may be told of the base, too, which a search may have evaluated."""
 
 
 def check_fields(event: Mapping[str, Any]) -> None:
@@ -298,7 +307,7 @@ def models_in(event: Mapping[str, Any]) -> set[str]:
         return {event["winner"], event["founder"]}
     if kind == "merged":
         return {event["model"], *models_of(event["recipe"])}
-    return {event["model"]} if kind in OF_A_MODEL else set()
+    return {event["model"]} - ({BASE} if kind in OF_THE_BASE else set()) if kind in OF_A_MODEL else set()
 
 
 def models_of(recipe: Mapping[str, Any]) -> set[str]:

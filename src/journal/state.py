@@ -12,6 +12,7 @@ from src.journal.events import check_fields, models_in, models_of
 from src.journal.file import Event, events_of
 from src.population import Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
 from src.runtime.errors import UserError
+from src.runtime.names import BASE
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class State:
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
     """Of every metric, of every pair of models that was measured."""
     base: Model | None = None
-    """The base of the family, which is no member of the population."""
+    """The base of the family, which is no member of the population; it has scores only where a search asks for them."""
     selected: tuple[str, ...] = ()
     """The offspring of the generation that is open; empty between generations."""
     metrics: dict[str, str] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class State:
         default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
     )
     evaluations: int = 0
+    """Of founders, offspring and, where a search asks for it, the base; a model may be evaluated more than once."""
     samples: int = 0
     """Of the evaluations that steered the search; what was held out is counted apart."""
     asked: Counter[str] = field(default_factory=Counter)
@@ -130,7 +132,7 @@ class State:
     def spent(self) -> Spent:
         """What the run has cost so far."""
         searching = sum(self.seconds[kind] for kind in ("merged", "measured", "evaluated"))
-        return Spent(self.evaluations, searching / 3600)
+        return Spent(self.evaluations, searching / 3600, self.samples)
 
     def apply(self, event: Event) -> None:
         """Advance by one event."""
@@ -202,6 +204,9 @@ class State:
 
     def _change(self, name: str, **changes: Any) -> Model:
         """Replace fields of one model. In place: a new population an event would make replay quadratic."""
+        if name == BASE and self.base is not None:
+            self.base = replace(self.base, **changes)
+            return self.base
         self.models[name], self._seen = replace(self.models[name], **changes), None
         return self.models[name]
 
@@ -231,7 +236,7 @@ class State:
         self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
         found = {key: event[key] for key in ("scores", "average", "stderr")}
-        self._change(event["model"], **found)
+        self._change(event["model"], **found, part=event.get("part"))
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:
