@@ -25,7 +25,17 @@ from src.runtime import names, place, plugins
 from src.runtime.errors import UserError
 from src.runtime.names import SAFE_NAME
 from src.runtime.validation import explain, first_mistake
-from src.strategy import STRATEGIES, GreedyTopk, KinshipTopk, OneShot, RandomPairs, Stop, Strategy, strategy_of
+from src.strategy import (
+    STRATEGIES,
+    GreedyTopk,
+    KinshipTopk,
+    OneShot,
+    RandomPairs,
+    RecipeSearch,
+    Stop,
+    Strategy,
+    strategy_of,
+)
 
 # Mappings whose keys are somebody else's: evaluate.model_args.KEY=… needs no + before it. YAML cannot say this.
 _OPEN = DictConfig({}, flags={"struct": False})
@@ -318,7 +328,9 @@ class Settings(_Settings):
     trust_remote_code: bool
     zoo: Zoo
     founders: Founders
-    strategy: SerializeAsAny[Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot, Field(discriminator="name")]]
+    strategy: SerializeAsAny[
+        Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch, Field(discriminator="name")]
+    ]
     """One of these, or a subclass of `Strategy` that is named by its dotted path."""
     kinship: Kinship
     merge: Merge

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from src.kinship import metric_of
 from src.kinship.measurements import Measurements
 from src.models import merging
 from src.models.checkpoint import Checkpoint
+from src.models.retention import Retention
 from src.models.store import Store
 from src.population import KinshipTable, Model, Population, Proposal
 from src.runtime import files, progress, terminal
@@ -28,6 +28,8 @@ from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
 from src.tracking import figures, summary, table, trackers
 
+FINALISTS = 3
+"""How many of the best are asked everything at the end, where candidates were asked a part of the samples."""
 Verdict = Callable[[float, int], str | None]
 """Why a run with this best average after this generation should end; None to go on."""
 
@@ -76,6 +78,7 @@ class Evolution:
             device=workers.devices[0],
             remote_code=settings.trust_remote_code,
         )
+        self._retention = Retention(self.store, settings.strategy, settings.keep)
         self._measurements = Measurements(self.folder, base, workers, cache)
         self._candidates = Candidates(settings, self.state, self.store, workers, cache)
         path = self.folder / "journal.jsonl"
@@ -138,7 +141,10 @@ class Evolution:
         if self.state.closed >= 0:
             return
         self._measure_kinship()
-        self._evaluate([model.name for model in self.state.population if model.pending], "select", "founders")
+        pending = [model.name for model in self.state.population if model.pending]
+        if self.settings.strategy.needs_answers and self.state.base is not None and self.state.base.average is None:
+            pending.append(self.state.base.name)
+        self._evaluate(pending, "select", "founders")
         failed = [model for model in self.state.population if model.failure is not None]
         if len(self.state.population.eligible()) < 2:
             raise UserError(
@@ -164,6 +170,12 @@ class Evolution:
             self._measure_kinship()
             self._close_generation()
 
+    def evaluate_finalists(self) -> None:
+        """Ask the winner and its nearest rivals everything, where candidates were asked a part (`evaluate.share`)."""
+        while names := self._asked_a_part():
+            self._evaluate(names, "select", f"finalists {self.state.evaluations}", whole=True)
+            self._record_outlook(f"outlook {self.state.evaluations}")
+
     def evaluate_holdout(self) -> None:
         """Evaluate the winner and the founders on what did not steer the search, and compare the winner with the best.
 
@@ -183,7 +195,7 @@ class Evolution:
     def finish(self, export: Callable[[Path], None]) -> None:
         """Have `export` put the winner into best/, and record why the run ends."""
         if self._workers.main:
-            self._keep_only({self.winner.name})  # makes room for a copy
+            self._retention.discard_others({self.winner.name})  # makes room for a copy
             best = self.folder / "best"
             persistently(lambda: export(best), best)
         self._record("stopped", reason=self._next()[1], best=self.winner.name)
@@ -194,7 +206,7 @@ class Evolution:
         A start that finds the page missing, since an earlier one was killed after its last event, does it again.
         """
         if self._workers.main:
-            self._keep_only(())
+            self._retention.discard_others(())
         self.tracker.summary(summary.summary(self.state))
         self.tracker.artifact(self.folder / "best" / "README.md", "card")
         if not self.winner.founder:
@@ -240,13 +252,19 @@ class Evolution:
 
     def _seen(self) -> Population:
         """Return the population as a strategy sees it, with what was answered."""
-        return self.state.population
+        answers = self._candidates.answers if self.settings.strategy.needs_answers else None
+        return replace(self.state.population, answers=answers)
 
-    def _record_outlook(self) -> None:
+    def _asked_a_part(self) -> list[str]:
+        """Return those of the best models that were asked a part of the samples; none once the winner was asked all."""
+        best = self.state.population.best(FINALISTS)
+        return [model.name for model in best if model.part is not None] if best[0].part is not None else []
+
+    def _record_outlook(self, topic: str) -> None:
         """Record what the strategy expects of the models and of going on, if it predicts anything."""
         if self.settings.strategy.needs_answers:
             outlook = self._workers.in_main(
-                self._topic("outlook"),
+                topic,
                 lambda: (
                     asdict(found) if (found := self.settings.strategy.outlook(self._seen(), self.kinship)) else None
                 ),
@@ -267,7 +285,7 @@ class Evolution:
         """Merge the open generation's candidates in memory, and evaluate each."""
         population = self.state.population
         todo = [name for name in self.state.selected if population[name].pending]
-        kept = {name for name in todo if self._stays(name)}
+        kept = {name for name in todo if self._retention.stays(name, population)}
         self._workers.in_main(self._topic("space"), lambda: self.store.require_space(kept))
         # Where several are at work, the journal waits: it tells of one candidate after the other, always.
         tell = self._record if self._workers.processes == 1 else None
@@ -282,7 +300,7 @@ class Evolution:
 
     def _store_parents(self) -> None:
         """Write the weights that later generations may need and that are not on disk yet; delete the others."""
-        kept = self._parents(self.state.population)
+        kept = self._retention.parents(self.state.population)
 
         def missing() -> list[str]:
             absent = [name for name in self._names() if name in kept and not self.store.has(name)]
@@ -298,7 +316,7 @@ class Evolution:
 
     def _measure_kinship(self) -> None:
         """Measure every model that was not measured yet and whose weights are kept, against every other of them."""
-        kept = self._parents(self.state.population)
+        kept = self._retention.parents(self.state.population)
         while new := [name for name in self._names() if name not in self.state.measured and name in kept]:
             models = {name: self.store.checkpoint(name) for name in self._names() if name in kept}
             fingerprints = {name: self.state.model(name).fingerprint or "" for name in ("base", *self._names())}
@@ -317,23 +335,36 @@ class Evolution:
 
     def _close_generation(self) -> None:
         """End the generation: delete what will not be a parent, tell the tracker, show the table."""
-        self._record_outlook()
+        self._record_outlook(self._topic("outlook"))
         now, population = time.monotonic(), self.state.population
         self._record("closed", generation=population.generation, seconds=now - self._since)
         self._since = now
         if self._workers.main:
-            self._keep_only(self._parents(population))
+            self._retention.discard_others(self._retention.parents(population))
         self.tracker.log(figures.of_generation(self.state, self.kinship, self._k), population.generation)
         self.tracker.table("models", table.COLUMNS, table.rows(population, self.kinship), population.generation)
-        self._console.print(table.render(population, self.kinship, self._k))
+        if lines := table.predictions(self.state.population):
+            self._console.print("\n".join(lines), highlight=False, soft_wrap=True)
+        else:
+            self._console.print(table.render(population, self.kinship, self._k))
 
-    def _evaluate(self, models: Sequence[str], side: str, label: str, *, again: bool = False) -> None:
-        """Evaluate models that are on disk; `again`: what the journal knows already, and is not told a second time."""
+    def _evaluate(
+        self, models: Sequence[str], side: str, label: str, *, again: bool = False, whole: bool = False
+    ) -> None:
+        """Evaluate models that are on disk.
+
+        Args:
+            models: their names.
+            side: what they are asked.
+            label: of the bar.
+            again: the journal knows the scores already, and is not told a second time.
+            whole: ask everything, where only a part was asked before.
+        """
         self._workers.in_main(f"{label}, on disk", lambda: [str(self.store.checkpoint(name).path) for name in models])
         with self._bar(label, len(models)) as follow:
 
             def work(name: str) -> Found:
-                attempt = partial(self._candidates.evaluate, name, side=side, follow=follow)
+                attempt = partial(self._candidates.evaluate, name, side=side, follow=follow, whole=whole)
                 return persistently(attempt, self._where(name))
 
             found = self._workers.map(label, work, models, divisible=True)
@@ -376,26 +407,6 @@ class Evolution:
     def _where(self, name: str) -> str:
         """Return where something may go wrong, in words."""
         return f"{name}, in {self.folder}"
-
-    def _parents(self, population: Population) -> set[str]:
-        """Return the models whose weights are kept: founders, and what could still become a parent."""
-        if self.settings.keep == "all":
-            return {model.name for model in population if model.failure is None}
-        return {model.name for model in population if model.founder} | self.settings.strategy.possible_parents(
-            population
-        )
-
-    def _stays(self, name: str) -> bool:
-        """Return whether a candidate's weights will be kept, however it is scored: even if it were the worst of all."""
-        population = self.state.population
-        for model in population:
-            if model.pending:
-                population = population.update(model.name, average=-math.inf if model.name == name else math.inf)
-        return name in self._parents(population)
-
-    def _keep_only(self, names: Iterable[str]) -> None:
-        if self.settings.keep != "all":
-            self.store.discard(names)
 
     def _hopeless(self, generation: int) -> str | None:
         """Return why this run has no chance among the others of its study; asked once a generation."""

@@ -203,6 +203,8 @@ class Population:
 
     models: tuple[Model, ...] = ()
     objective: Objective = "average"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What each task counts in the average, where it is not 1."""
     answers: Answered | None = field(default=None, compare=False)
     """What a model answered, by sample, for a strategy that asks for it; None where answers are not kept."""
     expected_gain: float | None = None

@@ -90,6 +90,7 @@ def evolve(evolution: Evolution) -> None:
     evolution.run_generation()  # one that an interruption left open
     while proposals := evolution.propose():
         evolution.run_generation(proposals)
+    evolution.evaluate_finalists()
     evolution.evaluate_holdout()
     evolution.finish(
         lambda folder: export(folder, evolution.state, evolution.kinship, evolution.store, evolution.given)

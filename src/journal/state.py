@@ -115,7 +115,10 @@ class State:
         if self._seen is None:
             asked = (self.started or {}).get("settings", {}).get("evaluate", {})
             objective = asked.get("objective", "average")
-            self._seen = Population(tuple(self.models.values()), objective, expected_gain=self.expected_gain)
+            weights = {task["name"]: task.get("weight", 1.0) for task in asked.get("tasks", ())}
+            self._seen = Population(
+                tuple(self.models.values()), objective, weights=weights, expected_gain=self.expected_gain
+            )
         return self._seen
 
     def table(

@@ -13,6 +13,7 @@ from src.runtime import plugins
 from src.strategy.base import Strategy
 from src.strategy.one_shot import OneShot
 from src.strategy.random_pairs import RandomPairs
+from src.strategy.recipe_search import RecipeSearch
 from src.strategy.stop import Stop
 from src.strategy.topk import Exploration, GreedyTopk, KinshipTopk
 
@@ -21,6 +22,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "greedy_topk": GreedyTopk,
     "random_pairs": RandomPairs,
     "one_shot": OneShot,
+    "recipe_search": RecipeSearch,
 }
 
 
@@ -44,6 +46,7 @@ __all__ = [
     "KinshipTopk",
     "OneShot",
     "RandomPairs",
+    "RecipeSearch",
     "Stop",
     "Strategy",
     "strategy_of",

@@ -37,7 +37,8 @@ class Stop:
     kinship: float | Literal["auto"] | None
     """`auto`: 0.9 for a similarity; off for a distance, which has no general scale."""
     gain: Annotated[float, Field(ge=0)] | None
-    """The least growth of the best average, in points over `patience` generations, that is worth going on for."""
+    """The least growth of the best average, in points over `patience` generations, that is worth going on for; of a
+    search that predicts, the least that it expects to gain."""
     patience: Positive
     samples: Positive | None = None
     """Asked of founders and offspring together."""
@@ -60,6 +61,9 @@ class Stop:
         if k is not None and generation > 0:
             yield from self._saturated(population, kinship, k)
             yield from self._stalled(population, k)
+        gain = population.expected_gain
+        if self.gain is not None and gain is not None and gain <= self.gain and generation >= self.patience:
+            yield f"no gain: the search expects to gain {gain:.2f} points at most"
         if self.generations is not None and generation >= self.generations:
             yield f"the budget of {self.generations} generation{'s'[: self.generations > 1]} is spent"
         if self.evaluations is not None and spent.evaluations >= self.evaluations:

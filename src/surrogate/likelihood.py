@@ -64,7 +64,7 @@ class Evidence:
         return (fits + self.count.sum(1) @ sizes) / self.count.sum().clamp_min(1.0)
 
     def _freedom(self) -> torch.Tensor:
-        return (self.known.sum(1) - 1.0).clamp_min(0.0) @ self.count
+        return (self.known.sum(1) - 1).clamp_min(0).to(self.count.dtype) @ self.count
 
 
 def gather(pairs: Pairs, values: torch.Tensor, known: torch.Tensor, part: np.ndarray, group: np.ndarray) -> Evidence:

@@ -31,6 +31,23 @@ def rows(population: Population, kinship: KinshipTable, models: Iterable[Model] 
     return found
 
 
+def predictions(population: Population) -> list[str]:
+    """Return what was predicted of the youngest generation and what was found, a line a model, and what is expected.
+
+    [] where nothing is predicted: then the table is worth its room.
+    """
+    if population.expected_gain is None or not population.generation:
+        return []
+    found = []
+    for model in population.of_generation(population.generation):
+        promised, score = model.predicted, f"{population.found(model):.2f} found"
+        told = f"{promised.value:.2f} predicted ({promised.low:.2f} to {promised.high:.2f}), " if promised else ""
+        found.append(f"{model.name}: {told}{score}")
+    best = population.best(1)[0]
+    more = f"{population.expected_gain:.2f} more may be gained"
+    return [*found, f"best: {best.name}, taken to be worth {population.value(best):.2f}; {more}"]
+
+
 def cells(model: Model, row: Row) -> list[str]:
     """Return a model's row as texts."""
     name, parents, average, error, gain, kinship = row

@@ -1,0 +1,213 @@
+"""The search of recipes: predict every answer of every recipe from those that were evaluated, make what promises most.
+
+A recipe gives every direction a weight in every block of the model; directions are the founders, and merges of all
+founders by other methods. docs/search.md has the method, its formulas and its figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from src.population import Geometry, KinshipTable, Model, Outlook, Population, Prediction, Proposal
+from src.runtime.names import BASE
+from src.strategy.base import Strategy
+from src.strategy.recipes import Blocks, Division, weighted, weights_of
+
+if TYPE_CHECKING:
+    from src.surrogate.process import Process
+    from src.surrogate.proposals import Climb, Objective
+    from src.surrogate.questions import Questions
+    from src.surrogate.scoring import Scorer
+
+_FITTED: dict[tuple[Any, ...], Problem | None] = {}
+"""The last problem: fitted for the outlook of a generation, it proposes the next one."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A merge of all founders, whose change is a direction like a founder's: `merge` of the configuration."""
+
+    method: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    each: dict[str, Any] = field(default_factory=dict)
+    base_model: Literal["ancestor"] = "ancestor"
+    dtype: None = None
+    tokenizer_source: Literal["auto"] | None = "auto"
+
+
+@dataclass(frozen=True)
+class RecipeSearch(Strategy):
+    """A Gaussian process over all answers, whose kernel is kinship, chooses the recipes worth an evaluation."""
+
+    name: Literal["recipe_search"]
+    seed: int
+    blocks: Division = "part"
+    directions: dict[str, Direction] | None = None
+    """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
+    start: float | None = 0.4
+    """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
+    batch: Annotated[int, Field(ge=1)] = 1
+    """Proposals a generation, each told of the others: as many as there are processes keeps them all busy."""
+    radius: Annotated[float, Field(gt=0)] = 0.5
+    """Of the trust region around the best recipe, in mean lengths of a founder's change."""
+    caution: Annotated[float, Field(ge=0)] = 1.0
+    """How much of a prediction's uncertainty counts against it; 0 takes predictions at their word."""
+    low: float = -0.5
+    high: float = 2.5
+    """Bounds of a recipe's weights."""
+    needs_answers: ClassVar[bool] = True
+
+    def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
+        """Return the directions' merges in generation 1, after it the recipes that promise most; [] if none is new."""
+        done = population.merged()
+        first = [one for one in self._first(population) if one.key not in done]
+        if population.generation == 0 and first:
+            return first
+        problem = self._problem(population, kinship)
+        if problem is None:
+            return []
+        proposals = {one.key: one for one in problem.propose(population, self.batch, self.seed + len(population))}
+        return [one for one in proposals.values() if one.key not in done]
+
+    def outlook(self, population: Population, kinship: KinshipTable) -> Outlook | None:
+        """Return what every evaluated recipe is taken to be worth, given the answers of all, and what may be gained."""
+        problem = self._problem(population, kinship)
+        return None if problem is None else problem.outlook(self.seed + len(population))
+
+    def possible_parents(self, population: Population) -> set[str]:
+        """Return the founders and the directions: no recipe is made of another."""
+        founders = {model.name for model in population.eligible() if model.founder}
+        return founders | {model.name for model in self._made(population)}
+
+    def most_proposals(self, models: int) -> int:
+        """Return the most merges of a generation: in the first, the directions and the recipe to start from."""
+        return max(self.batch, len(self.directions or {}) + (self.start is not None))
+
+    def most_parents(self, founders: int) -> int:
+        """Return the number of founders and directions."""
+        return founders + len(self.directions or {})
+
+    def _first(self, population: Population) -> list[Proposal]:
+        """Return the merges that the search begins with, the directions' first; none of them needs a prediction."""
+        founders = population.better_first(model.name for model in population if model.founder)
+        first = [
+            Proposal(
+                founders,
+                merge={
+                    "method": one.method,
+                    "base_model": one.base_model,
+                    "parameters": one.parameters,
+                    "each": [one.each] * len(founders),
+                },
+            )
+            for one in (self.directions or {}).values()
+        ]
+        if self.start is not None:
+            weights = {name: [self.start] for name in founders}
+            first.append(weighted(population, weights, Blocks.of("whole", None)))
+        return first
+
+    def _made(self, population: Population) -> list[Model]:
+        """Return the models that are directions: merges of all founders by another method."""
+        wanted = {one.key for one in self._first(population)[: len(self.directions or {})]}
+        made = (model for model in population.models if model.merge is not None and model.failure is None)
+        return [model for model in made if Proposal(model.parents, merge=model.merge).key in wanted]
+
+    def _problem(self, population: Population, kinship: KinshipTable) -> Problem | None:
+        """Return what is known, fitted; None before the founders were measured, or where answers are not kept."""
+        if kinship.geometry is None or population.answers is None:
+            return None
+        evaluated = ((one.name, one.fingerprint, one.average) for one in population.eligible())
+        key = (repr(self), population.objective, *evaluated)
+        if key not in _FITTED:
+            _FITTED.clear()
+            _FITTED[key] = self._fitted(population, kinship.geometry)
+        return _FITTED[key]
+
+    def _fitted(self, population: Population, geometry: Geometry) -> Problem | None:
+        from src.surrogate import process, proposals, scoring, space
+
+        assert population.answers is not None
+        blocks = Blocks.of(self.blocks, geometry)
+        founders = [model.name for model in population.eligible() if model.founder]
+        made = [model.name for model in self._made(population) if model.name in geometry.names]
+        directions = (*founders, *made)
+        recipes = {BASE: np.zeros((len(directions), len(blocks.names)))}
+        for model in population.eligible():
+            if (recipe := weights_of(model, directions, blocks)) is not None:
+                recipes[model.name] = recipe
+        answers = [population.answers(name) for name in recipes]
+        questions: Questions = answers[0].questions
+        values = questions.centred(np.stack([one.values for one in answers]))
+        fitted = process.fit(
+            space.Space(directions, blocks.names, blocks.grams(geometry, directions)),
+            np.stack(list(recipes.values())),
+            values,
+            groups=np.repeat(questions.task, questions.choices),
+        )
+        objective = _objective(population, questions.tasks)
+        climb = proposals.Climb(radius=self.radius, caution=self.caution, low=self.low, high=self.high)
+        return Problem(tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is known, and what follows for the recipes that nobody tried yet."""
+
+    models: tuple[str, ...]
+    """The evaluated ones, the base among them, in the order of the process's recipes."""
+    directions: tuple[str, ...]
+    blocks: Blocks
+    process: Process
+    scorer: Scorer
+    objective: Objective
+    climb: Climb
+
+    def propose(self, population: Population, count: int, seed: int) -> list[Proposal]:
+        """Return the recipes that promise most."""
+        from src.surrogate import proposals
+
+        found = proposals.propose(
+            self.process, self.scorer, self.objective, self.climb, centre=self._best, seed=seed, count=count
+        )
+        return [
+            weighted(
+                population,
+                dict(zip(self.directions, one.recipe.tolist(), strict=True)),
+                self.blocks,
+                Prediction(100 * one.expected, 100 * one.low, 100 * one.high),
+            )
+            for one in found
+        ]
+
+    def outlook(self, seed: int) -> Outlook:
+        """Return what the evaluated models are taken to be worth, and what may be gained on the best of them."""
+        from src.surrogate import proposals
+
+        values = proposals.expected(self.process, self.scorer, self.objective, self.process.recipes)
+        known = {name: 100 * float(value) for name, value in zip(self.models, values, strict=True) if name != BASE}
+        gain = proposals.gain(self.process, self.scorer, self.objective, self.climb, centre=self._best, seed=seed)
+        return Outlook(known, 100 * max(0.0, gain))
+
+    @property
+    def _best(self) -> int:
+        from src.surrogate import proposals
+
+        return proposals.choose(self.process, self.scorer, self.objective)
+
+
+def _objective(population: Population, tasks: Sequence[str]) -> Objective:
+    """Return what is maximised, as a function of scores by task."""
+    from src.surrogate import proposals
+
+    if population.objective == "worst":
+        return proposals.worst()
+    if population.objective == "normalised":
+        best = [max(model.scores[task] for model in population.eligible() if model.founder) for task in tasks]
+        return proposals.normalised(np.array(best) / 100)
+    return proposals.average(np.array([population.weights.get(task, 1.0) for task in tasks]))
