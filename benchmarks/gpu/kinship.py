@@ -25,9 +25,9 @@ def run(place: Place) -> Iterator[Row]:
     if place.gpu:
         rate = copied(place.device)
         yield Row("a copy within the GPU's memory", f"{rate / 1e9:,.0f} GB/s, read and written")
-    yield from compared(place, family.at(place.folder / "one").folders, "3 models of 1 B")
+    yield from compared(place, family.at(place.folder / "one").folders, f"3 models, {place.sizes.name('1 B')}")
     small = family.generate(place.folder / "many", place.sizes.small, MANY, place.device)
-    yield from compared(place, small.folders, f"{MANY} models of 135 M")
+    yield from compared(place, small.folders, f"{1 + MANY} models, {place.sizes.name('135 M')}")
 
 
 def compared(place: Place, folders: tuple[Path, ...], what: str) -> Iterator[Row]:

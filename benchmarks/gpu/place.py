@@ -49,6 +49,11 @@ class Sizes:
     """Rows that are too many for the memory."""
     side: int
     """Of the matrix that is decomposed."""
+    real: bool = True
+
+    def name(self, size: str) -> str:
+        """Return what a model of a size is called in the table."""
+        return size if self.real else "tiny"
 
 
 def _wide(hidden: int, mlp: int, heads: int, layers: int, groups: int = 8) -> Shapes:
@@ -74,7 +79,9 @@ def tiny() -> Sizes:
     """Return sizes that only try the logic."""
     shapes = llama(hidden=64, mlp=96, heads=4, groups=2, layers=2, vocabulary=1100, tied=True)
     untied = llama(hidden=64, mlp=96, heads=4, groups=4, layers=2, vocabulary=1100, tied=False)
-    return Sizes(shapes, shapes, shapes, shapes, (("tiny", untied),), samples=60, words=12, batch=64, side=64)
+    return Sizes(
+        shapes, shapes, shapes, shapes, (("tiny", untied),), samples=60, words=12, batch=64, side=64, real=False
+    )
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def shared(place: Place) -> Iterator[Row]:
     wanted = told(folder / "alone")
     work = sum(event.get("seconds", 0) for event in events(folder / "alone") if event["event"] == "closed")
     yield Row(
-        f"an evolution of {_evaluated(wanted)} evaluations (135 M), one process",
+        f"an evolution of {_evaluated(wanted)} evaluations ({place.sizes.name('135 M')}), one process",
         f"{alone:.1f} s, {work:.1f} s of them at work",
     )
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
@@ -168,7 +168,7 @@ def _weights(folder: Path) -> str:
 
 def one(place: Place) -> Iterator[Row]:
     """Merge the founders of 1 B parameters at once and evaluate everything."""
-    yield from _whole(place, "1 B", family.at(place.folder / "one"), place.elsewhere / "outputs")
+    yield from _whole(place, place.sizes.name("1 B"), family.at(place.folder / "one"), place.elsewhere / "outputs")
     shutil.rmtree(place.folder / "one")
 
 

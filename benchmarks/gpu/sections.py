@@ -34,10 +34,13 @@ def begin(place: Place) -> Iterator[Row]:
     """Make what other sections share: a family of 1 B parameters, and a task."""
     from benchmarks.gpu import family
 
-    made = family.generate(place.folder / "one", place.sizes.one, 3 if not place.gpu else 2, place.device)
+    made = family.generate(place.folder / "one", place.sizes.one, 2, place.device)
     family.write_task(place.folder / "tasks", place.sizes.samples, place.sizes.words)
     rate = made.nbytes / made.seconds / 1e9
-    yield Row("a base and founders of 1 B parameters, drawn and written", f"{made.seconds:.1f} s, {rate:.1f} GB/s")
+    yield Row(
+        f"a base and two founders, {place.sizes.name('1 B')}, drawn and written",
+        f"{made.seconds:.1f} s, {rate:.1f} GB/s",
+    )
 
 
 def facts(place: Place) -> Iterator[Row]:
