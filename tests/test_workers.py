@@ -313,7 +313,7 @@ def test_there_must_be_gpus_for_all_processes(
 
 def test_a_model_on_two_gpus_shares_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 2, processes=2)
-    with pytest.raises(UserError, match="gpus_per_model is 2 and workers.processes_per_gpu 2; expected 1"):
+    with pytest.raises(UserError, match=r"gpus_per_model is 2 and workers.processes_per_gpu 2; expected 1"):
         workers._devices(process_on_gpu(0), 2, 2)
 
 
