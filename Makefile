@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all fuzz check bench lock clean
+.PHONY: help run test test-all fuzz check bench gpu lock clean
 
 help:  ## Print these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +32,9 @@ bench: $(READY)  ## Measure speed against today's ways and against the limits
 	$(BIN)/python -m benchmarks.kinship
 	$(BIN)/python -m benchmarks.evolution
 	$(BIN)/python -m benchmarks.merging
+
+gpu: $(READY)  ## Measure and check what only a GPU shows, in at most ten minutes (without one: try the logic)
+	$(BIN)/python -m benchmarks.gpu
 
 lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Python and platform (vLLM brings its own torch)
 	$(PYTHON) -m pip install --quiet uv

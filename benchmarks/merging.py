@@ -21,9 +21,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.kinship import Shapes, generate
+
+if TYPE_CHECKING:
+    from src.models.merging import Recipe
 
 OWN = ("wudi", "actmat", "tsv_m", "iso_c")
 THEIRS: dict[str, dict[str, Any]] = {
@@ -78,6 +81,22 @@ def separate(method: str, folder: str, options: argparse.Namespace) -> dict[str,
 
 def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Return seconds of a merge in memory, bytes allocated at most, and those that any merge holds."""
+    from src.models import merging
+
+    recipe = recipe_of(method, options.founders, options.threads)
+    models = {name: folder / name for name in recipe.models}
+    before = allocated()
+    with most_allocated() as most:
+        start = time.perf_counter()
+        tensors = merging.merge_in_memory(recipe, models, Path(tempfile.mkdtemp(dir=folder)), device=options.device)
+        seconds = time.perf_counter() - start
+    assert tensors is not None
+    offspring = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return {"seconds": seconds, "peak": max(most), "held": before + offspring}
+
+
+def recipe_of(method: str, founders: int, threads: int, stored: str | None = None) -> Recipe:
+    """Return how `model1`, `model2`, … are merged by a method, with its usual parameters; of slerp, two."""
     from src.config import Merge
     from src.models import merging
 
@@ -90,17 +109,8 @@ def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, f
         dtype=None,
         tokenizer_source=None,
     )
-    names = [f"model{i}" for i in range(1, 1 + (2 if method == "slerp" else options.founders))]
-    models = {name: folder / name for name in ("base", *names)}
-    recipe = merging.recipe(settings, names, seed=0, threads=options.threads)
-    before = allocated()
-    with most_allocated() as most:
-        start = time.perf_counter()
-        tensors = merging.merge_in_memory(recipe, models, Path(tempfile.mkdtemp(dir=folder)), device=options.device)
-        seconds = time.perf_counter() - start
-    assert tensors is not None
-    offspring = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    return {"seconds": seconds, "peak": max(most), "held": before + offspring}
+    names = [f"model{i}" for i in range(1, 1 + (2 if method == "slerp" else founders))]
+    return merging.recipe(settings, names, seed=0, threads=threads, stored=stored)
 
 
 @contextmanager
@@ -129,15 +139,16 @@ def allocated() -> int:
 
 def smollm2(layers: int) -> Shapes:
     """Return the tensors of SmolLM2-135M: 30 layers of three key-value heads, and embeddings tied to the head."""
-    return _llama(hidden=576, mlp=1536, heads=9, groups=3, layers=layers, vocabulary=49152, tied=True)
+    return llama(hidden=576, mlp=1536, heads=9, groups=3, layers=layers, vocabulary=49152, tied=True)
 
 
 def llama2() -> Shapes:
     """Return Llama 2 7B's tensors."""
-    return _llama(hidden=4096, mlp=11008, heads=32, groups=32, layers=32, vocabulary=32000, tied=False)
+    return llama(hidden=4096, mlp=11008, heads=32, groups=32, layers=32, vocabulary=32000, tied=False)
 
 
-def _llama(*, hidden: int, mlp: int, heads: int, groups: int, layers: int, vocabulary: int, tied: bool) -> Shapes:
+def llama(*, hidden: int, mlp: int, heads: int, groups: int, layers: int, vocabulary: int, tied: bool) -> Shapes:
+    """Return the tensors of a Llama of these sizes; `groups` is the number of its key-value heads."""
     narrow = hidden * groups // heads
     tensors = [("model.embed_tokens.weight", [vocabulary, hidden])]
     for layer in range(layers):

@@ -246,6 +246,7 @@ class Workers(_Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] | None
     """More than a machine grants takes torch, and the process, down."""
     gpus_per_model: Annotated[int, Field(ge=1)]
+    processes_per_gpu: Annotated[int, Field(ge=1)] = 1
     timeout: Annotated[float, Field(gt=0)]
     """Minutes without any progress after which a process counts as hanging."""
 

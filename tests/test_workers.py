@@ -9,13 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from accelerate import PartialState
 
 from src.config import Workers as Settings
+from src.runtime import workers
 from src.runtime.errors import MachineError, UserError
 from src.runtime.workers import Workers
 from tests import processes
@@ -281,3 +284,44 @@ def test_a_process_that_finds_itself_alone_says_so(monkeypatch: pytest.MonkeyPat
 def test_there_must_be_gpus_for_a_model_that_is_spread() -> None:
     with pytest.raises(UserError, match=r"gpus_per_model is 2, and there is no GPU here"):
         Workers(**settings(gpus_per_model=2).model_dump())
+
+
+@pytest.mark.parametrize(
+    ("local", "each", "sharing", "devices"),
+    [
+        (1, 1, 1, ("cuda:1",)),
+        (1, 1, 2, ("cuda:0",)),
+        (2, 1, 2, ("cuda:1",)),
+        (0, 2, 1, ("cuda:0", "cuda:1")),
+    ],
+)
+def test_gpus_are_given_to_processes(
+    local: int, each: int, sharing: int, devices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 2, processes=local + 1)
+    assert workers._devices(process_on_gpu(local), each, sharing) == devices
+
+
+@pytest.mark.parametrize(("processes", "each", "sharing", "wanted"), [(3, 1, 1, 3), (2, 2, 1, 4), (5, 1, 2, 3)])
+def test_there_must_be_gpus_for_all_processes(
+    processes: int, each: int, sharing: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 2, processes=processes)
+    with pytest.raises(UserError, match=f"{processes} processes with .* need {wanted} GPUs; 2 are here"):
+        workers._devices(process_on_gpu(0), each, sharing)
+
+
+def test_a_model_on_two_gpus_shares_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 2, processes=2)
+    with pytest.raises(UserError, match=r"gpus_per_model is 2 and workers.processes_per_gpu 2; expected 1"):
+        workers._devices(process_on_gpu(0), 2, 2)
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int, *, processes: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+
+
+def process_on_gpu(local: int) -> Any:
+    return SimpleNamespace(device=torch.device("cuda", local), local_process_index=local)

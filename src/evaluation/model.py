@@ -248,6 +248,8 @@ def _load(folder: Path, tensors: Tensors | None, devices: Sequence[str], **argum
     if len(devices) > 1:
         arguments["device_map"] = "auto"
         arguments["max_memory"] = {torch.device(d).index: _memory(d) for d in devices}
+    elif devices[0] != "cpu":
+        arguments["device_map"] = {"": devices[0]}  # each tensor goes there by itself, never all through the host
     if tensors is None:
         loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, **arguments)
     else:

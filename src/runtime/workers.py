@@ -54,7 +54,9 @@ class Workers:
         assisting: whether it helps with an item that is another's.
     """
 
-    def __init__(self, *, device: str, threads: int | None, gpus_per_model: int, timeout: float) -> None:
+    def __init__(
+        self, *, device: str, threads: int | None, gpus_per_model: int, timeout: float, processes_per_gpu: int = 1
+    ) -> None:
         """Ask accelerate for the device, find the others, and agree on the number of threads.
 
         Args:
@@ -62,6 +64,7 @@ class Workers:
             threads: torch's in each process; None: as torch chooses.
             gpus_per_model: over how many GPUs a process spreads a model.
             timeout: minutes without any progress after which a process counts as hanging.
+            processes_per_gpu: how many processes of this machine share a GPU.
 
         Raises:
             UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
@@ -74,7 +77,7 @@ class Workers:
                 f"everything; start them with {launch.TOGETHER} (ACCELERATE_USE_CPU=1 before it where there is no GPU)"
             )
         self.main = self.rank == 0
-        self.devices = _devices(state, gpus_per_model)
+        self.devices = _devices(state, gpus_per_model, processes_per_gpu)
         self.idle = 0.0
         self.assisting = False
         self._item: str | None = None
@@ -335,20 +338,27 @@ def _rendezvous(minutes: float) -> tuple[Any, int, int]:
     return torch.distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store), rank, size
 
 
-def _devices(state: PartialState, each: int) -> tuple[str, ...]:
+def _devices(state: PartialState, each: int, sharing: int) -> tuple[str, ...]:
     """Return the device of this process, or the GPUs over which it spreads a model."""
+    if each > 1 and sharing > 1:
+        raise UserError(
+            f"workers.gpus_per_model is {each} and workers.processes_per_gpu {sharing}; expected 1 for one of them: a "
+            "model is spread over GPUs, or processes share one"
+        )
     if state.device.type != "cuda":
         if each > 1:
             raise UserError(f"workers.gpus_per_model is {each}, and there is no GPU here; leave it at 1")
         return (state.device.type,)
     local = max(0, int(state.local_process_index))
-    there, wanted = torch.cuda.device_count(), each * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    there, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    wanted = each * -(-here // sharing)
     if wanted > there:
         raise UserError(
-            f"{wanted // each} processes with workers.gpus_per_model={each} need {wanted} GPUs; {there} are here: "
-            f"start {there // each} processes on this machine"
+            f"{here} processes with workers.gpus_per_model={each} and workers.processes_per_gpu={sharing} need "
+            f"{wanted} GPUs; {there} are here: start {there // each * sharing} processes on this machine"
         )
-    mine = tuple(f"cuda:{number}" for number in range(local * each, (local + 1) * each))
+    first = local // sharing * each
+    mine = tuple(f"cuda:{number}" for number in range(first, first + each))
     torch.cuda.set_device(mine[0])
     return mine
 

@@ -1,0 +1,9 @@
+"""What only a GPU can show, measured and checked: python -m benchmarks.gpu (`make gpu`; at most ten minutes).
+
+__main__    options, order and time of the sections
+sections    a section in a process of its own, which may fail or be ended without the others
+place       the device, the sizes, the time that is left
+family      random families of a given shape, and a task to ask them
+kinship, merging, evaluation, runs    the sections
+page        the table, printed and written
+"""
