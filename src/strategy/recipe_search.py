@@ -53,10 +53,10 @@ class RecipeSearch(Strategy):
     """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
     batch: Annotated[int, Field(ge=1)] = 1
     """Proposals a generation, each told of the others: as many as there are processes keeps them all busy."""
-    radius: Annotated[float, Field(gt=0)] = 0.5
-    """Of the trust region around the best recipe, in mean lengths of a founder's change."""
-    caution: Annotated[float, Field(ge=0)] = 1.0
-    """How much of a prediction's uncertainty counts against it; 0 takes predictions at their word."""
+    radius: Annotated[float, Field(gt=0)] = 0.15
+    """Of the trust region around the best recipe, in mean lengths of a direction."""
+    optimism: Annotated[float, Field(ge=0)] = 1.0
+    """What the unknown counts, in standard errors; 0 goes by what is expected alone."""
     low: float = -0.5
     high: float = 2.5
     """Bounds of a recipe's weights."""
@@ -151,7 +151,7 @@ class RecipeSearch(Strategy):
             groups=np.repeat(questions.task, questions.choices),
         )
         objective = _objective(population, questions.tasks)
-        climb = proposals.Climb(radius=self.radius, caution=self.caution, low=self.low, high=self.high)
+        climb = proposals.Climb(radius=self.radius, optimism=self.optimism, low=self.low, high=self.high)
         return Problem(tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb)
 
 

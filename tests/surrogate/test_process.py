@@ -23,7 +23,9 @@ def family(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     recipes = rng.uniform(-0.5, 1.5, size=(MODELS, DIRECTIONS, BLOCKS))
     flat = recipes.reshape(MODELS, -1)
-    answers = flat @ rng.normal(size=(flat.shape[1], ANSWERS)) + np.sin(flat @ rng.normal(size=(flat.shape[1], ANSWERS)))
+    answers = flat @ rng.normal(size=(flat.shape[1], ANSWERS)) + np.sin(
+        flat @ rng.normal(size=(flat.shape[1], ANSWERS))
+    )
     return recipes, answers * rng.uniform(0.5, 3, ANSWERS) + rng.normal(size=ANSWERS) * 5
 
 
@@ -43,7 +45,9 @@ def dense_kernel(process: Process, these: np.ndarray, those: np.ndarray) -> np.n
     return found
 
 
-def dense(process: Process, recipes: np.ndarray, answers: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dense(
+    process: Process, recipes: np.ndarray, answers: np.ndarray, wanted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and relative variance [M, A] by one dense system an answer, the mean an unknown of the system."""
     noise = np.exp(process.hyper.numpy()[-1]) + 1e-8
     mean, variance = np.zeros((2, len(wanted), answers.shape[1]))
@@ -86,4 +90,6 @@ def test_left_out_models_are_predicted_as_if_never_seen(partly: bool) -> None:
         exact, relative = dense(process, recipes, others, recipes[model : model + 1])
         asked = ~np.isnan(answers[model])
         np.testing.assert_allclose(mean[model].numpy()[asked], exact[0][asked], rtol=0, atol=1e-8)
-        np.testing.assert_allclose((variance / process.unit)[model].numpy()[asked], relative[0][asked], rtol=0, atol=1e-8)
+        np.testing.assert_allclose(
+            (variance / process.unit)[model].numpy()[asked], relative[0][asked], rtol=0, atol=1e-8
+        )
