@@ -131,11 +131,15 @@ def test_samples_that_were_lost_are_asked_again_of_the_same_part(
     assert events(tmp_path / "outputs") == journal
 
 
-@pytest.mark.parametrize("times", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("times", "evaluator"),
+    [(6, "fake"), pytest.param(60, "fake", marks=pytest.mark.slow), pytest.param(4, "real", marks=pytest.mark.slow)],
+)
 def test_a_run_with_parts_that_is_killed_ends_like_one_that_was_not(
-    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, evaluator: str
 ) -> None:
-    monkeypatch.setattr(candidates, "Evaluator", FakeEvaluator)
+    if evaluator == "fake":
+        monkeypatch.setattr(candidates, "Evaluator", FakeEvaluator)
     asking_more(monkeypatch)
     models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
 
