@@ -10,6 +10,7 @@ from src.evaluation import candidates, holdout, responses
 from src.evaluation.evaluator import Evaluator
 from src.evolution import Evolution
 from src.journal import parse
+from src.journal.events import check_fields
 from tests.conftest import Command, run
 from tests.family import FOUNDERS, SAMPLES, TASKS
 from tests.test_answers import state_of
@@ -195,3 +196,11 @@ def test_a_budget_of_samples_ends_the_run(evolve: Command, tmp_path: Path) -> No
     state = state_of(tmp_path / "outputs")
     assert state.samples >= 240
     assert state.samples - 240 < len(state.population.of_generation(state.closed)) * SAMPLES // 2 * len(TASKS)
+
+
+def test_a_journal_that_tells_of_a_part_that_is_none_is_refused() -> None:
+    scored = {"scores": {"task": 1.0}, "average": 1.0, "stderr": 0.0, "samples": 6, "seconds": 1.0}
+    for part, parts in ((3, 4), (None, 1)):
+        check_fields({"event": "evaluated", "model": "1-1", **scored, "part": part, "parts": parts})
+    with pytest.raises(ValueError, match="the samples are in 4 parts, from 0 on, of which 4 is none"):
+        check_fields({"event": "evaluated", "model": "1-1", **scored, "part": 4, "parts": 4})
