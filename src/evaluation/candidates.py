@@ -147,6 +147,7 @@ class Candidates:
             model.parents,
             seed=self._settings.seed,
             threads=self._workers.threads,
+            own=model.merge,
             align=merging.align([self._store.checkpoint(name) for name in model.parents]),
             stored=self._store.checkpoint(model.parents[0]).dtype,
         )

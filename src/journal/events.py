@@ -103,10 +103,32 @@ class _Founder(_Fields):
             names.founder(self.model)
 
 
+class _OwnMerge(_Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    base_model: Literal["parent", "ancestor"] | None = None
+    parameters: dict[str, Any] = {}
+    each: list[dict[str, Any]] = []
+
+
+class _Prediction(_Fields):
+    value: float
+    low: float
+    high: float
+
+
 class _Offspring(_Fields):
     name: OffspringName
     parents: Annotated[list[str], Field(min_length=1)]
     exploration: bool
+    merge: _OwnMerge | None = None
+    predicted: _Prediction | None = None
+
+    def model_post_init(self, context: Any) -> None:
+        """Raise ValueError where parameters are listed for other parents than there are."""
+        if self.merge is not None and len(self.merge.each) not in {0, len(self.parents)}:
+            raise ValueError(f"{self.name} has {len(self.parents)} parents and parameters of {len(self.merge.each)}")
 
 
 class _Selected(_Fields):
@@ -197,6 +219,11 @@ class _Closed(_Fields):
     seconds: float = 0.0
 
 
+class _Expected(_Fields):
+    values: dict[str, float]
+    gain: Annotated[float, Field(ge=0)]
+
+
 class _Compared(_Fields):
     model_config = ConfigDict(extra="forbid")
 
@@ -232,6 +259,7 @@ KINDS: Mapping[str, type[_Fields]] = {
     "holdout_failed": _Failed,
     "retried": _Retried,
     "closed": _Closed,
+    "expected": _Expected,
     "compared": _Compared,
     "stopped": _Stopped,
 }
@@ -273,6 +301,8 @@ def models_in(event: Mapping[str, Any]) -> set[str]:
     if kind == "measured":
         related = (name for pairs in event["kinship"].values() for a, b, _ in pairs for name in (a, b))
         return {*event["models"], *related}
+    if kind == "expected":
+        return {*event["values"]}
     if kind == "compared":
         return {event["winner"], event["founder"]}
     if kind == "merged":

@@ -10,7 +10,7 @@ from typing import Any
 
 from src.journal.events import check_fields, models_in, models_of
 from src.journal.file import Event, events_of
-from src.population import KinshipTable, Model, Population, Predictor, Spent
+from src.population import Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
 from src.runtime.errors import UserError
 from src.runtime.names import BASE
 
@@ -79,6 +79,8 @@ class State:
     holdout_samples: int = 0
     compared: dict[str, Compared] = field(default_factory=dict)
     """The winner and the best founder, by side: `select` and `holdout`."""
+    expected_gain: float | None = None
+    """What the search still expects to gain, in points; None where it predicts nothing."""
     closed: int = -1
     """The last generation that was finished; 0 once the founders are known, −1 before."""
     stopped: str | None = None
@@ -112,12 +114,19 @@ class State:
         """Everyone, as strategies see it: what is handed out stays as it is while the state goes on."""
         if self._seen is None:
             asked = (self.started or {}).get("settings", {}).get("evaluate", {})
-            self._seen = Population(tuple(self.models.values()), asked.get("objective", "average"))
+            objective = asked.get("objective", "average")
+            self._seen = Population(tuple(self.models.values()), objective, expected_gain=self.expected_gain)
         return self._seen
 
-    def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
+    def table(
+        self,
+        metric: str,
+        larger_is_closer: bool,
+        predictor: Predictor | None = None,
+        geometry: Geometry | None = None,
+    ) -> KinshipTable:
         """Kinship as strategies see it."""
-        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor)
+        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor, geometry)
 
     @property
     def spent(self) -> Spent:
@@ -153,6 +162,10 @@ class State:
             self._evaluate(event)
         elif kind == "failed":
             self._change(event["model"], failure=event["reason"])
+        elif kind == "expected":
+            self.expected_gain = event["gain"]
+            for name, value in event["values"].items():
+                self._change(name, expected=value)
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
@@ -177,7 +190,10 @@ class State:
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         for one in offspring:
             self._require_elders(generation, one["parents"])
-            self._add(Model(one["name"], generation, tuple(one["parents"]), one["exploration"]))
+            known = Proposal.from_dict(one)
+            self._add(
+                Model(one["name"], generation, known.parents, known.exploration, known.merge, predicted=known.predicted)
+            )
         self.selected = tuple(one["name"] for one in offspring)
 
     def _add(self, model: Model) -> None:
