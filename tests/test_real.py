@@ -136,7 +136,7 @@ def test_the_page_has_what_ran(
     assert f"{row['holdout']:.1f}" in text
     assert row["cost"]["seconds"] > sum(row["seconds"].values())
     assert row["cost"]["memory"] > 50e6
-    assert "strategy=one_shot merge=task_arithmetic merge.each.weight=0.4" in text
+    assert "python -m src.run strategy=one_shot merge=task_arithmetic merge.each.weight=0.4" in text
     # The same command reads what it measured, and measures nothing again.
     before = kept.stat().st_mtime_ns
     again = command(*given, str(page), capsys=capsys, monkeypatch=monkeypatch)

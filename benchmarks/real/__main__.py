@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.real import base, by_hand, page, table
-from benchmarks.real.family import Family, build, training_seconds
+from benchmarks.real.family import Family, build
 from benchmarks.real.programs import ROOT, Cost
 from src.runtime.command import Parser, status
 from src.runtime.errors import UserError
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument(
         "--evaluations", type=_at_least(4), default=20, help="of a search, the founders' too (default: 20)"
     )
-    parser.add_argument("--batch-size", default="auto", help="of evaluations, ours and lm_eval's (default: auto)")
+    parser.add_argument("--batch-size", default="64", help="of evaluations, ours and lm_eval's (default: 64)")
     parser.add_argument("--write", type=Path, default=ROOT / "docs/real.md", help="the page (default: docs/real.md)")
     return status(lambda: _work(parser.parse_args()))
 
@@ -57,7 +57,7 @@ def _at_least(least: int) -> type[int]:
 
 def _work(options: argparse.Namespace) -> None:
     family = _family(options)
-    rows = table.commands(family, options.batch_size, options.evaluations)
+    rows, common = table.overrides(options.evaluations), table.shared(family, options.batch_size)
     known = [*rows, "by_hand"]
     if unknown := sorted(set(options.only or ()) - set(known)):
         raise UserError(f"--only names {unknown[0]!r}; the table has {', '.join(known)}")
@@ -70,12 +70,12 @@ def _work(options: argparse.Namespace) -> None:
     if not options.table:
         return
     wanted = options.only or known
-    found = [table.row(family, name, overrides) for name, overrides in rows.items() if name in wanted]
+    found = [table.row(family, name, own, common) for name, own in rows.items() if name in wanted]
     hand = _by_hand(family, options.batch_size) if "by_hand" in wanted else None
     if not found:
         raise UserError("--only by_hand has no row to stand beside; name a run too")
     command = f"python -m benchmarks.real {shlex.join(sys.argv[1:])}"
-    write_text(options.write, page.page(command, family, training_seconds(family), found, hand))
+    write_text(options.write, page.page(command, family, found, hand, common))
     print(f"page      {options.write}")
 
 

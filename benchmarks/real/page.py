@@ -10,7 +10,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.real.family import Family
+from benchmarks.real.family import Family, training_seconds
 from benchmarks.real.programs import Cost
 from benchmarks.real.questions import DRAWS, SKILLS
 from benchmarks.real.table import Row
@@ -29,20 +29,20 @@ class ByHand:
     """Of the base; the scores of both are accuracies on all samples, ×100."""
 
 
-def page(command: str, family: Family, took: Mapping[str, float], rows: Sequence[Row], by_hand: ByHand | None) -> str:
+def page(command: str, family: Family, rows: Sequence[Row], by_hand: ByHand | None, common: Sequence[str]) -> str:
     """Return the page as Markdown.
 
     Args:
         command: that wrote it.
         family: what the runs were given.
-        took: seconds of every founder's training.
         rows: in the order of the table; at least one.
         by_hand: None where it was not asked for.
+        common: the overrides that all runs share.
     """
-    parts = [_head(command, family, took), _founders(rows[0], by_hand), _worth(rows), _cost(rows)]
+    parts = [_head(command, family), _founders(rows[0], by_hand), _worth(rows), _cost(rows)]
     if by_hand is not None:
         parts.append(_by_hand(rows, by_hand))
-    return "\n\n".join([*parts, _commands(rows)]) + "\n"
+    return "\n\n".join([*parts, _commands(rows, common)]) + "\n"
 
 
 HEAD = """\
@@ -74,7 +74,7 @@ One candidate, all founders by task arithmetic {weight}: merged by mergekit-yaml
 once. It has {average:.1f} on all samples."""
 
 
-def _head(command: str, family: Family, took: Mapping[str, float]) -> str:
+def _head(command: str, family: Family) -> str:
     return HEAD.format(
         command=command,
         today=date.today().isoformat(),
@@ -85,7 +85,7 @@ def _head(command: str, family: Family, took: Mapping[str, float]) -> str:
         steps=family.steps,
         batch=family.batch,
         seed=family.seed,
-        training=", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items()),
+        training=", ".join(f"{name} {seconds:.0f} s" for name, seconds in training_seconds(family).items()),
         samples=family.samples,
     )
 
@@ -175,9 +175,11 @@ def _per_candidate(rows: Sequence[Row], whole: float) -> str:
     )
 
 
-def _commands(rows: Sequence[Row]) -> str:
-    texts = "\n".join("    " + " ".join(_quoted(word) for word in row.command) for row in rows)
-    return f"## The commands\n\n{texts}"
+def _commands(rows: Sequence[Row], common: Sequence[str]) -> str:
+    """Return what a user types, for every run: its own overrides, and those that all share."""
+    own = "\n".join(f"    python -m src.run {' '.join(map(_quoted, row.own))} …" for row in rows)
+    shared = "\n".join(f"    {_quoted(word)}" for word in common)
+    return f"## The commands\n\n{own}\n\nwhere … is\n\n{shared}"
 
 
 def _quoted(word: str) -> str:

@@ -28,7 +28,6 @@ PLURALS = {
     **{"peach": "peaches", "cherry": "cherries", "ferry": "ferries", "mango": "mangoes"},
 }
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-COLOURS = ("red", "blue", "green", "yellow", "black", "white", "orange", "purple", "brown", "pink")
 
 Draw = Callable[[random.Random], Question]
 
@@ -92,17 +91,15 @@ def odd_one_out(rng: random.Random) -> Question:
     return Question(prompt, right, tuple(words), f"{sorted(listed)}")
 
 
-def tracking_objects(rng: random.Random) -> Question:
-    """Ask who holds a ball after a swap."""
-    people, colours = rng.sample(PEOPLE, 3), rng.sample(COLOURS, 3)
-    held = dict(zip(people, colours, strict=True))
-    a, b = rng.sample(people, 2)
-    told = ", ".join(f"{who} has the {colour} ball" for who, colour in held.items())
-    held[a], held[b] = held[b], held[a]
-    who = rng.choice(people)
-    wrong = tuple(colour for colour in colours if colour != held[who])
-    prompt = f"Question: {told}. {a} and {b} swap balls. Which ball does {who} have now?\nAnswer:"
-    return Question(prompt, held[who], wrong, f"{sorted(people)} {sorted(colours)}")
+def number_comparison(rng: random.Random) -> Question:
+    """Ask for the larger or the smaller of two numbers of three digits, often of the same digits."""
+    first = rng.randrange(100, 1000)
+    second = int("".join(rng.sample(str(first), 3))) if rng.random() < 0.5 else rng.randrange(100, 1000)
+    if second == first or second < 100:
+        return number_comparison(rng)
+    word, right = rng.choice((("larger", max(first, second)), ("smaller", min(first, second))))
+    prompt = f"Question: Which number is {word}, {first} or {second}?\nAnswer:"
+    return Question(prompt, str(right), (str(first + second - right),), f"{sorted((first, second))}")
 
 
 def word_sorting(rng: random.Random) -> Question:
@@ -117,7 +114,7 @@ def word_sorting(rng: random.Random) -> Question:
 SKILLS: dict[str, dict[str, Draw]] = {
     "logic": {"boolean_expressions": boolean_expressions, "logical_deduction": logical_deduction},
     "words": {"odd_one_out": odd_one_out, "word_sorting": word_sorting},
-    "objects": {"object_counting": object_counting, "tracking_objects": tracking_objects},
+    "numbers": {"object_counting": object_counting, "number_comparison": number_comparison},
 }
 """Which founder owns which tasks."""
 DRAWS: dict[str, Draw] = {task: draw for tasks in SKILLS.values() for task, draw in tasks.items()}

@@ -37,7 +37,8 @@ class Row:
     """One run, from its journal, and what its program took. Averages are in points, shares between 0 and 1."""
 
     name: str
-    command: Sequence[str]
+    own: Sequence[str]
+    """Its overrides, beside those that all runs share."""
     winner: str
     select: float
     """The winner's average on what steered."""
@@ -62,21 +63,24 @@ class Row:
     """Scores by side, founder and task."""
 
 
-def commands(family: Family, batch_size: str, evaluations: int) -> dict[str, list[str]]:
-    """Return the overrides of every run, by its name."""
-    shared = [
-        *("founders=local", f"founders.base={_shown(family.base)}"),
-        f"founders.models={{{','.join(f'{name}: {_shown(path)}' for name, path in family.founders.items())}}}",
-        *(f"evaluate.tasks=[{','.join(DRAWS)}]", f"evaluate.include={_shown(family.tasks)}", "evaluate.holdout=0.5"),
-        *(f"evaluate.batch_size={batch_size}", f"seed={family.seed}", "track=none"),
-        f"outputs={_shown(runs(family))}",
-        f"workers.device={'cpu' if family.device == 'cpu' else 'auto'}",
-    ]
+def overrides(evaluations: int) -> dict[str, list[str]]:
+    """Return what every run has of its own, by its name; `evaluations` is the budget of a search."""
     own = {f"one_shot-{name}": ["strategy=one_shot", *merge] for name, merge in ONE_SHOT.items()}
     for name, merge in SEARCHES.items():
         if (ROOT / f"conf/strategy/{name}.yaml").is_file():
             own[name] = [f"strategy={name}", *merge, f"stop.evaluations={evaluations}"]
-    return {name: [*overrides, f"name={name}", *shared] for name, overrides in own.items()}
+    return {name: [*found, f"name={name}"] for name, found in own.items()}
+
+
+def shared(family: Family, batch_size: str) -> list[str]:
+    """Return the overrides that all runs have in common: the family, its tasks, where and how they run."""
+    founders = ", ".join(f"{name}: {_shown(path)}" for name, path in family.founders.items())
+    return [
+        *("founders=local", f"founders.base={_shown(family.base)}", f"founders.models={{{founders}}}"),
+        *(f"evaluate.tasks=[{', '.join(DRAWS)}]", f"evaluate.include={_shown(family.tasks)}", "evaluate.holdout=0.5"),
+        *(f"evaluate.batch_size={batch_size}", f"seed={family.seed}", "track=none", f"outputs={_shown(runs(family))}"),
+        f"workers.device={'cpu' if family.device == 'cpu' else 'auto'}",
+    ]
 
 
 def runs(family: Family) -> Path:
@@ -84,8 +88,8 @@ def runs(family: Family) -> Path:
     return family.folder / f"runs-{family.samples}-{family.device.replace(':', '-')}"
 
 
-def row(family: Family, name: str, overrides: Sequence[str]) -> Row:
-    """Return what a run gave, running it if that is not known yet.
+def row(family: Family, name: str, own: Sequence[str], common: Sequence[str]) -> Row:
+    """Return what a run gave, running it with its own and the common overrides if that is not known yet.
 
     Raises:
         MachineError: it failed.
@@ -96,13 +100,13 @@ def row(family: Family, name: str, overrides: Sequence[str]) -> Row:
         return _loaded(json.loads(kept.read_text(encoding="utf-8")))
     shutil.rmtree(folder, ignore_errors=True)
     note(f"running {name}")
-    cost = run([sys.executable, "-m", "src.run", *overrides], runs(family) / f"{name}.log", family.device)
-    found = read(name, ["python", "-m", "src.run", *overrides], folder, cost)
+    cost = run([sys.executable, "-m", "src.run", *own, *common], runs(family) / f"{name}.log", family.device)
+    found = read(name, own, folder, cost)
     write_text(kept, json.dumps(asdict(found), indent=1))
     return found
 
 
-def read(name: str, command: Sequence[str], folder: Path, cost: Cost) -> Row:
+def read(name: str, own: Sequence[str], folder: Path, cost: Cost) -> Row:
     """Return the row of a finished run."""
     from src.journal import run_state
     from src.population import normalised_average, skills, worst
@@ -118,7 +122,7 @@ def read(name: str, command: Sequence[str], folder: Path, cost: Cost) -> Row:
     against = state.compared.get("holdout")
     return Row(
         name,
-        command,
+        own,
         winner.name,
         select=population.value(winner),
         merged=max(merges, default=None),
