@@ -162,6 +162,7 @@ def test_the_whole_table(
     ("arguments", "words"),
     [
         (["--table", "--only", "nothing"], "--only names 'nothing'; the table has one_shot-task_arithmetic-0.4,"),
+        (["--table", "--only", "by_hand"], "--only by_hand has no row to stand beside"),
         (["--base", "nowhere"], "--base is 'nowhere'; expected a folder with config.json"),
         (["--samples", "2"], "2 is less than 4"),
         (["--device", "cuda"], "--device is 'cuda'; expected cpu, as there is no GPU here"),

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--base", type=Path, help="a checkpoint to fine-tune instead of SmolLM2-135M-Instruct")
     parser.add_argument("--gguf", type=Path, help="the package's GGUF file, where there is no network")
     parser.add_argument("--seed", type=_at_least(0), default=0)
-    parser.add_argument("--steps", type=_at_least(1), default=120, help="of a founder's training (default: 120)")
+    parser.add_argument("--steps", type=_at_least(1), default=150, help="of a founder's training (default: 150)")
     parser.add_argument("--batch", type=_at_least(2), default=16, help="questions a step (default: 16)")
     parser.add_argument(
         "--samples", type=_at_least(4), default=120, help="questions a task, half held out (default: 120)"
@@ -61,6 +61,9 @@ def _work(options: argparse.Namespace) -> None:
     known = [*rows, "by_hand"]
     if unknown := sorted(set(options.only or ()) - set(known)):
         raise UserError(f"--only names {unknown[0]!r}; the table has {', '.join(known)}")
+    wanted = options.only or known
+    if wanted == ["by_hand"]:
+        raise UserError("--only by_hand has no row to stand beside; name a run too")
     if options.base is None:
         base.prepare(family.base, options.gguf)
     build(family)
@@ -69,13 +72,13 @@ def _work(options: argparse.Namespace) -> None:
     print(f"tasks     {family.tasks}", flush=True)
     if not options.table:
         return
-    wanted = options.only or known
-    found = [table.row(family, name, own, common) for name, own in rows.items() if name in wanted]
     hand = _by_hand(family, options.batch_size) if "by_hand" in wanted else None
-    if not found:
-        raise UserError("--only by_hand has no row to stand beside; name a run too")
-    command = f"python -m benchmarks.real {shlex.join(sys.argv[1:])}"
-    write_text(options.write, page.page(command, family, found, hand, common))
+    command, found = shlex.join(["python", "-m", "benchmarks.real", *sys.argv[1:]]), []
+    for name in (name for name in rows if name in wanted):
+        found.append(table.row(family, name, rows[name], common))
+        write_text(
+            options.write, page.page(command, family, found, hand, common)
+        )  # what there is, should this be ended
     print(f"page      {options.write}")
 
 
