@@ -137,6 +137,7 @@ class _Config(_Fields):
     parameters: dict[str, Any] = {}
     base_model: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    out_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     tokenizer_source: Text | None = None
 
 
