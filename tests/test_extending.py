@@ -86,8 +86,9 @@ def test_a_kinship_metric(evolve: Command, family: Path, tmp_path: Path, capsys:
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_merge_method(evolve: Command, tmp_path: Path) -> None:
-    outcome = evolve(*command("merge.method"), *SHORT, "keep=all")
+@pytest.mark.parametrize("treatment", [(), ("merge.treatment.lines.beta=0.5", "merge.treatment.svc=1")])
+def test_a_merge_method(treatment: tuple[str, ...], evolve: Command, tmp_path: Path) -> None:
+    outcome = evolve(*command("merge.method"), *treatment, *SHORT, "keep=all")
     assert outcome.status == 0, outcome.err
     run = tmp_path / "outputs/run"
     name = finished(run)[0]
