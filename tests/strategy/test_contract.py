@@ -2,8 +2,6 @@
 
 import itertools
 import random
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,21 +11,9 @@ from hypothesis import strategies as st
 from src.population import KinshipTable, Model, Population
 from src.strategy import STRATEGIES as BUILT_IN
 from src.strategy import Strategy
+from tests.docs import own
 
-DOCS = Path(__file__).parents[2] / "docs/extending.md"
-
-
-def own() -> type[Strategy]:
-    """The strategy of docs/extending.md, to which the same contract applies."""
-    code = re.search(r"```python\n# mine/strategy\.py\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    assert code is not None
-    module: dict[str, Any] = {"__name__": __name__}
-    exec(code[1], module)
-    found: type[Strategy] = module["BestAndOthers"]
-    return found
-
-
-STRATEGIES = {**BUILT_IN, "mine": own()}
+STRATEGIES = {**BUILT_IN, "mine": own("strategy")["BestAndOthers"]}
 SETTINGS: dict[str, dict[str, Any]] = {
     "mine": {"k": 3},
     "kinship_topk": {"k": 3},
