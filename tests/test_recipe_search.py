@@ -96,7 +96,7 @@ def test_a_share_of_the_samples_is_filled_in_and_the_finalists_are_asked_everyth
     parts = [event["samples"] for event in asked if event.get("part") is not None]
     assert set(parts) == {whole // 4}
     again = [event["model"] for event in asked if event["model"] == winner.name]
-    assert len(again) == 2
+    assert winner.founder or len(again) == 2
 
 
 def test_two_processes_search_like_one(family: Path, tmp_path: Path) -> None:
