@@ -26,10 +26,12 @@ from src.runtime.errors import UserError
 from src.runtime.names import SAFE_NAME
 from src.runtime.validation import explain, first_mistake
 from src.strategy import (
+    M2N2,
     STRATEGIES,
     GreedyTopk,
     KinshipTopk,
     OneShot,
+    OptunaSearch,
     RandomPairs,
     RecipeSearch,
     Stop,
@@ -375,7 +377,10 @@ class Settings(_Settings):
     zoo: Zoo
     founders: Founders
     strategy: SerializeAsAny[
-        Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch, Field(discriminator="name")]
+        Annotated[
+            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | OptunaSearch | M2N2,
+            Field(discriminator="name"),
+        ]
     ]
     """One of these, or a subclass of `Strategy` that is named by its dotted path."""
     kinship: Kinship
