@@ -96,6 +96,11 @@ def propose(
     return _described(process, scorer, objective, torch.stack(chosen)) if chosen else []
 
 
+def judge(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
+    """Return what is expected of recipes [M, n, B], evaluated or not."""
+    return _described(process, scorer, objective, recipes)
+
+
 def choose(process: Process, scorer: Scorer, objective: Objective) -> int:
     """Return which of the evaluated recipes is best by what is expected of it, not by its luckiest score."""
     return int(_expected(process, scorer, objective, process.recipes).argmax())
