@@ -284,8 +284,8 @@ def merge_in_memory(
         transformers.set_seed(recipe.seed)  # as run_merge does
         source = Path(models[recipe.config.get("base_model", recipe.donor)])
         described = transformers.AutoConfig.from_pretrained(str(source), trust_remote_code=remote_code)
-        if config.dtype:
-            described.torch_dtype = config.dtype
+        if dtype := config.out_dtype or config.dtype:
+            described.torch_dtype = dtype
         tensors = private.merged_tensors(config, architecture, described, options)
     described.save_pretrained(str(out))
     _copy_files(architecture.tagalong_files or (), source, out)
