@@ -21,13 +21,14 @@ from pathlib import Path
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # whoever asks for the GPU otherwise cannot fork and use it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.gpu import evaluation, family, kinship, merging, page, runs, sections, whole
+from benchmarks.gpu import evaluation, family, kinship, merging, moves, page, runs, sections, whole
 from benchmarks.gpu.place import RAM, SPARE, Place, Row, available, bytes_of, full, processors, tiny
 from benchmarks.gpu.sections import Section
 
 SECTIONS = {
     "begin": Section("a family", sections.begin, 5, 60),
     "kinship": Section("kinship", kinship.run, 10, 60),
+    "moves": Section("weights to the GPU and back", moves.run, 5, 40),
     "merging": Section("merges and decompositions", merging.run, 20, 100),
     "evaluation": Section("evaluation", evaluation.run, 20, 120),
     "memory": Section("short of memory", evaluation.short_of_memory, 10, 60),
