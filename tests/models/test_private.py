@@ -18,14 +18,14 @@ def test_it_is_the_version_that_private_was_written_for() -> None:
     assert private.VERSION == "0.1.5"
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_a_merge_in_memory_is_the_merge_on_disk(dtype: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtypes", [{}, {"dtype": "bfloat16"}, {"dtype": "float32", "out_dtype": "bfloat16"}])
+def test_a_merge_in_memory_is_the_merge_on_disk(dtypes: dict[str, str], tmp_path: Path) -> None:
     folders = write_family(tmp_path, ["a", "b"])
     config = {
         "merge_method": "task_arithmetic",
         "models": [{"model": name, "parameters": {"weight": 0.5}} for name in "ab"],
         "base_model": "base",
-        **({"dtype": dtype} if dtype else {}),
+        **dtypes,
     }
     recipe = merging.Recipe(config, donor="a", seed=0, threads=1)
     memory, disk = tmp_path / "memory", tmp_path / "disk"
