@@ -26,10 +26,12 @@ from src.runtime.errors import UserError
 from src.runtime.names import SAFE_NAME
 from src.runtime.validation import explain, first_mistake
 from src.strategy import (
+    M2N2,
     STRATEGIES,
     GreedyTopk,
     KinshipTopk,
     OneShot,
+    OptunaSearch,
     RandomPairs,
     RecipeSearch,
     Stop,
@@ -113,6 +115,39 @@ class Kinship(_Settings):
         return metric
 
 
+class Lines(_Settings):
+    """Layer-wise scaling (LiNeS, arXiv 2410.17146): layer l of L by α + β l / (L − 1), all outside the layers by α."""
+
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+class Treatment(_Settings):
+    """What is done to what a merge changed."""
+
+    scale: Any = 1.0
+    """A factor: a number, or as mergekit takes any parameter, with gradients over the layers and filters."""
+    lines: Lines = Lines()
+    svc: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """α of singular value calibration (arXiv 2602.05536); 0: none."""
+
+    @model_validator(mode="after")
+    def _scales_by_one_gradient(self) -> Treatment:
+        if self.lines != Lines() and (isinstance(self.scale, bool) or not isinstance(self.scale, int | float)):
+            raise ValueError(
+                f"has lines and scale={self.scale!r}; beside lines, scale is a number: lines are the gradient "
+                "scale=[alpha, alpha + beta]"
+            )
+        return self
+
+    @property
+    def factor(self) -> Any:
+        """What deltas are multiplied by, in mergekit's words."""
+        if self.lines == Lines():
+            return self.scale
+        return [self.scale * self.lines.alpha, self.scale * (self.lines.alpha + self.lines.beta)]
+
+
 class Merge(_Settings):
     """How parents become an offspring, in mergekit's words."""
 
@@ -122,6 +157,18 @@ class Merge(_Settings):
     each: dict[str, Any]
     dtype: Literal["float32", "float16", "bfloat16"] | None
     tokenizer_source: str | None
+    treatment: Treatment | None = None
+    """Of what any method of mergekit's changed; None where it would leave that as it is."""
+
+    @field_validator("treatment")
+    @classmethod
+    def _does_something(cls, treatment: Treatment | None) -> Treatment | None:
+        return None if treatment == Treatment() else treatment
+
+    @property
+    def takes_ancestor(self) -> bool:
+        """Whether the founders' base is an input of every merge."""
+        return self.base_model == "ancestor" or self.treatment is not None
 
 
 class Task(_Settings):
@@ -330,7 +377,10 @@ class Settings(_Settings):
     zoo: Zoo
     founders: Founders
     strategy: SerializeAsAny[
-        Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch, Field(discriminator="name")]
+        Annotated[
+            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | OptunaSearch | M2N2,
+            Field(discriminator="name"),
+        ]
     ]
     """One of these, or a subclass of `Strategy` that is named by its dotted path."""
     kinship: Kinship

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
@@ -220,7 +220,10 @@ def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
     parents = max((len(pair.parents) for pair in _pairs(settings)), default=2)
     device = "cuda" if settings.workers.device == "auto" and torch.cuda.is_available() else "cpu"
     threads = settings.workers.threads or torch.get_num_threads()
-    return forecast(settings.merge.method, models.pop("base"), models, parents, device=device, threads=threads)
+    treatment = settings.merge.treatment
+    calibrated = bool(treatment.svc if treatment else settings.merge.parameters.get("svc"))
+    where: Any = {"device": device, "threads": threads}
+    return forecast(settings.merge.method, models.pop("base"), models, parents, calibrated=calibrated, **where)
 
 
 def _size(nbytes: int | None) -> str:

@@ -36,6 +36,18 @@ def test_every_pair_of_strategy_and_merge_composes() -> None:
         assert found.merge.method == re.sub("_gradient$", "", merge)
 
 
+def test_a_treatment_is_none_unless_it_does_something_and_a_merge_s_own_counts() -> None:
+    assert settings("merge=ties").merge.treatment is None
+    found = settings("merge=ties", "merge.treatment.lines.alpha=0.5", "merge.treatment.lines.beta=1").merge.treatment
+    assert found is not None
+    assert found.factor == [0.5, 1.5]
+    with initialize_config_dir(str(CONF)):
+        composed = compose("config", ["merge=ties", "name=run", "merge.treatment.scale=[1,2]"])
+    found = config.read(composed).merge.treatment
+    assert found is not None
+    assert found.factor == [1, 2]
+
+
 def test_every_key_is_commented() -> None:
     """Files that differ from a sibling only in values may point to it instead."""
     for file in CONF.rglob("*.yaml"):

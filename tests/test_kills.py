@@ -25,11 +25,18 @@ class FakeEvaluator:
     """Stands in for lm-eval, whose requests would take hours here: scores that follow from a model's very weights."""
 
     in_memory = True
+    _part: int | None = None
 
     def __init__(self, *_: object, side: str = "select", **__: object) -> None:
         self.identity = side
         self._event = {"select": "evaluated", "holdout": "held_out"}[side]
         self.holdout = FakeEvaluator(side="holdout") if side == "select" else None
+
+    def part(self, number: int) -> "FakeEvaluator":
+        """Another, whose scores are others."""
+        part = FakeEvaluator()
+        part.identity, part._part = f"part {number}", number
+        return part
 
     def evaluate(self, folder: Path, tensors: dict[str, Any] | None, *_: object) -> Evaluation:
         """Scores of a model whose journal must not know them yet, and must know no other merge of it."""
@@ -41,7 +48,8 @@ class FakeEvaluator:
             name = folder.name.lstrip(".").partition(".")[0]
             merged = {event["model"]: event["fingerprint"] for event in found if event["event"] == "merged"}
             assert merged.get(name, fingerprint) == fingerprint, "a model was read that is not what was merged"
-            assert not any(e["event"] == self._event and e["model"] == name for e in found), "scored twice"
+            mine = [e for e in found if e["event"] == self._event and e["model"] == name]
+            assert not any(e.get("part") == self._part for e in mine), "scored twice"
         time.sleep(0.01)
         draw = random.Random(f"{fingerprint} {self.identity}")
         scores = {task: draw.uniform(40, 60) for task in TASKS}
@@ -88,10 +96,15 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
             *("stop.generations=3", "merge=dare_ties", "evaluate.holdout=0.5", *ALL_RULES_OFF),
         ).status
 
+    end_as_one_that_was_not_killed(start, tmp_path, times)
+
+
+def end_as_one_that_was_not_killed(start: Callable[[str], int], outputs: Path, times: int) -> None:
+    """Kill runs that `start` begins under the name that it is given, so many times, and resume each until it ends."""
     began = time.monotonic()
     assert start("whole") == 0
     usual = time.monotonic() - began
-    expected = [event for event in events(tmp_path, "whole") if event["event"] != "started"]
+    expected = [event for event in events(outputs, "whole") if event["event"] != "started"]
     draw, kills, runs = random.Random(times), 0, 0
     while kills < times:
         name = f"run-{runs}"
@@ -111,7 +124,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
                 kills += 1
             status = os.waitstatus_to_exitcode(wait)
             assert status in {0, -signal.SIGKILL}
-        final = [event for event in events(tmp_path, name) if event["event"] != "started"]
+        final = [event for event in events(outputs, name) if event["event"] != "started"]
         assert final == expected
-        left = [path for path in (tmp_path / name).rglob("*") if ".partial" in path.name or ".deleted" in path.name]
+        left = [path for path in (outputs / name).rglob("*") if ".partial" in path.name or ".deleted" in path.name]
         assert left == []

@@ -47,7 +47,15 @@ def told(outputs: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("overrides", [("merge=dare_ties",), ("merge=wudi",), ("strategy=greedy_topk",)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("merge=dare_ties",),
+        ("merge=wudi",),
+        ("merge=ties", "merge.treatment.lines.beta=0.5", "merge.treatment.svc=1"),
+        ("strategy=greedy_topk",),
+    ],
+)
 def test_the_journals_of_one_process_and_of_several_are_the_same(
     family: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:

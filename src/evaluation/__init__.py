@@ -6,6 +6,8 @@
 | definition | what the YAML files of a task say, read without executing anything |
 | tasks | lm-eval's tasks, loaded, and which of their samples are asked |
 | answers | precomputed answers for lm-eval; made-up ones that validate a metric |
+| choices | the choices of multiple-choice tasks, and the numbers of which a metric takes the largest |
+| responses | what one model answered, by sample: made, read, spread over all questions |
 | model | a model that takes the weights of one candidate after another, and answers |
 | candidates | one candidate merged and evaluated, by whichever process is free |
 | holdout | the scores of single samples, and the winner against the best founder |

@@ -177,12 +177,11 @@ def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
 
 def _own_methods(state: State, winner: str) -> list[str]:
     """Return the merge methods on the way to the winner that mergekit does not have."""
-    from src.models.methods import METHODS
+    from src.models.methods import is_ours
 
-    own = {method.spec.name for method in METHODS}
     line = (*state.population.ancestors(winner), state.population[winner])
     used = {model.recipe["config"]["merge_method"] for model in line if model.recipe is not None}
-    return sorted(method for method in used if method in own or is_dotted(method))
+    return sorted(method for method in used if is_ours(method) or is_dotted(method))
 
 
 def _with_sources(config: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:

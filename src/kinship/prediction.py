@@ -52,10 +52,11 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
     recipe = read_recipe(config)
     if recipe.method not in METHODS:
         raise NotPredictable(f"{recipe.method} is not linear in the weights; predicted are {', '.join(METHODS)}")
-    unknown = [model for model in recipe.models if model != base and model not in grams.names]
+    unknown = [model for model in (*recipe.models, recipe.origin or base) if model != base and model not in grams.names]
     if unknown:
         raise UserError(f"the merge names {unknown[0]!r}, which was not measured; there are {', '.join(grams.names)}")
-    places = {model: 0 if model == base else 1 + grams.names.index(model) for model in recipe.models}
+    named = {*recipe.models, *([recipe.origin] if recipe.origin else [])}
+    places = {model: 0 if model == base else 1 + grams.names.index(model) for model in named}
     combine = METHODS[recipe.method]
     deepest = max(grams.layers(), default=0)
     products, sums = np.zeros((len(grams.tensors), len(grams.names) + 2)), np.zeros(len(grams.tensors))
@@ -67,7 +68,7 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
             return sum(x * y * float(known[r, c]) for r, x in left.items() for c, y in right.items())
 
         weights = combine(recipe, tensor.name, _depth(tensor, deepest), inner)
-        delta = _on_rows(weights, places)
+        delta = _on_rows(_scaled(weights, recipe, tensor.name, _depth(tensor, deepest)), places)
         delta[0] = delta.get(0, 0.0) - 1  # the offspring's weights, minus the base's
         used = [row for row, x in delta.items() if x]  # a row that plays no part may hold NaN
         factors = np.array([delta[row] for row in used])
@@ -75,6 +76,15 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
         products[i, -1] = factors @ known[np.ix_(used, used)] @ factors
         sums[i] = factors @ grams.sums[i, used]
     return products, sums
+
+
+def _scaled(weights: Coefficients, recipe: Recipe, tensor: str, depth: float) -> Coefficients:
+    """Scale what a treated merge changed against its origin."""
+    if recipe.origin is None:
+        return weights
+    factor = recipe.shared_number("treatment_scale", 1.0, tensor, depth)
+    scaled = {model: factor * x for model, x in weights.items()}
+    return scaled | {recipe.origin: scaled.get(recipe.origin, 0.0) + 1 - factor}
 
 
 def predicted_kinship(grams: Grams, config: Mapping[str, Any], metric: str) -> dict[str, float] | None:

@@ -7,10 +7,11 @@ which that is part of the tensor's name counts. A model's own parameters come be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from src.runtime.errors import UserError
+from src.runtime.names import TREATED
 
 Scalar = bool | int | float | str
 
@@ -29,6 +30,7 @@ class Recipe:
         base: mergekit's `base_model`, or None.
         own: the parameters given to single models.
         shared: the parameters of the whole merge.
+        origin: what the merged delta is counted from and then scaled, where the method is a treated one; or None.
     """
 
     method: str
@@ -36,6 +38,7 @@ class Recipe:
     base: str | None
     own: Mapping[str, Mapping[str, Any]]
     shared: Mapping[str, Any]
+    origin: str | None = None
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -70,7 +73,23 @@ def read_recipe(config: Mapping[str, Any]) -> Recipe:
     own = {str(entry["model"]): entry.get("parameters") or {} for entry in inputs}
     if base is not None and base not in models:
         models.append(base)
-    return Recipe(str(config.get("merge_method")), tuple(models), base, own, config.get("parameters") or {})
+    method, shared = str(config.get("merge_method")), config.get("parameters") or {}
+    recipe = Recipe(method, tuple(models), base, own, shared)
+    return _inner(recipe) if method.startswith(TREATED) else recipe
+
+
+def _inner(treated: Recipe) -> Recipe:
+    """Return the recipe of the method whose merge is treated; NotPredictable where singular values are calibrated."""
+    if treated.shared.get("treatment_svc"):
+        raise NotPredictable("calibrated singular values (svc) are no known combination of the parents")
+    given, first = treated.shared.get("treatment_base"), treated.others[0]
+    return replace(
+        treated,
+        method=treated.method.removeprefix(TREATED),
+        models=treated.models if given == "base" else treated.others,
+        base={"base": treated.base, "first": first}.get(str(given)),
+        origin=treated.base,
+    )
 
 
 def evaluate(setting: Any, tensor: str, depth: float) -> Scalar | None:

@@ -75,7 +75,7 @@ def _check_tensors(settings: Settings, base: Checkpoint | None, models: Mapping[
     """Refuse a checkpoint that takes part in merges and lacks what mergekit asks for."""
     from src.models import merging
 
-    ancestor = {"base": base} if base is not None and settings.merge.base_model == "ancestor" else {}
+    ancestor = {"base": base} if base is not None and settings.merge.takes_ancestor else {}
     merging.check_tensors({**models, **ancestor}, remote_code=settings.trust_remote_code)
 
 

@@ -22,10 +22,12 @@ from mergekit.options import MergeOptions
 from pydantic import TypeAdapter, ValidationError
 
 from src.config import Merge
-from src.models import methods, private  # noqa: F401 (methods registers merge methods of our own)
+from src.models import private
 from src.models.checkpoint import Checkpoint
+from src.models.methods import treated
 from src.runtime import plugins
 from src.runtime.errors import UserError
+from src.runtime.names import TREATED
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -97,6 +99,7 @@ def check(settings: Merge, parents: int, key: str = "merge") -> None:
     if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
         raise UserError(f"{key}.parameters.{missing[0]} is missing; {settings.method} needs it.")
     _check_inputs(settings, spec, parents)
+    _check_treatment(settings)
 
 
 def with_own(settings: Merge, own: Mapping[str, Any]) -> Merge:
@@ -112,18 +115,20 @@ def registered(method: str) -> str:
     """Return the name by which mergekit knows a merge method; one of the user's own is imported first.
 
     Args:
-        method: mergekit's name, or a dotted path that ends in the name that its module registers.
+        method: mergekit's name, or a dotted path that ends in the name that its module registers; of a treated
+            method, with `names.TREATED` before the last part.
 
     Raises:
         UserError: there is no such method, or nothing that can be imported, or it registers another name.
     """
-    name = method
-    if plugins.is_dotted(method):
-        plugins.imported(method)
-        name = method.rpartition(".")[2]
+    module, dot, name = method.rpartition(".")
+    if dot:
+        plugins.imported(f"{module}.{name.removeprefix(TREATED)}")
+        treated.register()
     known = sorted(one.spec.name for one in registry.registered_methods())
     if name not in known:
-        raise UserError(f"merge.method is {method!r}; mergekit has no such method. Known: {', '.join(known)}.")
+        plain = ", ".join(one for one in known if not one.startswith(TREATED))
+        raise UserError(f"merge.method is {method!r}; mergekit has no such method. Known: {plain}.")
     return name
 
 
@@ -170,6 +175,19 @@ def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
             f"merge.method={spec.name} with base_model={settings.base_model or 'null'} cannot merge {parents} parents "
             f"({str(error)[:1].lower()}{str(error)[1:]}); choose another merge=… or strategy=…"
         ) from error
+
+
+def _check_treatment(settings: Merge) -> None:
+    if (treatment := settings.treatment) is None:
+        return
+    method = registered(settings.method)
+    if TREATED + method not in {one.spec.name for one in registry.registered_methods()}:
+        raise UserError(
+            f"merge.treatment is for methods that have none; {method} has its own: merge.parameters.svc, and "
+            "merge.parameters.scale, where [alpha, alpha + beta] is LiNeS"
+        )
+    scale = next(one for one in treated.PARAMETERS if one.name == "treatment_scale")
+    _check_value("merge.treatment.scale", treatment.scale, scale)
 
 
 def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False) -> None:
@@ -241,7 +259,25 @@ def recipe(
         config["tokenizer_source"] = settings.tokenizer_source
     elif settings.tokenizer_source == "auto" and align:
         config["tokenizer_source"] = parents[0]
+    config |= _treatment(settings)
     return Recipe(config, donor=parents[0], seed=seed, threads=threads)
+
+
+def _treatment(settings: Merge) -> dict[str, Any]:
+    """Return what a treatment makes of a mergekit configuration: another method, which deltas from the ancestor."""
+    if (treatment := settings.treatment) is None:
+        return {}
+    module, dot, name = settings.method.rpartition(".")
+    given = {
+        "treatment_base": {"parent": "first", "ancestor": "base", None: "none"}[settings.base_model],
+        "treatment_scale": treatment.factor,
+        "treatment_svc": treatment.svc,
+    }
+    return {
+        "merge_method": f"{module}{dot}{TREATED}{name}",
+        "parameters": {**settings.parameters, **given},
+        "base_model": "base",
+    }
 
 
 def merge(

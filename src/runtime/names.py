@@ -1,4 +1,7 @@
-"""Names of runs, founders and offspring. They become files and folders, so nothing else may ever be one."""
+"""Names of runs, founders and offspring. They become files and folders, so nothing else may ever be one.
+
+And the beginning of the names of treated merge methods, which kinship reads and models write.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=,-]{0,99}")
 OFFSPRING_NAME = re.compile(r"[0-9]{1,9}-([0-9]{1,9}|exp)")
 BASE = "base"
+TREATED = "treated_"
 _WEIGHTS = re.compile(rf"{OFFSPRING_NAME.pattern}|\.{OFFSPRING_NAME.pattern}\..+")
 
 

@@ -28,6 +28,7 @@ def write_run(
     holdout: float | None = None,
     samples: list[float] | None = None,
     exploration: int | None = None,
+    base: float | None = None,
     **settings: Any,
 ) -> Path:
     """Two founders, A and B, and one merge a generation, each of the two best there were.
@@ -39,6 +40,7 @@ def write_run(
         holdout: the best model's average there.
         samples: the best model's score on each.
         exploration: the generation whose merge was one.
+        base: the base's average, evaluated first.
         settings: whole groups of them, to replace.
     """
     family = f"outputs/zoo/seed-{seed}"
@@ -50,6 +52,8 @@ def write_run(
     for name in ("base", "A", "B"):
         journal.append("founder", model=name, base=name == "base", source=name, fingerprint=name, parameters=1)
     _measure(journal, names[:1], "B", 0.1)
+    if base is not None:
+        _evaluate(journal, "base", base)
     for generation, name in enumerate(names[2:], 1):
         for model in names[:2] if generation == 1 else ():
             _evaluate(journal, model, averages[names.index(model)])

@@ -225,3 +225,12 @@ def test_help_answers_at_once() -> None:
     assert "python -m src.compare" in found.stdout
     assert time.monotonic() - began < 10
     assert not re.search(r"\b(torch|numpy|plotly|optuna|hydra)\b", found.stderr)
+
+
+def test_an_evaluation_of_the_base_is_paid_for_and_is_nobodys_best(tmp_path: Path, capsys: Capture) -> None:
+    write_run(tmp_path / "asks", [40.0, 41.0, 42.0], base=60.0)
+    write_run(tmp_path / "does-not", [40.0, 41.0, 42.0])
+    found = {run["run"]: run for run in compare(capsys, tmp_path / "asks", tmp_path / "does-not")["runs"]}
+    assert [found[name]["best_average"] for name in ("asks", "does-not")] == [42.0, 42.0]
+    assert [found[name]["evaluations"] for name in ("asks", "does-not")] == [4, 3]
+    assert [found[name]["evaluations_to_best"] for name in ("asks", "does-not")] == [4, 3]

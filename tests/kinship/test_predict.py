@@ -8,6 +8,7 @@ import torch
 
 from src.kinship import METRICS, NotPredictable, kinship_matrix, measure, predict
 from src.kinship.recipe import evaluate
+from src.models import methods  # noqa: F401 (mergekit comes to know treated methods)
 from src.models.checkpoint import open_checkpoint
 from src.runtime.errors import UserError
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint
@@ -78,6 +79,24 @@ RECIPES = {
         "merge_method": "nuslerp",
         "base_model": "c",
         "models": [("a", 0.7), ("far", 0.5)],
+    },
+    "treated slerp": {
+        "merge_method": "treated_slerp",
+        "base_model": "base",
+        "models": ["a", "b"],
+        "parameters": {"t": 0.3, "treatment_base": "first", "treatment_scale": [0.6, 1.4]},
+    },
+    "treated linear": {
+        "merge_method": "treated_linear",
+        "base_model": "base",
+        "models": [("a", 0.7), ("b", [0.1, 0.9])],
+        "parameters": {"treatment_base": "none", "treatment_scale": [{"filter": "mlp", "value": 2.0}, {"value": 0.5}]},
+    },
+    "treated task_arithmetic, against another than the base": {
+        "merge_method": "treated_task_arithmetic",
+        "base_model": "c",
+        "models": [("a", 0.7), ("b", -0.4)],
+        "parameters": {"treatment_base": "base", "treatment_scale": 1.5, "treatment_svc": 0.0},
     },
     "nuslerp, weights that cancel": {"merge_method": "nuslerp", "models": [("a", 0.5), ("b", -0.5)]},
 }
@@ -187,6 +206,16 @@ def test_pairs_that_were_never_measured_stay_unknown(measured):
     ("change", "kind", "words"),
     [
         ({"merge_method": "ties"}, NotPredictable, "ties is not linear in the weights; predicted are linear, task_ar"),
+        (
+            {"merge_method": "treated_ties", "base_model": "base", "parameters": {"treatment_base": "base"}},
+            NotPredictable,
+            "ties is not linear in the weights",
+        ),
+        (
+            {"merge_method": "treated_linear", "base_model": "base", "parameters": {"treatment_svc": 1.0}},
+            NotPredictable,
+            r"calibrated singular values \(svc\) are no known combination",
+        ),
         ({"models": None, "slices": []}, NotPredictable, "only configurations that list whole models"),
         (
             {"models": [{"model": "a"}, {"model": "zoe"}]},

@@ -1,4 +1,4 @@
-"""What holds for every option of `merge=`: mergekit's methods and our own."""
+"""What holds for every option of `merge=`: mergekit's methods, our own, and the one of docs/extending.md."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from src.config import Merge, read
 from src.models import merging
 from src.models.methods import METHODS, inputs
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint
+from tests.docs import own_method
 
 CONF = Path(__file__).parent.parent.parent / "conf"
-OPTIONS = sorted(file.stem for file in (CONF / "merge").glob("*.yaml"))
+OPTIONS = [*sorted(file.stem for file in (CONF / "merge").glob("*.yaml")), "mine"]
 OWN = [method.spec.name for method in METHODS]
 DRAWN = {"dare_linear", "dare_ties", "della"}
 """Their seed draws what is dropped, a parent after the other: who comes first matters."""
@@ -25,6 +26,7 @@ FIRST_COUNTS = {"slerp", "slerp_gradient"}
 """Their t is counted from the better parent."""
 PAIRS = {"slerp", "slerp_gradient", "nuslerp"}
 ITSELF: dict[str, dict[str, Any]] = {
+    "mine": {"parameters": {"share": 1.0}},
     "linear": {"each": {"weight": 1.0}},
     "task_arithmetic": {"each": {"weight": 1.0}},
     "ties": {"each": {"weight": 1.0, "density": 1.0}},
@@ -40,6 +42,9 @@ Family = Mapping[str, Path]
 
 def chosen(option: str, **changed: Mapping[str, Any]) -> Merge:
     """The shipped configuration, with some of its values changed."""
+    if option == "mine":
+        found = chosen("task_arithmetic").model_copy(update={"method": own_method(), "parameters": {}, "each": {}})
+        return found.model_copy(update=changed)
     with initialize_config_dir(str(CONF)):
         found = read(compose("config", [f"merge={option}", "strategy=one_shot", "name=run"])).merge
     return found.model_copy(update={key: {**getattr(found, key), **value} for key, value in changed.items()})

@@ -22,6 +22,26 @@ def test_the_plan_says_what_a_merge_takes(method: str, evolve: Command) -> None:
     assert re.search(rf"a merge of 4 by {method}: about [\d.]+ s here \(cpu, 1 thread\), [\d.]+ GiB at its peak", plan)
 
 
+def test_the_plan_says_what_calibration_takes_in_addition(evolve: Command) -> None:
+    plan = evolve("dry_run=true", "strategy=one_shot", "merge=ties", "merge.treatment.svc=1").out
+    assert re.search(r"svc of a merge of 4 in addition: about [\d.]+ s here", plan)
+    assert "a merge of 4 by" not in plan
+    assert "svc of a merge" not in evolve("dry_run=true", "merge=ties", "merge.treatment.scale=2").out
+    assert "svc of a merge" in evolve("dry_run=true", "strategy=one_shot", "merge=tsv_m", "merge.parameters.svc=1").out
+
+
+def test_the_plan_predicts_the_kinship_of_treated_offspring_or_says_that_it_cannot(evolve: Command) -> None:
+    first = r"red × green\s+(-?[\d.]+)"
+    plain, treated = (
+        re.search(first, evolve("dry_run=true", "strategy=greedy_topk", *given).out)
+        for given in ((), ("merge.treatment.lines.beta=3",))
+    )
+    assert plain
+    assert treated
+    assert plain[1] != treated[1]
+    assert "does not allow to predict it" in evolve("dry_run=true", "merge.treatment.svc=1").out
+
+
 def test_the_plan_knows_nothing_of_what_mergekit_s_methods_take(evolve: Command) -> None:
     assert "a merge of" not in evolve("dry_run=true", "merge=slerp").out
 

@@ -14,7 +14,7 @@ from src.models import merging
 from src.models.checkpoint import open_checkpoint
 from src.models.methods.lineage import from_founders
 from tests.conftest import Command
-from tests.family import FOUNDERS
+from tests.family import FOUNDERS, write_family
 
 
 def config(*models: str | tuple[str, Any], method: str = "wudi", scale: float = 1.5) -> dict[str, Any]:
@@ -183,3 +183,17 @@ def test_a_run_that_was_stopped_and_resumed_makes_the_same_bytes(evolve: Command
         (m.name, m.fingerprint, m.average) for m in parts.population
     ]
     assert any(model.generation == 2 for model in whole.population)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_a_run_of_sixteen_bits_is_gone_on_with_and_looked_at(dtype: str, evolve: Command, tmp_path: Path) -> None:
+    at = write_family(tmp_path / "family", dtype=dtype)
+    wide = ("merge=linear", "strategy.k=2", "stop.unchanged=false", "stop.kinship=null", "stop.gain=null")
+    assert evolve(*wide, "stop.generations=1", at=at).status == 0
+    outcome = evolve(*wide, "stop.generations=2", "resume=force", at=at)
+    assert outcome.status == 0, outcome.err
+    state = replay(parse(tmp_path / "outputs/run/journal.jsonl")[0])
+    made = [model for model in state.population if model.recipe]
+    assert {model.recipe["config"]["out_dtype"] for model in made} == {{"BF16": "bfloat16", "F16": "float16"}[dtype]}
+    assert max(model.generation for model in made) == 2
+    assert (tmp_path / "outputs/run/report.html").exists()

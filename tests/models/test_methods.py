@@ -442,8 +442,11 @@ def test_tied_weights_are_merged_once(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+def write_gpt2(folder: Path) -> list[Path]:
     """A base and two founders of GPT-2's architecture, whose linear weights are [d_in, d_out]."""
-    folder = tmp_path_factory.mktemp("gpt2")
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=2, n_head=2, n_inner=12))
     paths = []

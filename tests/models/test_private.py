@@ -18,7 +18,9 @@ def test_it_is_the_version_that_private_was_written_for() -> None:
     assert private.VERSION == "0.1.5"
 
 
-@pytest.mark.parametrize("dtypes", [{}, {"dtype": "bfloat16"}, {"dtype": "float32", "out_dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "dtypes", [{}, {"dtype": "bfloat16"}, {"dtype": "float32", "out_dtype": "bfloat16"}, {"out_dtype": "float16"}]
+)
 def test_a_merge_in_memory_is_the_merge_on_disk(dtypes: dict[str, str], tmp_path: Path) -> None:
     folders = write_family(tmp_path, ["a", "b"])
     config = {

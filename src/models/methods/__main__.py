@@ -8,8 +8,11 @@ import sys
 
 from mergekit.scripts.multimerge import main
 
+from src.models.methods import treated
+
 if __name__ == "__main__":
     while sys.argv[1:2] == ["--import"]:
         importlib.import_module(sys.argv[2])
         del sys.argv[1:3]
+    treated.register()
     main(prog_name="python -m src.models.methods")

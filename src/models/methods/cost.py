@@ -50,7 +50,7 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
     """Return what one merge takes.
 
     Args:
-        method: wudi, actmat, tsv_m or iso_c; singular values that are calibrated besides are not counted.
+        method: wudi, actmat, tsv_m or iso_c, without calibration; or "svc", what calibration takes in addition.
         shapes: of every tensor, by name.
         founders: how many are merged.
         itemsize: bytes of a stored value.
@@ -130,11 +130,19 @@ def _iso_c(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float,
     return spent + 3 * founders * rows * columns / rates.move, 8 * (3 * (rows + columns) * least + 3 * rows * columns)
 
 
+def _svc(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
+    """Count one decomposition of what was merged, a product with every founder, and the products back."""
+    least = min(rows, columns)
+    spent = rows * columns * least * (1 / rates.decompose + 2 * (founders + 1) / rates.multiply)
+    return spent + 4 * founders * rows * columns / rates.move, 8 * (4 * (rows + columns) * least + 3 * rows * columns)
+
+
 METHODS: dict[str, Callable[[int, int, int, Rates], tuple[float, int]]] = {
     "wudi": _regression,
     "actmat": _regression,
     "tsv_m": _tsv_m,
     "iso_c": _iso_c,
+    "svc": _svc,
 }
 """Time and memory of one matrix [d_out, d_in] of so many founders, by the method."""
 

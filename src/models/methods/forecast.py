@@ -25,28 +25,37 @@ MATRICES = 4
 
 
 def forecast(
-    method: str, base: Checkpoint, founders: Mapping[str, Checkpoint], parents: int, *, device: str, threads: int
+    method: str,
+    base: Checkpoint,
+    founders: Mapping[str, Checkpoint],
+    parents: int,
+    *,
+    device: str,
+    threads: int,
+    calibrated: bool = False,
 ) -> list[str]:
-    """Return what the plan says of merges by this method: a line each, none of a method that is not ours.
+    """Return what the plan says of merges by this method: a line each, none of what is not ours.
 
     Args:
-        method: mergekit's name of it.
+        method: mergekit's name of it, without a treatment.
         base: the ancestor.
         founders: by name.
         parents: of one merge.
         device: that merges are computed on, as torch names it.
         threads: torch's.
+        calibrated: whether singular values are, by the method itself or by a treatment. iso_c has decomposed for that.
     """
-    if method not in cost.METHODS:
-        return []
     itemsize = max(spec.nbytes // max(1, spec.count) for spec in base.tensors.values())
     shapes = {name: spec.shape for name, spec in base.tensors.items()}
-    takes = cost.cost(method, shapes, parents, itemsize, cost.rates(device, threads))
     where = f"{device}, {threads} thread{'s' * (threads != 1)}"
-    lines = [
-        f"a merge of {parents} by {method}: about {_duration(takes.seconds)} here ({where}), "
-        f"{takes.peak / GIB:.1f} GiB at its peak in addition to the offspring"
-    ]
+    lines = []
+    for part in [*({method} & cost.METHODS.keys()), *(["svc"] if calibrated and method != "iso_c" else [])]:
+        takes = cost.cost(part, shapes, parents, itemsize, cost.rates(device, threads))
+        what = f"a merge of {parents} by {part}" if part == method else f"{part} of a merge of {parents} in addition"
+        lines.append(
+            f"{what}: about {_duration(takes.seconds)} here ({where}), "
+            f"{takes.peak / GIB:.1f} GiB at its peak in addition to the offspring"
+        )
     if method == "tsv_m" and (named := [name for name, one in founders.items() if adapter_like(base, one)]):
         lines.append(
             f"warning: what {', '.join(named)} changed looks like a merged adapter (low rank), where tsv_m is known to "

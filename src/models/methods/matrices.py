@@ -26,7 +26,7 @@ _IN_A_LAYER = re.compile(r"(?:^|\.)\d+\.")  # as mergekit finds layers in a mode
 _NO_MAP = re.compile(r"norm|^ln_|embed|^wte$|^wpe$|relative_attention_bias")
 _CONV1D = frozenset({"c_attn", "q_attn", "c_proj", "c_fc", "c_fc2"})  # transformers.pytorch_utils.Conv1D, [d_in, d_out]
 _CONV1D_MODELS = frozenset({"gpt2", "jais", "openai-gpt", "imagegpt", "decision_transformer"})
-_CHUNK = 1 << 22
+CHUNK = 1 << 22
 _STAGE = 1 << 25
 
 
@@ -129,9 +129,9 @@ def merge(
         return _sum(base, founders, treatment.rest)
     matrices = [tensor.reshape(-1, *base.shape[-2:]) for tensor in (base, *(f.tensor for f in founders))]
     merged = torch.empty_like(matrices[0])
-    for index, (own, *theirs) in enumerate(zip(*(_oriented(stack, kind) for stack in matrices), strict=True)):
+    for index, (own, *theirs) in enumerate(zip(*(oriented(stack, kind) for stack in matrices), strict=True)):
         deltas = Deltas(own, [replace(f, tensor=values) for f, values in zip(founders, theirs, strict=True)])
-        merged[index] = _oriented(_merge_matrix(own, deltas, combine, treatment), kind)
+        merged[index] = oriented(_merge_matrix(own, deltas, combine, treatment), kind)
     return merged.reshape(base.shape)
 
 
@@ -217,7 +217,8 @@ def _model_type(model: Hashable) -> str | None:
     return model.config(trust_remote_code=trusts_remote_code()).model_type
 
 
-def _oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:
+def oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:
+    """Return matrices as [d_out, d_in], or from there as they are stored."""
     return matrices.mT if kind == "transposed" else matrices
 
 
@@ -230,8 +231,8 @@ def _sum(base: torch.Tensor, founders: Sequence[Founder], rest: Rest) -> torch.T
     factor = rest if rest != "mean" else 1 / total if total else 1.0
     flat = [founder.tensor.reshape(-1) for founder in moved]
     merged = base.reshape(-1).clone()
-    for start in range(0, base.numel(), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    for start in range(0, base.numel(), CHUNK):
+        chunk = slice(start, start + CHUNK)
         own = exact(merged[chunk])
         delta = torch.zeros_like(own)
         for founder, values in zip(moved, flat, strict=True):

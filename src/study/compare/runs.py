@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,6 +16,7 @@ from src.journal import Event, State, events_of, replay
 from src.kinship.metrics import metric_of
 from src.population import KinshipTable
 from src.runtime.errors import UserError
+from src.runtime.names import BASE
 
 JOURNAL = "journal.jsonl"
 
@@ -161,5 +163,7 @@ def _read(name: str, folder: Path) -> Run | None:
 def _curve(events: Sequence[Event]) -> tuple[Point, ...]:
     evaluated = [event for event in events if event["event"] == "evaluated"]
     samples = accumulate(event["samples"] for event in evaluated)
-    best = accumulate((event["average"] for event in evaluated), max)
+    found = [-math.inf if event["model"] == BASE else event["average"] for event in evaluated]
+    known = next(average for average in found if average > -math.inf)  # the base costs an evaluation, and is no result
+    best = (max(known, average) for average in accumulate(found, max))
     return tuple(map(Point, range(1, len(evaluated) + 1), samples, best))
