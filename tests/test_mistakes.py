@@ -121,8 +121,12 @@ def test_a_task_that_lm_eval_does_not_have(evolve: Command) -> None:
         check_refused(outcome, f"evaluate.{key} names 'no_such_task', which lm-eval does not have")
 
 
-def test_founders_that_were_not_given() -> None:
-    check_refused(run("founders=local"), "founders.base has no value; give one: founders.base=…")
+def test_founders_and_tasks_that_were_not_given() -> None:
+    told = run("founders=local")
+    check_refused(told, "founders.base, founders.models, evaluate.tasks have no value; give them: founders.base=BASE ")
+    assert len(told.err.splitlines()) == 1
+    given = "founders.base=b", "founders.models=[x,y]"
+    check_refused(run("founders=local", *given), "evaluate.tasks has no value; give one: 'evaluate.tasks=[gsm8k")
 
 
 @pytest.fixture
