@@ -54,15 +54,18 @@ def run(settings: Settings) -> dict[str, float]:
         page.check(settings.figures)
     found = founders.look(settings)
     founders.check(settings, found)
-    from src.evaluation import tasks
+    from src.evaluation import chat, tasks
 
     tasks.check(settings, try_out=settings.dry_run or any(one.checkpoint is None for one in found.values()))
+    chat.check(settings, found)
     if settings.dry_run:
         plan.show(settings, found)
         return {}
     if settings.uses_zoo:
         zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)
     given = founders.bring(settings)
+    if settings.evaluate.apply_chat_template and any(one.checkpoint is None for one in found.values()):
+        chat.check(settings, founders.look(settings))
     from src.evolution import Evolution
     from src.runtime.workers import Workers
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from src.config import Evaluate
+from src.journal import CutOff
 from src.runtime import checksums, files
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Evaluation:
     """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """lm-eval's name of each score of `scores`."""
+    cut_off: Mapping[str, CutOff] = field(default_factory=dict)
+    """By lm-eval task, of those only with such answers."""
 
     @property
     def count(self) -> int:

@@ -151,6 +151,7 @@ class Candidates:
             "stderr": evaluation.stderr,
             "samples": evaluation.count,
             "metrics": dict(evaluation.metrics),
+            **({"cut_off": asdict(evaluation)["cut_off"]} if evaluation.cut_off else {}),
             "cached": kept is not None,
             "seconds": time.monotonic() - began,
         }

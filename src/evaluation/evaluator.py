@@ -10,7 +10,8 @@ import functools
 import gc
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,8 +22,10 @@ from lm_eval.api.task import Task as HarnessTask
 from src.config import Evaluate
 from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_metric
 from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone
+from src.evaluation.chat import template_key
 from src.evaluation.model import Piece, Requests, ReusableModel, Tensors, VLLMModel
 from src.evaluation.tasks import TaskRequests, draw, load, main_metric, task_manager
+from src.journal import CutOff
 from src.models import digest
 from src.models.checkpoint import tensors_of
 from src.runtime.errors import UserError
@@ -61,7 +64,7 @@ class Evaluator(BaseEvaluator):
             selection._models if selection else _ModelCache(settings, devices, seed, remote_code)
         )
         manager = task_manager(settings)
-        self._loaded = {task.name: load(manager, task) for task in self._chosen}
+        self._loaded = {task.name: load(manager, task, settings.gen_kwargs) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
         self._tasks: dict[str, dict[str, Any]] = {"tasks": leaves, "groups": {}, "group_map": {}}
         for loaded in self._loaded.values():
@@ -72,9 +75,15 @@ class Evaluator(BaseEvaluator):
             for task in self._chosen
             for leaf, harness in self._loaded[task.name]["tasks"].items()
         }
+        self._prompting: dict[str, Any] = {
+            "system_instruction": settings.system_instruction,
+            "fewshot_as_multiturn": settings.fewshot_as_multiturn,
+        }
+        self._in_templates: dict[str, Requests] = {}
         self._task_requests: dict[str, TaskRequests] = {}
         for name, leaf in leaves.items():
-            self._task_requests[name] = TaskRequests(leaf, draw(leaf, settings, seed, held_out=selection is not None))
+            drawn = draw(leaf, settings, seed, held_out=selection is not None)
+            self._task_requests[name] = TaskRequests(leaf, drawn, **self._prompting)
             validate_metric(leaf, self._task_requests[name], self._metrics[name])
         if selection and others and (both := sorted(leaves.keys() & selection._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
@@ -84,7 +93,7 @@ class Evaluator(BaseEvaluator):
 
     @functools.cached_property
     def requests(self) -> Requests:
-        """What one model is asked."""
+        """What one model is asked, as plain text."""
         found = requests_by_type(self._tasks["tasks"])
         gc.collect()
         gc.freeze()  # they stay for good; the collector need not walk over them during every evaluation
@@ -93,9 +102,14 @@ class Evaluator(BaseEvaluator):
     @functools.cached_property
     def identity(self) -> str:
         """A digest of all that a score depends on but the model and the seed."""
-        assert self.requests
         asked = [(task.name, task.weight, list(self._loaded[task.name]["tasks"])) for task in self._chosen]
-        how = self._settings.backend, self._settings.dtype, self._settings.model_args, self._models.kind
+        how: tuple[Any, ...] = (
+            *(self._settings.backend, self._settings.dtype, self._settings.model_args, self._models.kind),
+        )
+        if self._settings.apply_chat_template:  # which one is in the digest of the model's surroundings
+            how += (self._settings.apply_chat_template, sorted(self._prompting.items()))
+        if "generate_until" in self.requests:
+            how += ("cut off",)  # counted, which it was not in evaluations that are remembered from before
         return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
 
     @property
@@ -107,10 +121,10 @@ class Evaluator(BaseEvaluator):
         self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
     ) -> Evaluation:
         """Evaluate a model as BaseEvaluator.evaluate describes, with lm-eval's own scores."""
-        model, pieces = self._models.load(folder, tensors, self.requests)
+        model, requests, pieces = self._models.load(folder, tensors, self._asked)
 
         def answer(number: int) -> list[Any]:
-            found = model.answer(pieces[number], self.requests)
+            found = model.answer(pieces[number], requests)
             if progress is not None:
                 progress(number + 1, len(pieces))
             return found
@@ -120,14 +134,28 @@ class Evaluator(BaseEvaluator):
         finally:
             if isinstance(model, VLLMModel):
                 model.close()
-        return self._evaluation(self._results(pieces, answers))
+        evaluation = self._evaluation(self._results(pieces, answers))
+        return replace(evaluation, cut_off=_cut_off(pieces, answers, requests))
+
+    def _asked(self, model: ReusableModel | VLLMModel) -> Requests:
+        """Return what this model is asked: in its own chat template, if one is to be applied."""
+        if not self._settings.apply_chat_template:
+            return self.requests
+        assert self.identity  # found before: a template is no part of it
+        key = template_key(model.lm)
+        for asked in self._task_requests.values():
+            asked.apply_template(key, model.lm.apply_chat_template)
+        if key not in self._in_templates:
+            self._in_templates[key] = requests_by_type(self._tasks["tasks"])
+        return self._in_templates[key]
 
     def _results(self, pieces: Sequence[Piece], answers: Sequence[list[Any]]) -> Mapping[str, Any]:
         """Return lm-eval's results for the answers."""
         found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self.requests.items()}
         for piece, given in zip(pieces, answers, strict=True):
             for place, one in zip(piece.places, given, strict=True):
-                found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
+                answer = one[0] if piece.kind == "generate_until" else one
+                found[piece.kind][place] = tuple(answer) if isinstance(answer, list) else answer
         for asked in self._task_requests.values():
             asked.clear()
         result: Any = run_tasks(
@@ -175,15 +203,16 @@ class _ModelCache:
         self._planned: dict[int, list[Piece]] = {}
 
     def load(
-        self, folder: Path, tensors: Tensors | None, requests: Requests
-    ) -> tuple[ReusableModel | VLLMModel, list[Piece]]:
-        """Return a model with these weights, and the requests in pieces.
+        self, folder: Path, tensors: Tensors | None, asked: Callable[[ReusableModel | VLLMModel], Requests]
+    ) -> tuple[ReusableModel | VLLMModel, Requests, list[Piece]]:
+        """Return a model with these weights, what it is asked, and that in pieces.
 
-        The loaded model is reused unless architecture or tokenizer differ. `requests` must outlive this cache.
+        The loaded model is reused unless architecture or tokenizer differ. What `asked` gives must outlive this cache.
         """
         if self._settings.backend == "vllm":
             engine = VLLMModel(folder, self._settings, self._devices, **self._options)
-            return engine, engine.pieces(requests)
+            requests = asked(engine)
+            return engine, requests, engine.pieces(requests)
         identity = digest.of_surroundings(folder)
         if (
             self._model is None
@@ -195,9 +224,20 @@ class _ModelCache:
             if identity != self._identity:
                 self._planned.clear()
             self._identity = identity
+        requests = asked(self._model)
         if id(requests) not in self._planned:
             self._planned[id(requests)] = self._model.pieces(requests)
-        return self._model, self._planned[id(requests)]
+        return self._model, requests, self._planned[id(requests)]
+
+
+def _cut_off(pieces: Sequence[Piece], answers: Sequence[list[Any]], requests: Requests) -> dict[str, CutOff]:
+    """Return how many of each lm-eval task's generated answers were cut off; of those only where one was."""
+    limits: dict[str, list[int]] = {}
+    for piece, given in zip(pieces, answers, strict=True):
+        if piece.kind == "generate_until":
+            for place, (_, limit) in zip(piece.places, given, strict=True):
+                limits.setdefault(requests[piece.kind][place].task_name, []).append(limit)
+    return {task: CutOff(sum(map(bool, found)), len(found), max(found)) for task, found in limits.items() if any(found)}
 
 
 def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:

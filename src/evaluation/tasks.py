@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import functools
 import importlib.util
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks import TaskManager
+from transformers import GenerationConfig
 
 from src import zoo
 from src.config import Evaluate, Settings, Task
@@ -23,6 +25,7 @@ from src.runtime import plugins
 from src.runtime.errors import MachineError, UserError
 
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_LM_EVALS_OWN = ("max_gen_toks", "until")
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
 
 private.patch_globals()  # before any task is loaded
@@ -31,14 +34,22 @@ private.patch_globals()  # before any task is loaded
 class TaskRequests:
     """A task's documents and requests, built once, and the metrics of each document for the last model."""
 
-    def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
-        """Build the requests of the drawn documents, or of all.
+    def __init__(self, leaf: HarnessTask, drawn: list[int] | None, **prompting: Any) -> None:
+        """Build the requests of the drawn documents, or of all, as plain text.
+
+        Args:
+            leaf: the task.
+            drawn: indices of its documents, sorted.
+            prompting: what else lm-eval builds prompts from.
 
         Raises:
             UserError: a request that cannot be built.
         """
+        self._leaf = leaf
+        self._prompting = prompting
+        self._in_templates: dict[str, list[Any]] = {}
         with attribute_errors(leaf, "its questions cannot be made"):
-            leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
+            leaf.build_all_requests(rank=0, world_size=1, samples=drawn, **prompting)
             self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
             self._ids = drawn or range(len(self._documents))
             asked = {instance.doc_id for instance in leaf.instances}
@@ -48,6 +59,19 @@ class TaskRequests:
         self._instances = leaf.instances
         self._document_metrics: list[Mapping[str, Any]] = []
         private.freeze_requests(leaf, self._documents, self._document_metrics.append)
+
+    def apply_template(self, key: str, template: Callable[..., str]) -> None:
+        """Ask the same documents in a chat template from now on; the requests of a key are built once.
+
+        Raises:
+            UserError: a request that cannot be built.
+        """
+        if key not in self._in_templates:
+            with attribute_errors(self._leaf, "its questions cannot be put into the chat template"):
+                self._leaf.set_fewshot_seed(FEWSHOT_SEED)  # the same examples as ever
+                self._in_templates[key] = private.build_in_template(self._leaf, template, **self._prompting)
+        self._instances = self._in_templates[key]
+        private.set_requests(self._leaf, self._instances)
 
     def clear(self) -> None:
         """Discard the answers of the previous model."""
@@ -102,6 +126,7 @@ def check(settings: Settings, *, try_out: bool) -> None:
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
     _check_backend(settings.evaluate)
+    _check_gen_kwargs(settings.evaluate)
     _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
     if try_out:
         from src.evaluation.evaluator import Evaluator
@@ -115,6 +140,18 @@ def _check_backend(settings: Evaluate) -> None:
         raise UserError(
             "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
             "and evaluate.backend=hf does without"
+        )
+
+
+def _check_gen_kwargs(settings: Evaluate) -> None:
+    """Refuse what transformers would refuse in every candidate's first batch; vLLM has names of its own."""
+    known = {*vars(GenerationConfig()), *_LM_EVALS_OWN} if settings.backend == "hf" else set(settings.gen_kwargs)
+    for name in sorted(settings.gen_kwargs.keys() - known):
+        near = difflib.get_close_matches(name, [one for one in known if not one.startswith("_")], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(
+            f"evaluate.gen_kwargs.{name}: no such argument{hint}; expected lm-eval's {', '.join(_LM_EVALS_OWN)}, or "
+            "one of transformers' GenerationConfig"
         )
 
 
@@ -196,8 +233,8 @@ def task_manager(settings: Evaluate) -> TaskManager:
     return _default_manager(include)
 
 
-def load(manager: TaskManager, task: Task) -> dict[str, Any]:
-    """Load a task or group.
+def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Load a task or group; what it generates is generated as `gen_kwargs` say over what it says itself.
 
     Raises:
         UserError: its data cannot be reached, or its definition or its first question is no good.
@@ -218,6 +255,8 @@ def load(manager: TaskManager, task: Task) -> dict[str, Any]:
         elif leaf.get_config("num_fewshot") is None:
             leaf.set_config("num_fewshot", 0)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
+        if gen_kwargs and leaf.get_config("output_type") == "generate_until":
+            leaf.set_config("generation_kwargs", dict(gen_kwargs), update=True)
     return {"groups": {}, "group_map": {}, **loaded}
 
 
