@@ -70,11 +70,6 @@ class Evaluator(BaseEvaluator):
         for loaded in self._loaded.values():
             self._tasks["groups"] |= loaded["groups"]
             self._tasks["group_map"] |= loaded["group_map"]
-        self._metrics = {
-            leaf: main_metric(task, harness, key)
-            for task in self._chosen
-            for leaf, harness in self._loaded[task.name]["tasks"].items()
-        }
         self._prompting: dict[str, Any] = {
             "system_instruction": settings.system_instruction,
             "fewshot_as_multiturn": settings.fewshot_as_multiturn,
@@ -84,6 +79,12 @@ class Evaluator(BaseEvaluator):
         for name, leaf in leaves.items():
             drawn = draw(leaf, settings, seed, held_out=selection is not None)
             self._task_requests[name] = TaskRequests(leaf, drawn, **self._prompting)
+        self._metrics = {
+            leaf: main_metric(task, self._task_requests[leaf], key)
+            for task in self._chosen
+            for leaf in self._loaded[task.name]["tasks"]
+        }
+        for name, leaf in leaves.items():
             validate_metric(leaf, self._task_requests[name], self._metrics[name])
         if selection and others and (both := sorted(leaves.keys() & selection._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")

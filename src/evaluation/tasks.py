@@ -55,7 +55,7 @@ class TaskRequests:
             asked = {instance.doc_id for instance in leaf.instances}
             if empty := [one for one, (place, _) in zip(self._ids, self._documents, strict=True) if place not in asked]:
                 raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
-        self._filters = private.filter_names(leaf)
+        self.filters = private.filter_names(leaf)
         self._instances = leaf.instances
         self._document_metrics: list[Mapping[str, Any]] = []
         private.freeze_requests(leaf, self._documents, self._document_metrics.append)
@@ -79,9 +79,30 @@ class TaskRequests:
         for instance in self._instances:
             instance.resps, instance.filtered_resps = [], {}
 
+    def metric_names(self) -> list[str]:
+        """Return the names of the task's metrics, as lm-eval has them in its results.
+
+        A metric that executes what was generated may give several, by names of its own (`pass@1` of humaneval's
+        `pass_at_k`): how it judges an empty answer to the first document tells.
+
+        Raises:
+            UserError: they cannot be listed.
+        """
+        with attribute_errors(self._leaf, "its metrics cannot be listed"):
+            if not getattr(self._leaf, "UNSAFE_CODE", False):
+                return list(self._leaf.aggregation())
+            for instance in self._instances:
+                instance.resps = [""] * instance.repeats
+            self._leaf.apply_filters()
+            place, document = self._documents[0]
+            answers = [one.filtered_resps[self.filters[0]] for one in self._instances if one.doc_id == place]
+            found = self._leaf.process_results(document, answers)
+        self.clear()
+        return list(found)
+
     def scores(self, metric: str, chosen: str) -> dict[int, float]:
         """Return a metric of each document under one of the task's filters, where it is a number."""
-        first = self._filters.index(chosen) * len(self._documents)
+        first = self.filters.index(chosen) * len(self._documents)
         judged = self._document_metrics[first : first + len(self._documents)]
         found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
         return {document: float(value) for document, value in found if isinstance(value, int | float)}
@@ -260,15 +281,13 @@ def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dic
     return {"groups": {}, "group_map": {}, **loaded}
 
 
-def main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
+def main_metric(task: Task, requests: TaskRequests, key: str) -> tuple[str, str]:
     """Return metric and filter of a task, as lm-eval names them in its results.
 
     Raises:
         UserError: listing those that the task has.
     """
-    with attribute_errors(leaf, "its metrics cannot be listed"):
-        known = list(leaf.aggregation())
-    return _chosen(task, known, private.filter_names(leaf), key)
+    return _chosen(task, requests.metric_names(), requests.filters, key)
 
 
 def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
