@@ -137,6 +137,8 @@ class Evaluate(_Settings):
     """What is kept from the search and scored at the end: a share of each task's samples, or other tasks."""
     limit: Annotated[int, Field(ge=1)] | None
     """Samples a task, on either side."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the samples that steer the search, what an offspring is asked; None: all of them."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"]
     backend: Literal["hf", "vllm"]
     dtype: Literal["auto", "float32", "float16", "bfloat16"]
@@ -180,6 +182,13 @@ class Evaluate(_Settings):
             )
         return None
 
+    @field_validator("share")
+    @classmethod
+    def _makes_parts(cls, share: float | None) -> float | None:
+        if share is not None and 0.5 < share < 1:
+            raise ValueError(f"is {share:g}; expected 0.5 or less, since the parts are of equal size; or null, for all")
+        return None if share == 1 else share
+
     @field_validator("tasks", "holdout")
     @classmethod
     def _are_different(cls, tasks: Any) -> Any:
@@ -199,7 +208,12 @@ class Evaluate(_Settings):
         return self
 
     @property
-    def share(self) -> float | None:
+    def parts(self) -> int:
+        """In how many parts the samples of each task are divided, of which an offspring is asked one."""
+        return 1 if self.share is None else round(1 / self.share)
+
+    @property
+    def held_out_share(self) -> float | None:
         """The share of each task's samples that is held out; None where whole tasks are, or nothing."""
         return self.holdout if isinstance(self.holdout, float) else None
 

@@ -65,6 +65,7 @@ class Evolution:
         self._workers = workers
         self._verdict = verdict
         self._verdicts: dict[int, str | None] = {}
+        self._proposed: dict[int, list[Proposal]] = {}
         self.state = State()
         cache = Cache(settings.cache.folder, weights=settings.cache.weights)
         self.store = Store(
@@ -76,7 +77,7 @@ class Evolution:
             remote_code=settings.trust_remote_code,
         )
         self._measurements = Measurements(self.folder, base, workers, cache)
-        self._candidates = Candidates(settings, self.state.model, self.store, workers, cache)
+        self._candidates = Candidates(settings, self.state, self.store, workers, cache)
         path = self.folder / "journal.jsonl"
         if workers.in_main("is new", lambda: not path.exists()):
             _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
@@ -119,7 +120,7 @@ class Evolution:
     def kinship(self) -> KinshipTable:
         """Kinship under the run's metric, as strategies see it."""
         metric = self.settings.kinship.metric
-        return self.state.table(metric, metric_of(metric).larger_is_closer, self._predicted)
+        return self.state.table(metric, metric_of(metric).larger_is_closer, self._predicted, self._measurements.grams)
 
     @cached_property
     def tracker(self) -> trackers.Tracker:
@@ -218,7 +219,7 @@ class Evolution:
         reason = self._nothing_works() or stop.reason(population, self.kinship, self.state.spent, self._k)
         if reason is not None:
             return [], reason
-        proposals = self.settings.strategy.propose(population, self.kinship)
+        proposals = self._proposals()
         if stop.evaluations is not None:
             proposals = proposals[: stop.evaluations - self.state.evaluations]
         if not proposals:
@@ -226,15 +227,38 @@ class Evolution:
         hopeless = self._hopeless(population.generation)
         return ([], hopeless) if hopeless else (proposals, "")
 
+    def _proposals(self) -> list[Proposal]:
+        """Ask the strategy, once a generation and in one process: another may round its predictions otherwise."""
+        generation = self.state.population.generation
+        if generation not in self._proposed:
+            found = self._workers.in_main(
+                self._topic("proposals"),
+                lambda: [one.as_dict() for one in self.settings.strategy.propose(self._seen(), self.kinship)],
+            )
+            self._proposed = {generation: [Proposal.from_dict(one) for one in found]}
+        return self._proposed[generation]
+
+    def _seen(self) -> Population:
+        """Return the population as a strategy sees it, with what was answered."""
+        return self.state.population
+
+    def _record_outlook(self) -> None:
+        """Record what the strategy expects of the models and of going on, if it predicts anything."""
+        if self.settings.strategy.needs_answers:
+            outlook = self._workers.in_main(
+                self._topic("outlook"),
+                lambda: (
+                    asdict(found) if (found := self.settings.strategy.outlook(self._seen(), self.kinship)) else None
+                ),
+            )
+            if outlook is not None:
+                self._record("expected", **outlook)
+
     def _select(self, proposals: Sequence[Proposal]) -> None:
         """Open a generation: from here on its models have names."""
         generation = self.state.population.generation + 1
         offspring = [
-            {
-                "name": f"{generation}-{'exp' if proposal.exploration else number}",
-                "parents": list(proposal.parents),
-                "exploration": proposal.exploration,
-            }
+            {"name": f"{generation}-{'exp' if proposal.exploration else number}", **proposal.as_dict()}
             for number, proposal in enumerate(proposals, 1)
         ]
         self._record("selected", generation=generation, offspring=offspring)
@@ -293,6 +317,7 @@ class Evolution:
 
     def _close_generation(self) -> None:
         """End the generation: delete what will not be a parent, tell the tracker, show the table."""
+        self._record_outlook()
         now, population = time.monotonic(), self.state.population
         self._record("closed", generation=population.generation, seconds=now - self._since)
         self._since = now
@@ -337,7 +362,7 @@ class Evolution:
 
     def _clean(self) -> None:
         """Remove what earlier starts left half-written; the journal's lock keeps everybody else away."""
-        for place in (self.folder, *(holdout.place(self.folder, "", side).parent for side in holdout.SIDES)):
+        for place in (self.folder, *holdout.places(self.folder)):
             files.remove_abandoned(place, alone=True)
         self.store.clean(verify=not self.finished)
 

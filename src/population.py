@@ -3,32 +3,81 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Predictor = Callable[[Sequence[str]], Mapping[str, float] | None]
 
 
+Key = frozenset[str]
+"""The parents of a merge, and its own way where it has one, as text."""
+Answered = Callable[[str], Any]
+"""Returns a model's answers by sample (`src.surrogate.questions.Answers`)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a strategy expects a model's value to be (see `Objective`), in points, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a search expects once a generation is known."""
+
+    values: Mapping[str, float]
+    """Of models by name: what their values are taken to be, in points; they are ranked by it."""
+    gain: float
+    """What is still expected to be gained on the best of them, in points; 0 or more."""
+
+
 @dataclass(frozen=True)
 class Proposal:
-    """A merge that a strategy proposes: an unordered set of parents, merged at most once in a run.
+    """A model that a strategy proposes to make: its parents and, if it is not the run's merge, how they are merged.
 
-    The better parent is written first. Most merge methods take two; `one_shot` hands all founders to one that takes any
-    number.
+    The better parent is written first. Most merge methods take two; some take any number.
     """
 
     parents: tuple[str, ...]
     exploration: bool = False
     """Chosen for being unrelated instead of for being good."""
+    merge: Mapping[str, Any] | None = None
+    """A merge of its own in place of the run's: `method`, `base_model` and `parameters` as in the configuration's
+    `merge`, and `each`, a list of parameters for every parent in turn."""
+    predicted: Prediction | None = None
+    """What it promises; None where the strategy predicts nothing."""
 
     @property
-    def key(self) -> frozenset[str]:
-        """What makes two proposals the same: the parents, in any order."""
-        return frozenset(self.parents)
+    def key(self) -> Key:
+        """What makes two proposals the same: the parents, in any order, and a merge of their own."""
+        return _key(self.parents, self.merge)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the proposal as plain data, without what it does not have: as the journal keeps it."""
+        found: dict[str, Any] = {"parents": list(self.parents), "exploration": self.exploration}
+        if self.merge is not None:
+            found["merge"] = dict(self.merge)
+        if self.predicted is not None:
+            found["predicted"] = asdict(self.predicted)
+        return found
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Proposal:
+        """Return what `as_dict` made plain data of."""
+        predicted = kept.get("predicted")
+        promised = Prediction(**predicted) if predicted is not None else None
+        return cls(tuple(kept["parents"]), kept["exploration"], kept.get("merge"), promised)
 
 
 @dataclass(frozen=True)
@@ -39,6 +88,12 @@ class Model:
     generation: int = 0
     parents: tuple[str, ...] = ()
     exploration: bool = False
+    merge: Mapping[str, Any] | None = None
+    """The merge of its own that an offspring was proposed with; None for the run's."""
+    predicted: Prediction | None = None
+    """What its proposal promised."""
+    expected: float | None = None
+    """What a search that predicts answers takes its value to be, now that it was evaluated; in points."""
     source: str | None = None
     """Folder or hub name that a founder came from; None for offspring."""
     surroundings: str | None = None
@@ -53,6 +108,8 @@ class Model:
     """Weighted mean of `scores`; None until the model has been evaluated."""
     stderr: float | None = None
     """Standard error of `average`."""
+    part: int | None = None
+    """Which part of the samples its scores are of, where offspring are asked a part each; None: all of them."""
     failure: str | None = None
     """Why this candidate can never be a parent: its merge, its weights or its evaluation failed."""
 
@@ -74,6 +131,8 @@ class Spent:
     evaluations: int
     hours: float
     """Of merging, measuring and evaluating."""
+    samples: int = 0
+    """That were asked, in all evaluations that steered the search."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +203,10 @@ class Population:
 
     models: tuple[Model, ...] = ()
     objective: Objective = "average"
+    answers: Answered | None = field(default=None, compare=False)
+    """What a model answered, by sample, for a strategy that asks for it; None where answers are not kept."""
+    expected_gain: float | None = None
+    """What a search still expects to gain on its best model, in points; None where nothing is predicted."""
 
     @cached_property
     def _by_name(self) -> dict[str, Model]:
@@ -181,8 +244,15 @@ class Population:
     def value(self, model: Model) -> float:
         """Return what an evaluated model is ranked by, in points: see `Objective`.
 
-        An average alone where the journal has no scores by task, or where the founders are still being evaluated.
+        What a search expects of it comes before what was found, which is luckiest for the best. An average alone where
+        the journal has no scores by task, or where the founders are still being evaluated.
         """
+        if model.expected is not None:
+            return model.expected
+        return self.found(model)
+
+    def found(self, model: Model) -> float:
+        """Return what an evaluated model's own scores are worth, in points."""
         if self.objective == "average" or not model.scores or not self._specialists:
             return _average(model)
         found = self.skills(model)
@@ -234,9 +304,9 @@ class Population:
         wanted = set(names)
         return tuple(model.name for model in self._ranked if model.name in wanted)
 
-    def merged(self) -> set[frozenset[str]]:
-        """Return the keys of all pairs that were merged, failed attempts included."""
-        return {frozenset(model.parents) for model in self.models if model.parents}
+    def merged(self) -> set[Key]:
+        """Return the keys of all proposals that were tried, failed attempts included."""
+        return {_key(model.parents, model.merge) for model in self.models if model.parents}
 
     def gain(self, name: str) -> float | None:
         """Merge gain: the offspring's average minus the mean of its parents' averages; None for founders."""
@@ -257,6 +327,22 @@ class Population:
         return [model for model in self.models if model.name in found]
 
 
+class Geometry(Protocol):
+    """Inner products of what models changed, tensor by tensor: `src.kinship.Grams`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The n models that were measured, without the base."""
+
+    @property
+    def tensors(self) -> Sequence[Any]:
+        """The T compared tensors, each with `name`, `kind` (attention, mlp, embeddings, norms, other) and `layer`."""
+
+    @property
+    def gram(self) -> np.ndarray:
+        """float64 [T, n + 1, n + 1]: of the base's weights (row 0) and every model's delta; NaN if never measured."""
+
+
 @dataclass(frozen=True)
 class KinshipTable:
     """Kinship of every pair of models that was measured, under one metric."""
@@ -266,6 +352,8 @@ class KinshipTable:
     larger_is_closer: bool = True
     """True for similarities (pcc, cosine), False for a distance (euclidean)."""
     predictor: Predictor | None = None
+    geometry: Geometry | None = None
+    """What kinship follows from, of all measured models; None before the founders were measured."""
 
     def predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
         """Kinship that an offspring of `parents` would have to every measured model, before anything is merged.
@@ -292,6 +380,14 @@ class KinshipTable:
     def closer(self, kinship: float, threshold: float) -> bool:
         """Return whether `kinship` is past `threshold`, towards more related. NaN never is."""
         return kinship > threshold if self.larger_is_closer else kinship < threshold
+
+
+def _key(parents: Sequence[str], merge: Mapping[str, Any] | None) -> Key:
+    if merge is None:
+        return frozenset(parents)
+    whole = {key: value for key, value in merge.items() if key != "each"}
+    each = dict(zip(parents, merge.get("each", ()), strict=False))
+    return frozenset({*parents, json.dumps([whole, each], sort_keys=True)})
 
 
 def _average(model: Model) -> float:

@@ -144,6 +144,20 @@ def test_every_model_is_asked_in_its_own_template(own: Path, copy: Path) -> None
         assert sent["loglikelihood"][0][0].endswith("b " if founder == "green" else "a ")
 
 
+def test_a_part_of_the_samples_is_asked_as_the_whole_is(own: Path) -> None:
+    evaluator = Evaluator(asked(list(TASKS), own / "tasks", apply_chat_template=True, share=0.5), seed=0)
+    whole = evaluator._models.load(own / "red", None, evaluator._asked)[1]
+    for order in ((0, 1), (1, 0)):
+        found = [
+            evaluator.part(number)._models.load(own / "red", None, evaluator.part(number)._asked)[1] for number in order
+        ]
+        for kind, requests in whole.items():
+            parts = [one.args for part in found for one in part[kind]]
+            assert sorted(map(repr, parts)) == sorted(repr(one.args) for one in requests)
+            assert len(parts) == len(requests)
+    assert evaluator.part(0).identity != evaluator.part(1).identity != evaluator.identity
+
+
 def test_a_template_that_has_a_name(own: Path, copy: Path) -> None:
     """lm-eval takes the name, notes that template, and applies the default one: what is asked is that of the name."""
     (copy / "red/additional_chat_templates").mkdir()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import InstanceOf, TypeAdapter
 
 from src.config import Evaluate
 from src.journal import CutOff
 from src.runtime import checksums, files
+from src.surrogate.questions import Answers
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +44,10 @@ class Evaluation:
     """What each lm-eval task counts in `average`; a group's share is split by size where lm-eval aggregates it so."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """lm-eval's name of each score of `scores`."""
+    answers: InstanceOf[Answers] | None = field(default=None, compare=False, repr=False)
+    """What was answered, of which `scores` follows; None where the scores of samples are all that is known."""
     cut_off: Mapping[str, CutOff] = field(default_factory=dict)
-    """By lm-eval task, of those only with such answers."""
+    """Generated answers that were cut off, by lm-eval task; of those only with such answers."""
 
     @property
     def count(self) -> int:
@@ -53,12 +56,18 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Evaluation:
-        """Return what `asdict` made plain data of, after a trip through JSON; ValueError if this is something else."""
+        """Return what `as_dict` made, after a trip through JSON; ValueError if this is something else."""
         return TypeAdapter(cls).validate_python(kept)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the answers as plain data."""
+        plain = asdict(replace(self, answers=None))
+        del plain["answers"]
+        return plain
 
     def save(self, path: Path, key: str) -> None:
         """Write it as JSON with a checksum, under the digest of all that it depends on."""
-        files.write_bytes(path, checksums.dump({"key": key, **asdict(self)}))
+        files.write_bytes(path, checksums.dump({"key": key, **self.as_dict()}))
 
 
 class BaseEvaluator(ABC):
@@ -97,6 +106,17 @@ class BaseEvaluator(ABC):
     def in_memory(self) -> bool:
         """Whether models can be evaluated whose weights are not on disk."""
         return False
+
+    def part(self, number: int) -> BaseEvaluator:
+        """Return the evaluator of a part of the samples, for `evaluate.share`; it has an identity of its own.
+
+        The parts have no sample in common, are all samples together, and stay the same; the lot may decide which is
+        in which. An evaluator that cannot ask a part leaves this method out.
+
+        Args:
+            number: of the part, below `settings.parts`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def evaluate(

@@ -9,23 +9,25 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from src.config import Settings
-from src.evaluation import holdout
+from src.evaluation import holdout, responses
 from src.evaluation.base import BaseEvaluator, Evaluation
 from src.evaluation.evaluator import Evaluator
+from src.journal import State
 from src.models import digest, merging
 from src.models.methods.lineage import from_founders
 from src.models.store import Candidate, Store
 from src.population import Model
-from src.runtime import checksums, plugins
+from src.runtime import checksums, files, plugins
 from src.runtime.cache import Cache, key_of
 from src.runtime.errors import SpoiledError, UserError, machine_fault, persistently, printable
 from src.runtime.workers import Workers
+from src.surrogate.questions import Answers
 
 Found = list[tuple[str, dict[str, Any]]]
 """What the journal is to tell of a candidate: events and their fields."""
@@ -37,23 +39,23 @@ Tell = Callable[..., None]
 class Candidates:
     """Merges and evaluates the candidates of a run."""
 
-    def __init__(
-        self, settings: Settings, model: Callable[[str], Model], store: Store, workers: Workers, cache: Cache
-    ) -> None:
+    def __init__(self, settings: Settings, state: State, store: Store, workers: Workers, cache: Cache) -> None:
         """Work for the run of these settings.
 
         Args:
             settings: of the run.
-            model: what is known by now of the model of a name.
+            state: what is known of its models by now.
             store: the weights of its models.
             workers: the processes that share the work.
             cache: of evaluations across runs.
         """
         self._settings = settings
-        self._model = model
+        self._state = state
         self._store = store
         self._workers = workers
         self._cache = cache
+        self._wants_answers = getattr(settings.strategy, "needs_answers", False)
+        self._known_answers: dict[tuple[str, int | None], Answers] = {}
 
     @cached_property
     def evaluator(self) -> BaseEvaluator:
@@ -85,7 +87,7 @@ class Candidates:
         found: Found = []
         stage = "merge"
         try:
-            model = self._model(name)
+            model = self._state.model(name)
             recipe = self._recipe(model)
             keep = keep and not self._workers.assisting
             with self._store.merged(name, recipe, keep=keep, disk=not self.evaluator.in_memory) as candidate:
@@ -102,15 +104,40 @@ class Candidates:
             found.append(_failure(stage, error))
         return found
 
-    def evaluate(self, name: str, *, side: str, follow: Follow) -> Found:
-        """Evaluate a model that is on disk, on what steers the search or on what is held out (holdout.SIDES)."""
+    def evaluate(self, name: str, *, side: str, follow: Follow, whole: bool = False) -> Found:
+        """Evaluate a model that is on disk, on what steers the search or on what is held out (holdout.SIDES).
+
+        Args:
+            name: of the model, or `base`.
+            side: what it is asked.
+            follow: is told how many of its questions are answered, and of how many.
+            whole: ask an offspring all that steers the search, where it would be asked a part (`evaluate.share`).
+        """
         try:
             checkpoint = self._store.checkpoint(name)
             candidate = Candidate(checkpoint.path, None, checkpoint.fingerprint())
-            return [("held_out" if side == "holdout" else "evaluated", self._scored(name, candidate, follow, side))]
+            scored = self._scored(name, candidate, follow, side, whole=whole)
+            return [("held_out" if side == "holdout" else "evaluated", scored)]
         except Exception as error:
             event, fields = _failure("evaluation", error)
             return [("holdout_failed", {"reason": fields["reason"]}) if side == "holdout" else (event, fields)]
+
+    def answers(self, name: str) -> Answers:
+        """Return what a model answered of all that steers the search; NaN for what it was not asked.
+
+        Raises:
+            OSError, ValueError: as holdout.answers does; `evaluate` mends it.
+        """
+        key = name, self._state.model(name).part
+        if key not in self._known_answers:
+            found = holdout.answers(self._settings.folder, self._state, name)
+            if key[1] is not None and not self._known_answers:
+                self.answers(next(model.name for model in self._state.given.values() if model.average is not None))
+            for other in self._known_answers.values():  # one copy of the questions serves all models
+                found = responses.spread(found, other.questions)
+                break
+            self._known_answers[key] = found
+        return self._known_answers[key]
 
     def _recipe(self, model: Model) -> merging.Recipe:
         if model.recipe is not None:
@@ -120,41 +147,87 @@ class Candidates:
             model.parents,
             seed=self._settings.seed,
             threads=self._workers.threads,
+            own=model.merge,
             align=merging.align([self._store.checkpoint(name) for name in model.parents]),
             stored=self._store.checkpoint(model.parents[0]).dtype,
         )
-        recipes = {name: found for name in model.parents if (found := self._model(name).recipe) is not None}
+        recipes = {name: found for name in model.parents if (found := self._state.model(name).recipe) is not None}
         config = from_founders(planned.config, recipes)
         if config is planned.config:
             return planned
         donor = recipes[planned.donor]["donor"] if planned.donor in recipes else planned.donor
         return replace(planned, config=config, donor=donor)
 
-    def _scored(self, name: str, candidate: Candidate, follow: Follow, side: str = "select") -> dict[str, Any]:
+    def _scored(
+        self, name: str, candidate: Candidate, follow: Follow, side: str = "select", *, whole: bool = False
+    ) -> dict[str, Any]:
         began = time.monotonic()
+        part = self._part(name) if side == "select" and not whole else None
         evaluator = self.evaluator.holdout if side == "holdout" else self.evaluator
         assert evaluator is not None
+        if part is not None:
+            evaluator = evaluator.part(part)
         key = key_of(
             candidate.fingerprint, digest.of_surroundings(candidate.folder), evaluator.identity, self._settings.seed
         )
-        file = holdout.place(self._settings.folder, name, side)
-        kept = None
-        if (evaluation := _saved(file, key)) is None:
-            evaluation = kept = self._cache.evaluation(key, Evaluation.from_dict)
+        file = holdout.place(self._settings.folder, name, side, part)
+        wanted = self._wants_answers and side == "select"
+        evaluation, cached = _saved(file, key), False
+        if evaluation is None or (wanted and not _has_answers(file, key)):
+            evaluation = self._remembered(file, key, wanted)
+            cached = evaluation is not None
             if evaluation is None:
                 evaluation = evaluator.evaluate(candidate.folder, candidate.tensors, follow, self._workers.share)
-                self._cache.keep_evaluation(key, asdict(evaluation))
-            persistently(lambda: evaluation.save(file, key), file)
+                self._keep_answers(evaluation, file, key)
+                self._cache.keep_evaluation(key, evaluation.as_dict())
+            persistently(partial(evaluation.save, file, key), file)
         return {
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
             "stderr": evaluation.stderr,
             "samples": evaluation.count,
             "metrics": dict(evaluation.metrics),
-            **({"cut_off": asdict(evaluation)["cut_off"]} if evaluation.cut_off else {}),
-            "cached": kept is not None,
+            "cached": cached,
+            **({"cut_off": evaluation.as_dict()["cut_off"]} if evaluation.cut_off else {}),
+            **({} if part is None else {"part": part, "parts": self._settings.evaluate.parts}),
             "seconds": time.monotonic() - began,
         }
+
+    def _part(self, name: str) -> int | None:
+        """Return which part of the samples a model is asked, or was, as the journal has it; None: all of them."""
+        model, parts = self._state.model(name), self._settings.evaluate.parts
+        if parts == 1 or model.founder or model.average is not None:
+            return model.part
+        offspring = [model.name for model in self._state.models.values() if not model.founder]
+        return offspring.index(name) % parts
+
+    def _remembered(self, file: Path, key: str, wanted: bool) -> Evaluation | None:
+        """Return the evaluation that is known from other runs; its answers, if they are known, are put in place."""
+        evaluation = self._cache.evaluation(key, Evaluation.from_dict)
+        if evaluation is not None and (content := self._cache.answers(key)) is not None:
+            beside = file.with_suffix(".npz")
+            persistently(partial(files.write_bytes, beside, content), beside)
+        return None if wanted and not _has_answers(file, key) else evaluation
+
+    def _keep_answers(self, evaluation: Evaluation, file: Path, key: str) -> None:
+        """Keep the answers of an evaluation, before the evaluation itself: it never lies there without them."""
+        found, beside = evaluation.answers or responses.from_samples(evaluation), file.with_suffix(".npz")
+
+        def save() -> None:
+            with files.replacing(beside) as partial_file:
+                found.save(partial_file, key)
+
+        persistently(save, beside)
+        self._cache.keep_answers(key, beside.read_bytes)
+
+
+def _has_answers(file: Path, key: str) -> bool:
+    """Return whether the answers of an evaluation lie beside its scores."""
+    try:
+        Answers.load(file.with_suffix(".npz"), key=key)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _saved(file: Path, key: str) -> Evaluation | None:

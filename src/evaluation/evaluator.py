@@ -6,6 +6,7 @@ tokenizer allow it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import hashlib
@@ -24,11 +25,13 @@ from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_met
 from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone
 from src.evaluation.chat import template_key
 from src.evaluation.model import Piece, Requests, ReusableModel, Tensors, VLLMModel
-from src.evaluation.tasks import TaskRequests, draw, load, main_metric, task_manager
+from src.evaluation.responses import agree, assemble, scores_of, whole
+from src.evaluation.tasks import TaskRequests, divide, draw, load, main_metric, task_manager
 from src.journal import CutOff
 from src.models import digest
 from src.models.checkpoint import tensors_of
 from src.runtime.errors import UserError
+from src.surrogate.questions import Answers
 
 
 class Evaluator(BaseEvaluator):
@@ -86,6 +89,10 @@ class Evaluator(BaseEvaluator):
         }
         for name, leaf in leaves.items():
             validate_metric(leaf, self._task_requests[name], self._metrics[name])
+        self._parts: dict[int, Evaluator] = {}
+        self._divided = {
+            name: divide(asked, settings, seed) for name, asked in self._task_requests.items() if selection is None
+        }
         if selection and others and (both := sorted(leaves.keys() & selection._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
         self.holdout: BaseEvaluator | None = None
@@ -117,6 +124,20 @@ class Evaluator(BaseEvaluator):
     def in_memory(self) -> bool:
         """Whether models can be evaluated whose weights are not on disk."""
         return self._settings.backend == "hf"
+
+    def part(self, number: int) -> Evaluator:
+        """Return the evaluator of a part of each task's samples, which shares the loaded model and tasks with this."""
+        if number not in self._parts:
+            part = copy.copy(self)
+            for known in ("requests", "identity"):
+                part.__dict__.pop(known, None)
+            part._in_templates = {}
+            part._task_requests = {
+                name: asked.part(self._divided[name][number]) for name, asked in self._task_requests.items()
+            }
+            part._tasks = self._tasks | {"tasks": {name: asked.leaf for name, asked in part._task_requests.items()}}
+            self._parts[number] = part
+        return self._parts[number]
 
     def evaluate(
         self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
@@ -171,16 +192,17 @@ class Evaluator(BaseEvaluator):
     def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
         samples = {leaf: self._task_requests[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
         scores, errors, weights = {}, {}, dict.fromkeys(self._metrics, 0.0)
+        shares: dict[str, dict[str, float]] = {}
         total = sum(task.weight for task in self._chosen)
         for task in self._chosen:
             leaves = self._loaded[task.name]["tasks"]
-            sizes = {leaf: len(samples[leaf]) for leaf in leaves}
-            score, shares = _score(results, task.name, sizes, self._metrics)
+            sizes = {leaf: len(self._task_requests[leaf]) for leaf in leaves}
+            score, shares[task.name] = _score(results, task.name, sizes, self._metrics, self._loaded[task.name])
             scores[task.name] = 100 * score
             if not math.isfinite(scores[task.name]):
                 raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
             errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
-            for leaf, share in shares.items():
+            for leaf, share in shares[task.name].items():
                 weights[leaf] += share * task.weight / total
         average = sum(task.weight * scores[task.name] for task in self._chosen) / total
         stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
@@ -188,7 +210,35 @@ class Evaluator(BaseEvaluator):
         metrics = {
             name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()
         }
-        return Evaluation(scores, average, stderr, samples, weights, metrics)
+        answers = self._answers(results, scores, shares)
+        return Evaluation(scores, average, stderr, samples, weights, metrics, answers)
+
+    def _answers(
+        self, results: Mapping[str, Any], scores: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]
+    ) -> Answers:
+        """Return the answers, of which the scores follow.
+
+        Args:
+            results: lm-eval's, by task.
+            scores: of the configuration's tasks, ×100.
+            shares: what each lm-eval task counts in them.
+        """
+        blocks, seen = {}, set[str]()
+        for name, counted in shares.items():
+            blocks[name] = [
+                self._task_requests[leaf].block(
+                    share, *self._metrics[leaf], float(results[leaf][",".join(self._metrics[leaf])])
+                )
+                for leaf, share in counted.items()
+            ]
+            if seen & counted.keys():  # an lm-eval task that is asked for two of the configuration's
+                blocks[name] = [whole(name, 1.0, scores[name] / 100)]
+            seen |= counted.keys()
+        answers = assemble(blocks)
+        found = scores_of(answers)
+        if differ := [name for name in scores if not agree({name: found[name]}, {name: scores[name]})]:
+            answers = assemble(blocks | {name: [whole(name, 1.0, scores[name] / 100)] for name in differ})
+        return answers
 
 
 class _ModelCache:
@@ -255,19 +305,20 @@ def _score(
     name: str,
     sizes: Mapping[str, int],
     metrics: Mapping[str, tuple[str, str]],
+    loaded: Mapping[str, Any],
 ) -> tuple[float, dict[str, float]]:
     """Return the score of a task of the configuration, and the share in it of each lm-eval task.
 
     That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
     """
-    key = ",".join(metrics[next(iter(sizes))])
-    if name in results and key in results[name]:
-        total = sum(sizes.values())
-        return float(results[name][key]), {leaf: size / total if total else 0.0 for leaf, size in sizes.items()}
-    return (
-        fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in sizes),
-        dict.fromkeys(sizes, 1 / len(sizes)),
-    )
+    metric, chosen = metrics[next(iter(sizes))]
+    even = dict.fromkeys(sizes, 1 / len(sizes))
+    if name not in results or f"{metric},{chosen}" not in results[name]:
+        return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in sizes), even
+    aggregated = getattr(loaded["groups"].get(name), "aggregate_metric_list", None) or ()
+    by_size = all(one.weight_by_size for one in aggregated if one.metric == metric)
+    shares = {leaf: size / sum(sizes.values()) for leaf, size in sizes.items()} if by_size else even
+    return float(results[name][f"{metric},{chosen}"]), shares
 
 
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:

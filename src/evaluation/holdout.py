@@ -2,6 +2,7 @@
 
 place          where the scores of single samples lie, by side
 samples        what lies there, if it is what the journal records
+answers        what was answered there, if the journal's scores follow from it
 compare        the winner and the best founder, on the same samples
 winners_curse  by how much selection overstates the winner, over several runs
 """
@@ -16,19 +17,31 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from src.journal import Compared, State
+from src.evaluation.responses import agree, scores_of
+from src.journal import Compared, HeldOut, State
+from src.population import Model
 from src.runtime import checksums
 from src.runtime.errors import UserError
 from src.statistics import Difference, compare_configurations, compare_models
 from src.statistics.average import Samples
+from src.surrogate.questions import Answers
 
 SIDES = ("select", "holdout")
 """What steers the search, and what is kept from it until the end."""
 
 
-def place(folder: Path, model: str, side: str) -> Path:
-    """Return the file of a model's per-sample scores within a run's folder."""
-    return folder / "samples" / ("holdout" if side == "holdout" else "") / f"{model}.json"
+def place(folder: Path, model: str, side: str, part: int | None = None) -> Path:
+    """Return the file of a model's per-sample scores within a run's folder; its answers lie beside it, as .npz.
+
+    `part` is which part of the selection's samples they are of: a model that is asked everything later keeps both.
+    """
+    inner = "holdout" if side == "holdout" else "" if part is None else "parts"
+    return folder / "samples" / inner / f"{model}.json"
+
+
+def places(folder: Path) -> list[Path]:
+    """Return all folders within a run's that such files lie in."""
+    return [place(folder, "", side, part).parent for side, part in (("select", None), ("select", 0), ("holdout", None))]
 
 
 @dataclass(frozen=True)
@@ -50,11 +63,35 @@ def samples(folder: Path, state: State, model: str, side: str) -> Scored:
         OSError: they are not there, or the disk does not give them back.
         ValueError: the file is not what was written, or of another evaluation than the journal records.
     """
-    found = TypeAdapter(Scored).validate_python(checksums.load(place(folder, model, side).read_bytes()))
-    recorded = state.holdout.get(model) if side == "holdout" else state.population[model]
-    if recorded is None or found.average != recorded.average:
-        raise ValueError("it is of another evaluation than the journal records")
+    return TypeAdapter(Scored).validate_python(_checked(folder, state, model, side)[0])
+
+
+def answers(folder: Path, state: State, model: str, side: str = "select") -> Answers:
+    """Read a model's answers from a run's folder: to the part of the questions that it was asked.
+
+    Raises:
+        OSError: they are not there, or the disk does not give them back.
+        ValueError: a file is not what was written, or of another evaluation than the journal records.
+        KeyError: the run has no such model.
+    """
+    content, recorded = _checked(folder, state, model, side)
+    found = Answers.load(_place(folder, state, model, side).with_suffix(".npz"), key=str(content.get("key")))
+    if not agree(scores_of(found), recorded.scores):
+        raise ValueError("the answers make other scores than the journal records")
     return found
+
+
+def _place(folder: Path, state: State, model: str, side: str) -> Path:
+    return place(folder, model, side, None if side == "holdout" else state.model(model).part)
+
+
+def _checked(folder: Path, state: State, model: str, side: str) -> tuple[dict[str, Any], HeldOut | Model]:
+    """Return what lies there, and what the journal records of it; they have the same average."""
+    content = checksums.load(_place(folder, state, model, side).read_bytes())
+    recorded = state.holdout.get(model) if side == "holdout" else state.model(model)
+    if recorded is None or content.get("average") != recorded.average:
+        raise ValueError("it is of another evaluation than the journal records")
+    return content, recorded
 
 
 def averages(state: State, side: str) -> dict[str, float]:

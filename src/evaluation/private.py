@@ -5,6 +5,7 @@ They were written for the version in VERSION; tests/evaluation/test_private.py f
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -31,11 +32,11 @@ __all__ = [
     "VERSION",
     "Kind",
     "PrivateHFLM",
-    "build_in_template",
     "filter_names",
     "freeze_requests",
     "generate",
     "load_yaml",
+    "part_of_requests",
     "patch_globals",
     "set_requests",
 ]
@@ -69,42 +70,39 @@ def filter_names(task: HarnessTask) -> list[str]:
     return [chain.name for chain in getattr(task, "_filters", [])] or ["none"]
 
 
-def freeze_requests(
-    task: HarnessTask, documents: Sequence[tuple[int, Any]], record: Callable[[Mapping[str, Any]], None]
-) -> None:
-    """Keep a task's requests and documents for every model, and record the metrics of each document.
+def part_of_requests(task: HarnessTask, documents: Sequence[tuple[int, Any]]) -> HarnessTask:
+    """Return a task that asks only some documents of one whose requests are built, and are not frozen.
 
-    `evaluate` would build the requests and read the documents again for every model, and tells the metrics of single
+    It shares all else with that task. A task lists what it asks in `_instances` only, which no method of it replaces.
+    """
+    part, places = copy.copy(task), {place for place, _ in documents}
+    part._instances = [instance for instance in task.instances if instance.doc_id in places]
+    return part
+
+
+def freeze_requests(
+    task: HarnessTask, documents: Sequence[tuple[int, Any]], record: Callable[[Any, Mapping[str, Any]], None]
+) -> None:
+    """Keep a task's requests and documents for every model, and record the answers and metrics of each document.
+
+    `evaluate` would build the requests and read the documents again for every model, and tells what it finds of single
     documents only with log_samples, which describes every sample at length. The methods are replaced on this task.
 
     Args:
         task: whose requests are built.
         documents: what `doc_iterator` yields from now on.
-        record: called with the result of each call of `process_results`.
+        record: called with the answers that each call of `process_results` is given, filtered, and with its result.
     """
     process_results = task.process_results
 
     def process_and_record(document: Any, answers: Any) -> Any:
         metrics = process_results(document, answers)
-        record(metrics)
+        record(answers, metrics)
         return metrics
 
     task.build_all_requests = lambda **_: None
     task.doc_iterator = lambda **_: iter(documents)
     task.process_results = process_and_record
-
-
-def build_in_template(task: HarnessTask, template: Callable[..., str], **prompting: Any) -> list[Any]:
-    """Build the requests of a frozen task anew, in a chat template, as `lm_eval.evaluate` would.
-
-    Args:
-        task: whose requests are frozen.
-        template: `apply_chat_template` of the model that is asked.
-        prompting: further arguments of `build_all_requests`.
-    """
-    unfrozen: Any = type(task).build_all_requests
-    unfrozen(task, rank=0, world_size=1, apply_chat_template=True, chat_template=template, **prompting)
-    return task.instances
 
 
 def set_requests(task: HarnessTask, requests: list[Any]) -> None:

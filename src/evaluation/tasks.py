@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import errno
 import functools
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks import TaskManager
 from transformers import GenerationConfig
@@ -20,7 +23,9 @@ from src import zoo
 from src.config import Evaluate, Settings, Task
 from src.evaluation import private
 from src.evaluation.base import BaseEvaluator
+from src.evaluation.choices import choices_of, score_choices
 from src.evaluation.definition import Definition, definitions
+from src.evaluation.responses import Block, whole
 from src.runtime import plugins
 from src.runtime.errors import MachineError, UserError
 
@@ -32,7 +37,12 @@ private.patch_globals()  # before any task is loaded
 
 
 class TaskRequests:
-    """A task's documents and requests, built once, and the metrics of each document for the last model."""
+    """A task's documents and requests, built once, and what was found of each document for the last model.
+
+    Attributes:
+        leaf: lm-eval's task, which asks just these.
+        filters: names of the task's filters.
+    """
 
     def __init__(self, leaf: HarnessTask, drawn: list[int] | None, **prompting: Any) -> None:
         """Build the requests of the drawn documents, or of all, as plain text.
@@ -45,20 +55,47 @@ class TaskRequests:
         Raises:
             UserError: a request that cannot be built.
         """
-        self._leaf = leaf
-        self._prompting = prompting
-        self._in_templates: dict[str, list[Any]] = {}
         with attribute_errors(leaf, "its questions cannot be made"):
             leaf.build_all_requests(rank=0, world_size=1, samples=drawn, **prompting)
-            self._documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
-            self._ids = drawn or range(len(self._documents))
+            documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
+            ids = drawn or range(len(documents))
             asked = {instance.doc_id for instance in leaf.instances}
-            if empty := [one for one, (place, _) in zip(self._ids, self._documents, strict=True) if place not in asked]:
+            if empty := [one for one, (place, _) in zip(ids, documents, strict=True) if place not in asked]:
                 raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
+        self._in_templates: dict[str, list[Any]] = {}
+
+        def in_template(key: str, template: Callable[..., str]) -> list[Any]:
+            if key not in self._in_templates:
+                built = copy.copy(self._unfrozen)
+                built.set_fewshot_seed(FEWSHOT_SEED)  # the same examples as ever
+                chat = {"apply_chat_template": True, "chat_template": template}
+                built.build_all_requests(rank=0, world_size=1, samples=drawn, **chat, **prompting)
+                self._in_templates[key] = built.instances
+            return self._in_templates[key]
+
+        self._in_template = in_template
+        self._choices = functools.cache(functools.partial(choices_of, leaf, [document for _, document in documents]))
+        self._freeze(leaf, documents, ids)
+
+    def _freeze(self, leaf: HarnessTask, documents: Sequence[tuple[int, Any]], ids: Sequence[int]) -> None:
+        self.leaf, self._documents, self._ids = leaf, documents, ids
         self.filters = private.filter_names(leaf)
-        self._instances = leaf.instances
-        self._document_metrics: list[Mapping[str, Any]] = []
-        private.freeze_requests(leaf, self._documents, self._document_metrics.append)
+        self._found: list[tuple[Any, Mapping[str, Any]]] = []
+        self._unfrozen = copy.copy(leaf)
+        private.freeze_requests(leaf, documents, lambda answers, metrics: self._found.append((answers, metrics)))
+
+    def part(self, places: Sequence[int]) -> TaskRequests:
+        """Return the requests of some of the documents, by their places among them, in order."""
+        part = copy.copy(self)
+        documents = [self._documents[place] for place in places]
+        part._freeze(
+            private.part_of_requests(self._unfrozen, documents), documents, [self._ids[place] for place in places]
+        )
+        part._choices = functools.cache(lambda metric: (all_ := self._choices(metric)) and all_.of(places))
+        return part
+
+    def __len__(self) -> int:
+        return len(self._documents)
 
     def apply_template(self, key: str, template: Callable[..., str]) -> None:
         """Ask the same documents in a chat template from now on; the requests of a key are built once.
@@ -66,17 +103,15 @@ class TaskRequests:
         Raises:
             UserError: a request that cannot be built.
         """
-        if key not in self._in_templates:
-            with attribute_errors(self._leaf, "its questions cannot be put into the chat template"):
-                self._leaf.set_fewshot_seed(FEWSHOT_SEED)  # the same examples as ever
-                self._in_templates[key] = private.build_in_template(self._leaf, template, **self._prompting)
-        self._instances = self._in_templates[key]
-        private.set_requests(self._leaf, self._instances)
+        with attribute_errors(self.leaf, "its questions cannot be put into the chat template"):
+            everything = self._in_template(key, template)
+        places = {place for place, _ in self._documents}
+        private.set_requests(self.leaf, [one for one in everything if one.doc_id in places])
 
     def clear(self) -> None:
         """Discard the answers of the previous model."""
-        self._document_metrics.clear()
-        for instance in self._instances:
+        self._found.clear()
+        for instance in self.leaf.instances:
             instance.resps, instance.filtered_resps = [], {}
 
     def metric_names(self) -> list[str]:
@@ -88,24 +123,44 @@ class TaskRequests:
         Raises:
             UserError: they cannot be listed.
         """
-        with attribute_errors(self._leaf, "its metrics cannot be listed"):
-            if not getattr(self._leaf, "UNSAFE_CODE", False):
-                return list(self._leaf.aggregation())
-            for instance in self._instances:
+        with attribute_errors(self.leaf, "its metrics cannot be listed"):
+            if not getattr(self.leaf, "UNSAFE_CODE", False):
+                return list(self.leaf.aggregation())
+            for instance in self.leaf.instances:
                 instance.resps = [""] * instance.repeats
-            self._leaf.apply_filters()
+            self.leaf.apply_filters()
             place, document = self._documents[0]
-            answers = [one.filtered_resps[self.filters[0]] for one in self._instances if one.doc_id == place]
-            found = self._leaf.process_results(document, answers)
+            answers = [one.filtered_resps[self.filters[0]] for one in self.leaf.instances if one.doc_id == place]
+            found = self.leaf.process_results(document, answers)
         self.clear()
         return list(found)
 
     def scores(self, metric: str, chosen: str) -> dict[int, float]:
         """Return a metric of each document under one of the task's filters, where it is a number."""
-        first = self.filters.index(chosen) * len(self._documents)
-        judged = self._document_metrics[first : first + len(self._documents)]
-        found = zip(self._ids, (one.get(metric) for one in judged), strict=True)
+        found = zip(self._ids, (metrics.get(metric) for _, metrics in self._judged(chosen)), strict=True)
         return {document: float(value) for document, value in found if isinstance(value, int | float)}
+
+    def block(self, share: float, metric: str, chosen: str, score: float) -> Block:
+        """Return the answers, of which the task's score follows under a metric and a filter.
+
+        Args:
+            share: what the task counts in a group.
+            metric, chosen: the task's main metric, and the filter.
+            score: what lm-eval makes of it, which is all that there is to tell unless it is a mean over documents.
+        """
+        name, samples = self.leaf.task_name, self.scores(metric, chosen)
+        if len(samples) < len(self) or self.leaf.aggregation().get(metric) is not mean:
+            return whole(name, share, score)
+        if (choices := self._choices(metric)) is not None:
+            values = score_choices(choices, [answers for answers, _ in self._judged(chosen)])
+            right = [float(one.argmax() == gold) for one, gold in zip(values, choices.gold, strict=True)]
+            if right == list(samples.values()):
+                return Block(name, share, self._ids, values, choices.gold)
+        return Block(name, share, self._ids, [np.array([value]) for value in samples.values()], [0] * len(self))
+
+    def _judged(self, chosen: str) -> list[tuple[Any, Mapping[str, Any]]]:
+        first = self.filters.index(chosen) * len(self._documents)
+        return self._found[first : first + len(self._documents)]
 
 
 @contextmanager
@@ -142,7 +197,12 @@ def check(settings: Settings, *, try_out: bool) -> None:
         UserError: the first mistake.
     """
     if settings.evaluate.evaluator is not None:
-        plugins.load_class(settings.evaluate.evaluator, BaseEvaluator)
+        own: type[BaseEvaluator] = plugins.load_class(settings.evaluate.evaluator, BaseEvaluator)
+        if settings.evaluate.parts > 1 and own.part is BaseEvaluator.part:
+            raise UserError(
+                f"evaluate.share is {settings.evaluate.share:g}, and {settings.evaluate.evaluator} has no method "
+                "`part`, which would say what a share of the samples is; leave the share at null"
+            )
         return
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
@@ -202,7 +262,7 @@ def with_local_data(settings: Evaluate) -> Evaluate:
     return settings.model_copy(
         update={
             "tasks": tuple(task for task in settings.tasks if task.name in here),
-            "holdout": held_out or (settings.holdout if settings.share else None),
+            "holdout": held_out or (settings.holdout if settings.held_out_share else None),
         }
     )
 
@@ -300,21 +360,37 @@ def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) ->
     return metric, chosen or names[0]
 
 
+def divide(requests: TaskRequests, settings: Evaluate, seed: int) -> list[list[int]]:
+    """Divide a task's documents into parts of equal size, or of one document more: the sorted places of each, drawn.
+
+    Raises:
+        UserError: there are fewer documents than parts.
+    """
+    name, parts = requests.leaf.task_name, settings.parts
+    if len(requests) < parts:
+        raise UserError(
+            f"evaluate.share is {settings.share:g}, which makes {parts} parts, and {name} has {len(requests)} samples; "
+            f"the least share that every part has one of is {1 / len(requests):.4g}"
+        )
+    order = random.Random(f"{seed}/{name}/parts").sample(range(len(requests)), len(requests))
+    return [sorted(order[number::parts]) for number in range(parts)]
+
+
 def draw(leaf: HarnessTask, settings: Evaluate, seed: int, *, held_out: bool) -> list[int] | None:
     """Draw the documents that are asked: sorted indices (lm-eval misreports an unsorted list), or None for all.
 
     A share is held out before a limit is applied, so that a larger limit asks more and never changes sides.
     """
-    if settings.share is None and settings.limit is None:
+    if settings.held_out_share is None and settings.limit is None:
         return None
     count = len(leaf.eval_docs)
     order = random.Random(f"{seed}/{leaf.task_name}").sample(range(count), count)
-    if settings.share is not None:
+    if settings.held_out_share is not None:
         if count < 2:
             raise UserError(
-                f"evaluate.holdout is {settings.share}, but {leaf.task_name} has {count} sample; leave that task "
-                "out, or hold out other tasks: evaluate.holdout=[TASK, …]"
+                f"evaluate.holdout is {settings.held_out_share}, but {leaf.task_name} has {count} sample; leave that "
+                "task out, or hold out other tasks: evaluate.holdout=[TASK, …]"
             )
-        cut = min(max(round(settings.share * count), 1), count - 1)
+        cut = min(max(round(settings.held_out_share * count), 1), count - 1)
         order = order[:cut] if held_out else order[cut:]
     return sorted(order[: settings.limit])

@@ -103,10 +103,32 @@ class _Founder(_Fields):
             names.founder(self.model)
 
 
+class _OwnMerge(_Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    method: str
+    base_model: Literal["parent", "ancestor"] | None = None
+    parameters: dict[str, Any] = {}
+    each: list[dict[str, Any]] = []
+
+
+class _Prediction(_Fields):
+    value: float
+    low: float
+    high: float
+
+
 class _Offspring(_Fields):
     name: OffspringName
     parents: Annotated[list[str], Field(min_length=1)]
     exploration: bool
+    merge: _OwnMerge | None = None
+    predicted: _Prediction | None = None
+
+    def model_post_init(self, context: Any) -> None:
+        """Raise ValueError where parameters are listed for other parents than there are."""
+        if self.merge is not None and len(self.merge.each) not in {0, len(self.parents)}:
+            raise ValueError(f"{self.name} has {len(self.parents)} parents and parameters of {len(self.merge.each)}")
 
 
 class _Selected(_Fields):
@@ -187,6 +209,13 @@ class _Scored(_Fields):
     metrics: dict[str, str] = {}
     cut_off: dict[str, _CutOff] = {}
     cached: bool = False
+    part: Count | None = None
+    parts: Count = 1
+
+    def model_post_init(self, context: Any) -> None:
+        """Raise ValueError unless the part is one of the parts."""
+        if self.part is not None and self.part >= self.parts:
+            raise ValueError(f"the samples are in {self.parts} parts, from 0 on, of which {self.part} is none")
 
 
 class _Failed(_Fields):
@@ -197,6 +226,11 @@ class _Failed(_Fields):
 class _Closed(_Fields):
     generation: Generation
     seconds: float = 0.0
+
+
+class _Expected(_Fields):
+    values: dict[str, float]
+    gain: Annotated[float, Field(ge=0)]
 
 
 class _Compared(_Fields):
@@ -234,12 +268,15 @@ KINDS: Mapping[str, type[_Fields]] = {
     "holdout_failed": _Failed,
     "retried": _Retried,
     "closed": _Closed,
+    "expected": _Expected,
     "compared": _Compared,
     "stopped": _Stopped,
 }
 
 
 OF_A_MODEL = frozenset({"evaluated", "held_out", "failed", "holdout_failed", "retried"})
+OF_THE_BASE = OF_A_MODEL - {"retried"}
+"""What may be told of the base, too, which a search may have evaluated."""
 
 
 def check_fields(event: Mapping[str, Any]) -> None:
@@ -273,11 +310,13 @@ def models_in(event: Mapping[str, Any]) -> set[str]:
     if kind == "measured":
         related = (name for pairs in event["kinship"].values() for a, b, _ in pairs for name in (a, b))
         return {*event["models"], *related}
+    if kind == "expected":
+        return {*event["values"]}
     if kind == "compared":
         return {event["winner"], event["founder"]}
     if kind == "merged":
         return {event["model"], *models_of(event["recipe"])}
-    return {event["model"]} if kind in OF_A_MODEL else set()
+    return {event["model"]} - ({BASE} if kind in OF_THE_BASE else set()) if kind in OF_A_MODEL else set()
 
 
 def models_of(recipe: Mapping[str, Any]) -> set[str]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from src.journal.events import check_fields, models_in, models_of
 from src.journal.file import Event, events_of
-from src.population import KinshipTable, Model, Population, Predictor, Spent
+from src.population import Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
 from src.runtime.errors import UserError
+from src.runtime.names import BASE
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class State:
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
     """Of every metric, of every pair of models that was measured."""
     base: Model | None = None
-    """The base of the family, which is no member of the population."""
+    """The base of the family, which is no member of the population; it has scores only where a search asks for them."""
     selected: tuple[str, ...] = ()
     """The offspring of the generation that is open; empty between generations."""
     metrics: dict[str, str] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class State:
         default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
     )
     evaluations: int = 0
+    """Of founders, offspring and, where a search asks for it, the base; a model may be evaluated more than once."""
     samples: int = 0
     """Of the evaluations that steered the search; what was held out is counted apart."""
     asked: Counter[str] = field(default_factory=Counter)
@@ -94,6 +96,8 @@ class State:
     """By event (evaluated, held_out), model and lm-eval task; of those only of which an answer was."""
     compared: dict[str, Compared] = field(default_factory=dict)
     """The winner and the best founder, by side: `select` and `holdout`."""
+    expected_gain: float | None = None
+    """What the search still expects to gain, in points; None where it predicts nothing."""
     closed: int = -1
     """The last generation that was finished; 0 once the founders are known, −1 before."""
     stopped: str | None = None
@@ -127,18 +131,25 @@ class State:
         """Everyone, as strategies see it: what is handed out stays as it is while the state goes on."""
         if self._seen is None:
             asked = (self.started or {}).get("settings", {}).get("evaluate", {})
-            self._seen = Population(tuple(self.models.values()), asked.get("objective", "average"))
+            objective = asked.get("objective", "average")
+            self._seen = Population(tuple(self.models.values()), objective, expected_gain=self.expected_gain)
         return self._seen
 
-    def table(self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None) -> KinshipTable:
+    def table(
+        self,
+        metric: str,
+        larger_is_closer: bool,
+        predictor: Predictor | None = None,
+        geometry: Geometry | None = None,
+    ) -> KinshipTable:
         """Kinship as strategies see it."""
-        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor)
+        return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor, geometry)
 
     @property
     def spent(self) -> Spent:
         """What the run has cost so far."""
         searching = sum(self.seconds[kind] for kind in ("merged", "measured", "evaluated"))
-        return Spent(self.evaluations, searching / 3600)
+        return Spent(self.evaluations, searching / 3600, self.samples)
 
     def apply(self, event: Event) -> None:
         """Advance by one event."""
@@ -172,6 +183,10 @@ class State:
             self._evaluate(event)
         elif kind == "failed":
             self._change(event["model"], failure=event["reason"])
+        elif kind == "expected":
+            self.expected_gain = event["gain"]
+            for name, value in event["values"].items():
+                self._change(name, expected=value)
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
@@ -196,7 +211,10 @@ class State:
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         for one in offspring:
             self._require_elders(generation, one["parents"])
-            self._add(Model(one["name"], generation, tuple(one["parents"]), one["exploration"]))
+            known = Proposal.from_dict(one)
+            self._add(
+                Model(one["name"], generation, known.parents, known.exploration, known.merge, predicted=known.predicted)
+            )
         self.selected = tuple(one["name"] for one in offspring)
 
     def _add(self, model: Model) -> None:
@@ -207,6 +225,9 @@ class State:
 
     def _change(self, name: str, **changes: Any) -> Model:
         """Replace fields of one model. In place: a new population an event would make replay quadratic."""
+        if name == BASE and self.base is not None:
+            self.base = replace(self.base, **changes)
+            return self.base
         self.models[name], self._seen = replace(self.models[name], **changes), None
         return self.models[name]
 
@@ -236,7 +257,7 @@ class State:
         self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
         found = {key: event[key] for key in ("scores", "average", "stderr")}
-        self._change(event["model"], **found)
+        self._change(event["model"], **found, part=event.get("part"))
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.config import Settings
 from src.models import digest
 from src.models.checkpoint import Checkpoint, check_family, open_checkpoint
-from src.population import Model
+from src.population import KinshipTable, Model, Population
 from src.runtime.errors import UserError
 from src.runtime.terminal import warn
 
@@ -49,6 +49,11 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
     from src.models import merging  # seconds of imports, once everything that needs none is known to be sound
 
     merging.check(settings.merge, settings.strategy.most_parents(len(settings.founders.models)))
+    equals = Population(tuple(Model(name, average=0.0) for name in settings.founders.models))
+    for proposal in settings.strategy.propose(equals, KinshipTable(settings.kinship.metric)):
+        if proposal.merge is not None:
+            own = merging.with_own(settings.merge, proposal.merge)
+            merging.check(own, len(proposal.parents), "strategy.merge")
     _check_tensors(settings, base, here)
 
 

@@ -70,28 +70,42 @@ class Recipe:
         return asdict(self)
 
 
-def check(settings: Merge, parents: int) -> None:
+def check(settings: Merge, parents: int, key: str = "merge") -> None:
     """Refuse what mergekit would refuse later, or would ignore in silence.
+
+    Args:
+        settings: of the merge.
+        parents: how many it has at most.
+        key: where the settings come from, for what is said.
 
     Raises:
         UserError: an unknown method, a parameter that the method does not have or lacks, a wrong number of parents.
     """
     spec = registry.get(registered(settings.method)).spec
     names = {parameter.name for parameter in spec.parameters}
-    for key, given in (("parameters", settings.parameters), ("each", settings.each)):
+    for part, given in (("parameters", settings.parameters), ("each", settings.each)):
         if unknown := sorted(set(given) - names):
             raise UserError(
-                f"merge.{key}.{unknown[0]}: {settings.method} has no such parameter (mergekit would ignore it). "
+                f"{key}.{part}.{unknown[0]}: {settings.method} has no such parameter (mergekit would ignore it). "
                 f"Known: {', '.join(sorted(names)) or 'none'}."
             )
     for parameter in spec.parameters:
-        for key, given in (("parameters", settings.parameters), ("each", settings.each)):
+        for part, given in (("parameters", settings.parameters), ("each", settings.each)):
             if parameter.name in given:
-                _check_value(f"merge.{key}.{parameter.name}", given[parameter.name], parameter)
+                _check_value(f"{key}.{part}.{parameter.name}", given[parameter.name], parameter)
     required = [parameter.name for parameter in spec.parameters if parameter.required]
     if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
-        raise UserError(f"merge.parameters.{missing[0]} is missing; {settings.method} needs it.")
+        raise UserError(f"{key}.parameters.{missing[0]} is missing; {settings.method} needs it.")
     _check_inputs(settings, spec, parents)
+
+
+def with_own(settings: Merge, own: Mapping[str, Any]) -> Merge:
+    """Return the settings with a proposal's own merge (`population.Proposal.merge`) in their place.
+
+    Of what it gives to single parents, one value of each parameter stands for all.
+    """
+    each = {key: value for one in own.get("each", ()) for key, value in one.items()}
+    return settings.model_copy(update={"base_model": None, "parameters": {}, **own, "each": each})
 
 
 def registered(method: str) -> str:
@@ -189,6 +203,7 @@ def recipe(
     *,
     seed: int,
     threads: int,
+    own: Mapping[str, Any] | None = None,
     align: bool = False,
     stored: str | None = None,
 ) -> Recipe:
@@ -199,15 +214,21 @@ def recipe(
         parents: their names.
         seed: of random methods.
         threads: torch's.
+        own: a merge of their own in place of the settings' (`population.Proposal.merge`).
         align: have mergekit align the vocabularies to the better parent's, which it must where their sizes differ.
         stored: dtype of the parents' weights as safetensors names it. Weights of 16 bits are merged in float32 and
             rounded once, unless `settings.dtype` says otherwise.
     """
+    each = [settings.each] * len(parents)
+    if own is not None:
+        settings, each = with_own(settings, own), own.get("each") or [{}] * len(parents)
     base = {"parent": parents[0], "ancestor": "base", None: None}[settings.base_model]
-    each = {"parameters": settings.each} if settings.each else {}
     config: dict[str, Any] = {
         "merge_method": settings.method,
-        "models": [{"model": name, **each} for name in parents],
+        "models": [
+            {"model": name, **({"parameters": given} if given else {})}
+            for name, given in zip(parents, each, strict=True)
+        ],
         "parameters": settings.parameters,
     }
     if base is not None:

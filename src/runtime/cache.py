@@ -64,6 +64,14 @@ class Cache:
         """Remember an evaluation."""
         self._put("evaluations", f"{key}.json", lambda: checksums.dump({**evaluation, "key": key}))
 
+    def answers(self, key: str) -> bytes | None:
+        """Return the content of a file of answers kept under an evaluation's key; None where there is none."""
+        return self._get("evaluations", f"{key}.npz", lambda data: checksums.unwrap(data, key))
+
+    def keep_answers(self, key: str, content: Callable[[], bytes]) -> None:
+        """Remember the answers of an evaluation: before the evaluation, so that it is never there without them."""
+        self._put("evaluations", f"{key}.npz", lambda: checksums.wrap(content(), key))
+
     def kinship(self, key: str, read: Callable[[bytes], Kept]) -> Kept | None:
         """Return what `read` makes of the inner products kept under a key; None where there are none."""
         return self._get("kinship", f"{key}.npz", lambda data: read(checksums.unwrap(data, key)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
-from src.population import KinshipTable, Population, Proposal
+from src.population import KinshipTable, Outlook, Population, Proposal
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Strategy(ABC):
     """
 
     name: str
+    needs_answers: ClassVar[bool] = False
+    """Whether it asks what models answered (`Population.answers`), which is then kept, the base's too."""
 
     @abstractmethod
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
@@ -29,6 +32,10 @@ class Strategy(ABC):
     @abstractmethod
     def most_proposals(self, models: int) -> int:
         """Return the most merges that a generation can have, starting from this many models."""
+
+    def outlook(self, population: Population, kinship: KinshipTable) -> Outlook | None:
+        """Return what is expected of the models so far, and of going on; None for a strategy that predicts nothing."""
+        return None
 
     def most_parents(self, founders: int) -> int:
         """Return the most parents that a merge can have."""

@@ -39,6 +39,8 @@ class Stop:
     gain: Annotated[float, Field(ge=0)] | None
     """The least growth of the best average, in points over `patience` generations, that is worth going on for."""
     patience: Positive
+    samples: Positive | None = None
+    """Asked of founders and offspring together."""
 
     def threshold(self, kinship: KinshipTable) -> float | None:
         """Return the mean kinship of S_k past which the population counts as saturated; None: no such rule."""
@@ -62,6 +64,8 @@ class Stop:
             yield f"the budget of {self.generations} generation{'s'[: self.generations > 1]} is spent"
         if self.evaluations is not None and spent.evaluations >= self.evaluations:
             yield f"the budget of {self.evaluations} evaluations is spent"
+        if self.samples is not None and spent.samples >= self.samples:
+            yield f"the budget of {self.samples} samples is spent"
         if self.hours is not None and spent.hours >= self.hours:
             yield f"the budget of {self.hours:g} hours is spent"
 

@@ -42,11 +42,11 @@ def test_a_frozen_task_keeps_its_documents_and_records_its_metrics() -> None:
         _filters=[SimpleNamespace(name="strict")], process_results=lambda document, answers: {"acc": answers[0]}
     )
     recorded: list[Any] = []
-    private.freeze_requests(task, [(3, "three")], recorded.append)
+    private.freeze_requests(task, [(3, "three")], lambda *found: recorded.append(found))
     assert task.build_all_requests(rank=0, world_size=1) is None
     assert [list(task.doc_iterator(rank=0, world_size=1)) for _ in range(2)] == [[(3, "three")]] * 2
     assert task.process_results("three", [1.0]) == {"acc": 1.0}
-    assert recorded == [{"acc": 1.0}]
+    assert recorded == [([1.0], {"acc": 1.0})]
     assert private.filter_names(task) == ["strict"]
     for name in ("build_all_requests", "doc_iterator", "process_results"):
         assert callable(getattr(HarnessTask, name))
