@@ -56,10 +56,11 @@ def run(settings: Settings) -> dict[str, float]:
     founders.check(settings, found)
     from src.evaluation import chat, tasks
 
-    tasks.check(settings, try_out=settings.dry_run or any(one.checkpoint is None for one in found.values()))
+    try_out = settings.dry_run or any(one.checkpoint is None for one in found.values())
+    evaluator = tasks.check(settings, try_out=try_out, devices=plan.devices(settings) if settings.dry_run else ("cpu",))
     chat.check(settings, found)
     if settings.dry_run:
-        plan.show(settings, found)
+        plan.show(settings, found, evaluator)
         return {}
     if settings.uses_zoo:
         zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)

@@ -1,13 +1,14 @@
-"""Chat templates: in which one a model is asked, and founders that have none are refused."""
+"""How models are asked: in a chat template, of which founders that have none are refused; and how they generate."""
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 from src.config import Evaluate, Settings
 from src.models.founders import Found
@@ -16,18 +17,21 @@ from src.runtime.terminal import warn
 
 SYSTEM = "Answer the question."
 """A system message that a template is tried with."""
+_LM_EVALS_OWN = ("max_gen_toks", "until")
 
 
 def check(settings: Settings, found: Mapping[str, Found]) -> None:
-    """Refuse founders that are here and cannot be asked in a chat template, where one is to be applied.
+    """Refuse founders that are here and cannot be asked as the configuration says.
 
     Offspring have the tokenizer of a parent, or of the base where mergekit is told so. A template that leaves the
     system message out costs a warning: lm-eval would say nothing of it.
 
     Raises:
-        UserError: naming the founder, and what its tokenizer has.
+        UserError: naming the founder, and what its tokenizer has; or an argument that nobody takes.
     """
     asked = settings.evaluate
+    if asked.evaluator is None:
+        _check_gen_kwargs(asked)
     if not asked.apply_chat_template or asked.evaluator is not None:
         return
     if asked.backend == "vllm" and isinstance(asked.apply_chat_template, str):
@@ -41,6 +45,18 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
     for name, folder in here.items():
         if name != "base" or ask_base:
             _try_out(asked, name, folder, remote_code=settings.trust_remote_code)
+
+
+def _check_gen_kwargs(settings: Evaluate) -> None:
+    """Refuse what transformers would refuse in every candidate's first batch; vLLM has names of its own."""
+    known = {*vars(GenerationConfig()), *_LM_EVALS_OWN} if settings.backend == "hf" else set(settings.gen_kwargs)
+    for name in sorted(settings.gen_kwargs.keys() - known):
+        near = difflib.get_close_matches(name, [one for one in known if not one.startswith("_")], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise UserError(
+            f"evaluate.gen_kwargs.{name}: no such argument{hint}; expected lm-eval's {', '.join(_LM_EVALS_OWN)}, or "
+            "one of transformers' GenerationConfig"
+        )
 
 
 def template_args(settings: Evaluate) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class Evaluator(BaseEvaluator):
         }
         if selection and others and (both := sorted(leaves.keys() & selection._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
-        self.holdout: BaseEvaluator | None = None
+        self.holdout: Evaluator | None = None
         if settings.holdout is not None and selection is None:
             self.holdout = Evaluator(settings, seed=seed, devices=devices, remote_code=remote_code, selection=self)
 
@@ -143,7 +143,7 @@ class Evaluator(BaseEvaluator):
         self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
     ) -> Evaluation:
         """Evaluate a model as BaseEvaluator.evaluate describes, with lm-eval's own scores."""
-        model, requests, pieces = self._models.load(folder, tensors, self._asked)
+        model, requests, pieces = self.prepare(folder, tensors)
 
         def answer(number: int) -> list[Any]:
             found = model.answer(pieces[number], requests)
@@ -158,6 +158,37 @@ class Evaluator(BaseEvaluator):
                 model.close()
         evaluation = self._evaluation(self._results(pieces, answers))
         return replace(evaluation, cut_off=_cut_off(pieces, answers, requests))
+
+    @property
+    def sides(self) -> tuple[Evaluator, ...]:
+        """This one, and that of the holdout if there is one."""
+        return (self,) if self.holdout is None else (self, self.holdout)
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """Where models are put."""
+        return self._models.devices
+
+    def prepare(
+        self, folder: Path, tensors: Tensors | None = None
+    ) -> tuple[ReusableModel | VLLMModel, Requests, list[Piece]]:
+        """Return a loaded model, what it is asked, and that in pieces; arguments as those of `evaluate`."""
+        return self._models.load(folder, tensors, self._asked)
+
+    def shown(self) -> dict[str, tuple[int, str, str]]:
+        """Return the number of samples, the number of examples and the metric of each task of the configuration."""
+        found, metrics = {}, self._metric_names()
+        for task in self._chosen:
+            leaves = self._loaded[task.name]["tasks"]
+            shots = sorted({leaf.get_config("num_fewshot") for leaf in leaves.values()})
+            samples = sum(len(self._task_requests[leaf]) for leaf in leaves)
+            found[task.name] = samples, ", ".join(map(str, shots)), metrics[task.name]
+        return found
+
+    def _metric_names(self) -> dict[str, str]:
+        """Return lm-eval's name of each task's score."""
+        first = {task.name: self._metrics[next(iter(self._loaded[task.name]["tasks"]))] for task in self._chosen}
+        return {name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()}
 
     def _asked(self, model: ReusableModel | VLLMModel) -> Requests:
         """Return what this model is asked: in its own chat template, if one is to be applied."""
@@ -206,12 +237,8 @@ class Evaluator(BaseEvaluator):
                 weights[leaf] += share * task.weight / total
         average = sum(task.weight * scores[task.name] for task in self._chosen) / total
         stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
-        first = {task.name: self._metrics[next(iter(self._loaded[task.name]["tasks"]))] for task in self._chosen}
-        metrics = {
-            name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()
-        }
         answers = self._answers(results, scores, shares)
-        return Evaluation(scores, average, stderr, samples, weights, metrics, answers)
+        return Evaluation(scores, average, stderr, samples, weights, self._metric_names(), answers)
 
     def _answers(
         self, results: Mapping[str, Any], scores: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]
@@ -247,7 +274,7 @@ class _ModelCache:
     def __init__(self, settings: Evaluate, devices: Sequence[str], seed: int, remote_code: bool) -> None:
         self.kind = devices[0].partition(":")[0]
         self._settings = settings
-        self._devices = devices
+        self.devices = devices
         self._options: dict[str, Any] = {"seed": seed, "remote_code": remote_code}
         self._model: ReusableModel | None = None
         self._identity = ""
@@ -261,7 +288,7 @@ class _ModelCache:
         The loaded model is reused unless architecture or tokenizer differ. What `asked` gives must outlive this cache.
         """
         if self._settings.backend == "vllm":
-            engine = VLLMModel(folder, self._settings, self._devices, **self._options)
+            engine = VLLMModel(folder, self._settings, self.devices, **self._options)
             requests = asked(engine)
             return engine, requests, engine.pieces(requests)
         identity = digest.of_surroundings(folder)
@@ -271,7 +298,7 @@ class _ModelCache:
             or not self._model.load_weights(tensors or tensors_of(folder))
         ):
             self._model = None  # frees the memory of the model before
-            self._model = ReusableModel(folder, tensors, self._settings, self._devices, **self._options)
+            self._model = ReusableModel(folder, tensors, self._settings, self.devices, **self._options)
             if identity != self._identity:
                 self._planned.clear()
             self._identity = identity

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import errno
 import functools
 import importlib.util
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks import TaskManager
-from transformers import GenerationConfig
 
 from src import zoo
 from src.config import Evaluate, Settings, Task
@@ -29,8 +27,10 @@ from src.evaluation.responses import Block, whole
 from src.runtime import plugins
 from src.runtime.errors import MachineError, UserError
 
+if TYPE_CHECKING:
+    from src.evaluation.evaluator import Evaluator
+
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_LM_EVALS_OWN = ("max_gen_toks", "until")
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
 
 private.patch_globals()  # before any task is loaded
@@ -185,13 +185,17 @@ def attribute_errors(task: HarnessTask | str, what: str) -> Iterator[None]:
         raise UserError(found) from error
 
 
-def check(settings: Settings, *, try_out: bool) -> None:
+def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",)) -> Evaluator | None:
     """Refuse tasks that lm-eval does not have, that would execute code, or that cannot work, and an absent backend.
 
     Args:
         settings: of the run.
         try_out: make the tasks whose data are here, too, and try their metrics. A run does so before it evaluates
             anything; a plan, or a long download, should not come before that.
+        devices: where models would be put.
+
+    Returns:
+        The evaluator of the tasks that were tried out.
 
     Raises:
         UserError: the first mistake.
@@ -203,16 +207,17 @@ def check(settings: Settings, *, try_out: bool) -> None:
                 f"evaluate.share is {settings.evaluate.share:g}, and {settings.evaluate.evaluator} has no method "
                 "`part`, which would say what a share of the samples is; leave the share at null"
             )
-        return
+        return None
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
     _check_backend(settings.evaluate)
-    _check_gen_kwargs(settings.evaluate)
     _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
-    if try_out:
-        from src.evaluation.evaluator import Evaluator
+    if not try_out:
+        return None
+    from src.evaluation.evaluator import Evaluator
 
-        Evaluator(with_local_data(settings.evaluate), seed=settings.seed)
+    asked = with_local_data(settings.evaluate)
+    return Evaluator(asked, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
 
 
 def _check_backend(settings: Evaluate) -> None:
@@ -221,18 +226,6 @@ def _check_backend(settings: Evaluate) -> None:
         raise UserError(
             "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
             "and evaluate.backend=hf does without"
-        )
-
-
-def _check_gen_kwargs(settings: Evaluate) -> None:
-    """Refuse what transformers would refuse in every candidate's first batch; vLLM has names of its own."""
-    known = {*vars(GenerationConfig()), *_LM_EVALS_OWN} if settings.backend == "hf" else set(settings.gen_kwargs)
-    for name in sorted(settings.gen_kwargs.keys() - known):
-        near = difflib.get_close_matches(name, [one for one in known if not one.startswith("_")], n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UserError(
-            f"evaluate.gen_kwargs.{name}: no such argument{hint}; expected lm-eval's {', '.join(_LM_EVALS_OWN)}, or "
-            "one of transformers' GenerationConfig"
         )
 
 
@@ -245,7 +238,7 @@ def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, byt
         own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
     """
     _check_names(settings, known)
-    for task, found in _defined(settings):
+    for task, found in defined(settings):
         if not settings.unsafe_code and (code := found.code(own)) is not None:
             raise UserError(
                 f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
@@ -255,9 +248,16 @@ def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, byt
 
 
 def with_local_data(settings: Evaluate) -> Evaluate:
-    """Return the settings with only those tasks whose data are on this machine."""
-    defined = list(_defined(settings))
-    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_local}
+    """Return the settings with only those tasks whose data are on this machine: as files, or downloaded before."""
+    known: dict[str, list[Definition]] = {}
+    for task, one in defined(settings):
+        known.setdefault(task.name, []).append(one)
+    here = {name for name, found in known.items() if all(one.is_local for one in found)}
+    for name, found in known.items():
+        if name not in here and all(one.is_local or one.is_downloaded for one in found):
+            with suppress(UserError):  # of another version, or only in part
+                load(task_manager(settings), Task(name=name), {})
+                here.add(name)
     held_out = tuple(task for task in settings.held_out if task.name in here)
     return settings.model_copy(
         update={
@@ -267,7 +267,7 @@ def with_local_data(settings: Evaluate) -> Evaluate:
     )
 
 
-def _defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
+def defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
     """Yield every task with each definition that it leads to; none where their folder is not there yet."""
     if settings.include is None or settings.include.is_dir():
         manager = task_manager(settings)

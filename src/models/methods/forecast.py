@@ -44,7 +44,7 @@ def forecast(
     takes = cost.cost(method, shapes, parents, itemsize, cost.rates(device, threads))
     where = f"{device}, {threads} thread{'s' * (threads != 1)}"
     lines = [
-        f"a merge of {parents} by {method}: about {_duration(takes.seconds)} here ({where}), "
+        f"a merge of {parents} by {method}: about {duration(takes.seconds)} here ({where}), "
         f"{takes.peak / GIB:.1f} GiB at its peak in addition to the offspring"
     ]
     if method == "tsv_m" and (named := [name for name, one in founders.items() if adapter_like(base, one)]):
@@ -87,7 +87,8 @@ def _spread(side: int) -> Sequence[int]:
     return [index * side // SIDE for index in range(SIDE)]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words: in the largest unit of which it is at least two."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
