@@ -188,8 +188,9 @@ def test_the_base_among_the_founders_by_path_and_by_content(evolve: Command, cop
     check_refused(
         evolve(at=copy, founders=("red", "green", "base")), "the run itself uses; name that founder otherwise"
     )
+    local = "founders=local", "evaluate=paper", f"founders.base={copy}/base"
     check_refused(
-        run("founders=local", f"founders.base={copy}/base", f"founders.models={{a:{copy}/red,b:{copy}/base}}"),
+        run(*local, f"founders.models={{a:{copy}/red,b:{copy}/base}}"),
         "the base never is one: leave it out",
     )
     shutil.copy(copy / "base/model.safetensors", copy / "blue/model.safetensors")
@@ -197,8 +198,9 @@ def test_the_base_among_the_founders_by_path_and_by_content(evolve: Command, cop
 
 
 def test_two_founders_the_same_by_path_and_by_content(evolve: Command, copy: Path) -> None:
+    local = "founders=local", "evaluate=paper", f"founders.base={copy}/base"
     check_refused(
-        run("founders=local", f"founders.base={copy}/base", f"founders.models={{a:{copy}/red,b:{copy}/red}}"),
+        run(*local, f"founders.models={{a:{copy}/red,b:{copy}/red}}"),
         "has the same checkpoint twice, as 'a' and 'b'",
     )
     shutil.copy(copy / "red/model.safetensors", copy / "blue/model.safetensors")

@@ -124,7 +124,7 @@ class TaskRequests:
             UserError: they cannot be listed.
         """
         with attribute_errors(self.leaf, "its metrics cannot be listed"):
-            if not getattr(self.leaf, "UNSAFE_CODE", False):
+            if not getattr(self.leaf, "UNSAFE_CODE", False) or self.leaf.OUTPUT_TYPE != "generate_until":
                 return list(self.leaf.aggregation())
             for instance in self.leaf.instances:
                 instance.resps = [""] * instance.repeats
