@@ -168,6 +168,16 @@ def test_a_template_that_has_a_name(own: Path, copy: Path) -> None:
     assert named != ours(copy / "red", own, apply_chat_template=True)[1]
 
 
+def test_a_template_s_own_variables(own: Path, copy: Path) -> None:
+    (copy / "red/chat_template.jinja").write_text("{{ date | default('d') }} " + TEMPLATE)
+    how = {"apply_chat_template": True, "model_args": {"chat_template_args": {"date": "e"}}}
+    found = ours(copy / "red", own, **how)[1]["loglikelihood"]
+    (copy / "red/chat_template.jinja").write_text("e " + TEMPLATE)
+    assert found == ours(copy / "red", own, apply_chat_template=True)[1]["loglikelihood"]
+    (copy / "red/chat_template.jinja").write_text(TEMPLATE)
+    assert found != ours(copy / "red", own, apply_chat_template=True)[1]["loglikelihood"]
+
+
 def given(own: Path, *more: str) -> list[str]:
     return [
         f"evaluate.tasks=[{','.join(TASKS)}]",
