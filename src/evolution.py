@@ -14,7 +14,7 @@ from src import start
 from src.config import Settings
 from src.evaluation import holdout
 from src.evaluation.candidates import Candidates, Follow, Found
-from src.journal import Follower, Journal, State, replay
+from src.journal import CutOff, Follower, Journal, State, replay
 from src.kinship import metric_of
 from src.kinship.measurements import Measurements
 from src.models import merging
@@ -387,6 +387,8 @@ class Evolution:
                 elif event in {"evaluated", "held_out"}:
                     where = " on the holdout" if event == "held_out" else ""
                     progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
+                    for task, cut in fields.get("cut_off", {}).items():
+                        progress.note(f"{model}: {CutOff(**cut).words(task)}{where}")
             self._done += 1
 
     def _clean(self) -> None:

@@ -22,7 +22,12 @@ PASSING: Any = {
 """Settings of a single start, not of the run, as pydantic leaves them out: none changes what is found."""
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep", "figures")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
-NEW: dict[str, Any] = {"evaluate.objective": "average", "figures": []}
+NEW: dict[str, Any] = {
+    "evaluate.objective": "average",
+    "evaluate.apply_chat_template": False,
+    "evaluate.fewshot_as_multiturn": True,
+    "figures": [],
+}
 """Keys that older journals do not have, and what they meant without; any other was null."""
 
 

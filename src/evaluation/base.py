@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import InstanceOf, TypeAdapter
 
 from src.config import Evaluate
+from src.journal import CutOff
 from src.runtime import checksums, files
 from src.surrogate.questions import Answers
 
@@ -45,6 +46,8 @@ class Evaluation:
     """lm-eval's name of each score of `scores`."""
     answers: InstanceOf[Answers] | None = field(default=None, compare=False, repr=False)
     """What was answered, of which `scores` follows; None where the scores of samples are all that is known."""
+    cut_off: Mapping[str, CutOff] = field(default_factory=dict)
+    """Generated answers that were cut off, by lm-eval task; of those only with such answers."""
 
     @property
     def count(self) -> int:

@@ -167,9 +167,7 @@ class Candidates:
         assert evaluator is not None
         if part is not None:
             evaluator = evaluator.part(part)
-        key = key_of(
-            candidate.fingerprint, digest.of_surroundings(candidate.folder), evaluator.identity, self._settings.seed
-        )
+        key = key_of_evaluation(evaluator, candidate, self._settings.seed)
         file = holdout.place(self._settings.folder, name, side, part)
         wanted = self._wants_answers and side == "select"
         evaluation, cached = _saved(file, key), False
@@ -188,6 +186,7 @@ class Candidates:
             "samples": evaluation.count,
             "metrics": dict(evaluation.metrics),
             "cached": cached,
+            **({"cut_off": evaluation.as_dict()["cut_off"]} if evaluation.cut_off else {}),
             **({} if part is None else {"part": part, "parts": self._settings.evaluate.parts}),
             "seconds": time.monotonic() - began,
         }
@@ -218,6 +217,11 @@ class Candidates:
 
         persistently(save, beside)
         self._cache.keep_answers(key, beside.read_bytes)
+
+
+def key_of_evaluation(evaluator: BaseEvaluator, candidate: Candidate, seed: int) -> str:
+    """Return a digest of all that an evaluation depends on: what it is remembered by."""
+    return key_of(candidate.fingerprint, digest.of_surroundings(candidate.folder), evaluator.identity, seed)
 
 
 def _has_answers(file: Path, key: str) -> bool:

@@ -192,6 +192,14 @@ class _Measured(_Fields):
     cached: bool = False
 
 
+class _CutOff(_Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    answers: Count
+    of: Annotated[int, Field(ge=1, lt=2**63)]
+    tokens: Count
+
+
 class _Scored(_Fields):
     model: str
     scores: dict[str, float]
@@ -200,6 +208,7 @@ class _Scored(_Fields):
     samples: Count
     seconds: float
     metrics: dict[str, str] = {}
+    cut_off: dict[str, _CutOff] = {}
     cached: bool = False
     part: Count | None = None
     parts: Count = 1

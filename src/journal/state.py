@@ -44,6 +44,21 @@ class Compared:
     """Answered by both."""
 
 
+@dataclass(frozen=True)
+class CutOff:
+    """Generated answers of a task that ended since no more tokens were allowed, not since the model had finished."""
+
+    answers: int
+    of: int
+    """All answers that were generated for it."""
+    tokens: int
+    """At which they were cut off: lm-eval's max_gen_toks."""
+
+    def words(self, task: str) -> str:
+        """Return it as a sentence, without its end."""
+        return f"{self.answers} of {self.of} answers of {task} were cut off at {self.tokens} tokens"
+
+
 @dataclass
 class State:
     """What a journal says happened so far."""
@@ -77,6 +92,8 @@ class State:
     holdout_failures: dict[str, str] = field(default_factory=dict)
     """Why a model could not be scored there."""
     holdout_samples: int = 0
+    cut_off: dict[tuple[str, str, str], CutOff] = field(default_factory=dict)
+    """By event (evaluated, held_out), model and lm-eval task; of those only of which an answer was."""
     compared: dict[str, Compared] = field(default_factory=dict)
     """The winner and the best founder, by side: `select` and `holdout`."""
     expected_gain: float | None = None
@@ -146,6 +163,10 @@ class State:
             self.seconds[kind] += event["seconds"]
             self.asked[kind] += 1
             self.known[kind] += event.get("cached", False)
+        if kind in {"evaluated", "held_out"}:
+            self.cut_off |= {
+                (kind, event["model"], task): CutOff(**one) for task, one in event.get("cut_off", {}).items()
+            }
         if kind == "started":
             self.started = event
         elif kind == "founder":

@@ -258,9 +258,12 @@ class Store:
 
     def copy_to(self, name: str, target: Path) -> None:
         """Put copies of a model's files into a folder: a founder's are the user's own, and links would lead to them."""
-        for file in self.checkpoint(name).path.iterdir():
+        place = self.checkpoint(name).path
+        for file in (*place.iterdir(), *place.glob(f"{digest.TEMPLATES}/*.jinja")):
             if file.suffix in CHECKPOINT_FILES and file.is_file():
-                files.copy(file, target / file.name)
+                copied = target / file.relative_to(place)
+                copied.parent.mkdir(exist_ok=True)
+                files.copy(file, copied)
 
     def _key(self, recipe: merging.Recipe) -> str:
         """Return the key of a merge: its recipe, with models by their content, not by their names.
