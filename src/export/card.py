@@ -12,6 +12,7 @@ from src.export.licence import Licence, describe, merged_fields
 from src.export.metadata import metadata
 from src.journal import HeldOut, State
 from src.pages.markdown import code, fenced, plain
+from src.pages.text import gain
 from src.population import KinshipTable, normalised_average
 from src.runtime.plugins import is_dotted
 from src.tracking.summary import NORMAL, skills_kept
@@ -143,7 +144,7 @@ def _gained(state: State, side: str) -> str:
         return ""
     winner, founder = plain(found.winner), plain(found.founder)
     return (
-        f"{winner} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {founder}, "
+        f"{winner} is {gain(found.difference, found.low, found.high, found.p)} points on {founder}, "
         f"the best founder here, over the same {found.samples} samples.\n\n"
     )
 

@@ -202,6 +202,8 @@ class _Compared(_Fields):
     high: float
     p: float
     samples: Count
+    resamples: Count = 0
+    error: float = 0.0
 
 
 class _Retried(_Fields):

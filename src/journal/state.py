@@ -41,6 +41,10 @@ class Compared:
     """Two-sided, of no difference."""
     samples: int
     """Answered by both."""
+    resamples: int = 0
+    """Drawn for interval and p; 0 in older journals, which had 2,000."""
+    error: float = 0.0
+    """Monte-Carlo error of the bounds, in points."""
 
 
 @dataclass
