@@ -15,6 +15,7 @@ from src.pages.markdown import code, fenced, plain
 from src.pages.text import gain
 from src.population import KinshipTable, normalised_average
 from src.runtime.plugins import is_dotted
+from src.runtime.provenance import described
 from src.tracking.summary import NORMAL, skills_kept
 
 
@@ -76,7 +77,7 @@ def model_card(
 
 {describe(licences)}
 
-{_rebuilding(state, winner, sources)}"""
+{_origin(state)}{_rebuilding(state, winner, sources)}"""
 
 
 def _scores(state: State, winner: str) -> str:
@@ -154,6 +155,18 @@ def _opening(state: State, winner: str, models: int) -> str:
         return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
     base, generation = code(state.sources["base"]), state.population[winner].generation
     return f"A merge of fine-tunes of {base}, evolved by kinmerge; it is of generation {generation}."
+
+
+def _origin(state: State) -> str:
+    """Return when, by what command and with which code the run was begun, and last gone on with."""
+    if not state.starts:
+        return ""
+    first = dict(described(state.starts[0]))
+    command = fenced(first.pop("command", "") + "\n", "bash")
+    rows = [f"| {name} | {plain(text)} |" for name, text in first.items()]
+    for one in map(dict, map(described, state.starts[1:])):
+        rows.append(f"| gone on with | {plain(', '.join(one[key] for key in ('date', 'commit') if key in one))} |")
+    return "\n".join(["## How it was made", "", command, "| | |", "| --- | --- |", *rows, "", ""])
 
 
 def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:

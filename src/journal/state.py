@@ -53,6 +53,8 @@ class State:
 
     started: Mapping[str, Any] | None = None
     """Settings, versions and machine of the run; None before its first event."""
+    starts: list[Mapping[str, Any]] = field(default_factory=list)
+    """Versions and provenance of every start that the journal tells of; none in journals of older versions."""
     models: dict[str, Model] = field(default_factory=dict)
     """Everyone by name, oldest first."""
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
@@ -136,6 +138,8 @@ class State:
             self.seconds[kind] += event["seconds"]
             self.asked[kind] += 1
             self.known[kind] += event.get("cached", False)
+        if "provenance" in event:
+            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
         if kind == "started":
             self.started = event
         elif kind == "founder":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.pages.document import Section, document, drawings
 from src.pages.figures import standalone
-from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores
+from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores, settings
 from src.report.run_data import RunData, load
 from src.runtime import files, plugins
 from src.runtime.errors import UserError
@@ -81,7 +81,11 @@ def render(run: RunData, found: Sequence[Section]) -> str:
     """Return the page's HTML: the opening, these sections, and the table of all models."""
     return document(
         f"{run.name}: {run.winner.name}",
-        [*found, Section("models", "All models", run.omissions, tables=[overview.models(run)])],
+        [
+            *found,
+            Section("models", "All models", run.omissions, tables=[overview.models(run)]),
+            settings.section(run),
+        ],
         heading=run.name,
         words=overview.words(run),
         tiles=overview.tiles(run),
