@@ -149,6 +149,7 @@ class Candidates:
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
             "stderr": evaluation.stderr,
+            "stderrs": evaluation.stderrs,
             "samples": evaluation.count,
             "metrics": dict(evaluation.metrics),
             "cached": kept is not None,

@@ -159,7 +159,7 @@ class Evaluator(BaseEvaluator):
         metrics = {
             name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()
         }
-        return Evaluation(scores, average, stderr, samples, weights, metrics)
+        return Evaluation(scores, average, stderr, samples, weights, metrics, errors)
 
 
 class _ModelCache:

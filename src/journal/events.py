@@ -188,6 +188,7 @@ class _Scored(_Fields):
     scores: dict[str, float]
     average: float
     stderr: float
+    stderrs: dict[str, float] = {}
     samples: Count
     seconds: float
     metrics: dict[str, str] = {}

@@ -16,6 +16,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from src.runtime.grid import CHANNEL
 from src.runtime.secrets import masked_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,8 @@ def described(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def command() -> str:
     """Return the command that began this, secrets masked."""
-    arguments, program = sys.argv[1:], ["python", "-m", "src.run"]
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith(CHANNEL)]
+    program = ["python", "-m", "src.run"]
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         arguments = list(HydraConfig.get().overrides.task)
     elif Path(sys.argv[0]).name not in {"run.py", "src.run"}:
