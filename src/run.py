@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import config
 from src.config import Settings
-from src.runtime import launch, log, private, validation
+from src.runtime import grid, launch, log, private, validation
 from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
 from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
@@ -113,8 +113,7 @@ def page_of(evolution: Evolution) -> Path:
 def _conclude(evolution: Evolution) -> None:
     from src.report import page
 
-    folder, generation = evolution.folder, evolution.state.population.generation
-    evolution.conclude(lambda: page.present(folder, evolution.tracker, generation))
+    evolution.conclude(lambda: page.present(evolution.folder, evolution.tracker))
 
 
 def _hand_over(evolution: Evolution, main: bool) -> dict[str, float]:
@@ -142,6 +141,7 @@ def _run(composed: DictConfig) -> float | list[float]:
     advice = "interrupted; the same command goes on from here (a finished merge or evaluation is not repeated)"
     try:
         with interruptible(advice):
+            grid.name_apart(composed)
             settings = config.read(composed)
             figures = run(settings)
             wanted = settings.sweep.objectives if settings.sweep else ("best",)
@@ -200,7 +200,7 @@ def main() -> None:
 
 
 def _check_options() -> None:
-    """Hydra would answer an option that it does not know with a screenful of those it does."""
+    """Refuse what Hydra would answer with a screenful or not at all; tell it what all runs of a grid have in common."""
     known, unknown = private.get_args_parser().parse_known_intermixed_args()
     if unknown:
         raise UserError(
@@ -209,6 +209,7 @@ def _check_options() -> None:
     if known.shell_completion and "-m" in sys.orig_argv:
         raise UserError("--shell-completion: Hydra completes the words of `python FILE.py`, not of `python -m MODULE`")
     validation.check_sweeps(known.overrides)
+    sys.argv = [*sys.argv, grid.constants(known.overrides)]
 
 
 def _is_one_of_many() -> bool:

@@ -183,6 +183,7 @@ class Candidates:
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
             "stderr": evaluation.stderr,
+            "stderrs": evaluation.stderrs,
             "samples": evaluation.count,
             "metrics": dict(evaluation.metrics),
             "cached": cached,

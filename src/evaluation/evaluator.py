@@ -238,7 +238,9 @@ class Evaluator(BaseEvaluator):
         average = sum(task.weight * scores[task.name] for task in self._chosen) / total
         stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
         answers = self._answers(results, scores, shares)
-        return Evaluation(scores, average, stderr, samples, weights, self._metric_names(), answers)
+        return Evaluation(
+            scores, average, stderr, samples, weights, self._metric_names(), answers=answers, errors=errors
+        )
 
     def _answers(
         self, results: Mapping[str, Any], scores: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]

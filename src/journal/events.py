@@ -75,15 +75,29 @@ class _Machine(_Fields):
     processes: int = 1
 
 
+class _Provenance(_Fields):
+    date: str = ""
+    command: str = ""
+    kinmerge: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    python: str = ""
+    platform: str = ""
+    gpu: str | None = None
+
+
 class _Started(_Fields):
     version: int
     settings: _Settings
     versions: dict[str, str] = {}
     machine: _Machine = _Machine()
+    provenance: _Provenance = _Provenance()
 
 
 class _Resumed(_Fields):
     settings: _Settings
+    versions: dict[str, str] = {}
+    provenance: _Provenance = _Provenance()
 
 
 class _Founder(_Fields):
@@ -205,6 +219,7 @@ class _Scored(_Fields):
     scores: dict[str, float]
     average: float
     stderr: float
+    stderrs: dict[str, float] = {}
     samples: Count
     seconds: float
     metrics: dict[str, str] = {}
@@ -246,6 +261,8 @@ class _Compared(_Fields):
     high: float
     p: float
     samples: Count
+    resamples: Count = 0
+    error: float = 0.0
 
 
 class _Retried(_Fields):

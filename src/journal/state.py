@@ -42,6 +42,10 @@ class Compared:
     """Two-sided, of no difference."""
     samples: int
     """Answered by both."""
+    resamples: int = 0
+    """Drawn for interval and p; 0 in older journals, which had 2,000."""
+    error: float = 0.0
+    """Monte-Carlo error of the bounds, in points."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class State:
 
     started: Mapping[str, Any] | None = None
     """Settings, versions and machine of the run; None before its first event."""
+    starts: list[Mapping[str, Any]] = field(default_factory=list)
+    """Versions and provenance of every start that the journal tells of; none in journals of older versions."""
     models: dict[str, Model] = field(default_factory=dict)
     """Everyone by name, oldest first."""
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
@@ -167,6 +173,8 @@ class State:
             self.cut_off |= {
                 (kind, event["model"], task): CutOff(**one) for task, one in event.get("cut_off", {}).items()
             }
+        if "provenance" in event:
+            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
         if kind == "started":
             self.started = event
         elif kind == "founder":

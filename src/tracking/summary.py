@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from src.journal import Compared, State, cache_savings
+from src.pages.text import gain
 from src.population import Skill, neglected, normalised_average, skills, worst
 from src.runtime import terminal
 
@@ -153,6 +154,7 @@ def summary(state: State) -> dict[str, float | str]:
         values |= {"holdout/best": side.average, "holdout/stderr": state.holdout[winner.name].stderr}
         if (found := side.compared) is not None:
             values |= {"holdout/gain": found.difference, "holdout/gain_low": found.low, "holdout/gain_high": found.high}
+            values["holdout/p"] = found.p
     side_of, kept = skills_kept(state)
     if kept:
         lowest = worst(kept)
@@ -167,4 +169,4 @@ def summary(state: State) -> dict[str, float | str]:
 def _gain(compared: Compared | None) -> str:
     if compared is None:
         return ""
-    return f", {compared.difference:+.2f} ({compared.low:+.2f} to {compared.high:+.2f}) on {compared.founder}"
+    return f", {gain(compared.difference, compared.low, compared.high, compared.p)} on {compared.founder}"
