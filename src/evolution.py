@@ -66,7 +66,7 @@ class Evolution:
         self._verdict = verdict
         self._verdicts: dict[int, str | None] = {}
         self.state = State()
-        cache = Cache(settings.cache.folder, weights=settings.cache.weights)
+        cache = Cache(settings.cache.folder, weights=settings.cache.weights, factors=settings.cache.factor_bytes)
         self.store = Store(
             self.folder,
             self.given,

@@ -22,7 +22,7 @@ PASSING: Any = {
 """Settings of a single start, not of the run, as pydantic leaves them out: none changes what is found."""
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep", "figures")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
-NEW: dict[str, Any] = {"evaluate.objective": "average", "figures": []}
+NEW: dict[str, Any] = {"evaluate.objective": "average", "figures": [], "cache.factors": 4.0}
 """Keys that older journals do not have, and what they meant without; any other was null."""
 
 
