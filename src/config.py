@@ -313,6 +313,13 @@ class Cache(_Settings):
 
     folder: Path | None
     weights: bool
+    factors: Annotated[float, Field(ge=0)] = 4.0
+    """GiB."""
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes that factors of founders' changes have at most."""
+        return round(self.factors * 2**30)
 
 
 class Parameter(_Settings):

@@ -70,7 +70,7 @@ class Evolution:
         self._verdicts: dict[int, str | None] = {}
         self._proposed: dict[int, list[Proposal]] = {}
         self.state = State()
-        cache = Cache(settings.cache.folder, weights=settings.cache.weights)
+        cache = Cache(settings.cache.folder, weights=settings.cache.weights, factors=settings.cache.factor_bytes)
         self.store = Store(
             self.folder,
             self.given,

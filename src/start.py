@@ -26,10 +26,12 @@ PASSING: Any = {
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep", "figures")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
 NEW: dict[str, Any] = {
-    "evaluate.objective": "average",
+    "cache.factors": 4.0,
     "evaluate.apply_chat_template": False,
     "evaluate.fewshot_as_multiturn": True,
+    "evaluate.objective": "average",
     "figures": [],
+    "workers.processes_per_gpu": 1,
 }
 """Keys that older journals do not have, and what they meant without; any other was null."""
 

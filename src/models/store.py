@@ -16,6 +16,7 @@ import torch
 
 from src.models import digest, merging
 from src.models.checkpoint import Checkpoint, open_checkpoint, tensors_of
+from src.models.methods import memory
 from src.population import Model
 from src.runtime import checksums, files, names
 from src.runtime.cache import Cache, key_of
@@ -162,7 +163,8 @@ class Store:
             return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
         partial.mkdir()
-        tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
+        with memory.kept_in(self._cache):
+            tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
         if tensors is None:
             shutil.rmtree(partial)
             merging.merge(recipe, self._paths(recipe), partial, **options)
