@@ -143,7 +143,7 @@ class Evolution:
             return
         self._measure_kinship()
         pending = [model.name for model in self.state.population if model.pending]
-        if self.settings.strategy.needs_answers and self.state.base is not None and self.state.base.average is None:
+        if self.settings.strategy.needs_base and self.state.base is not None and self.state.base.average is None:
             pending.append(self.state.base.name)
         self._evaluate(pending, "select", "founders")
         failed = [model for model in self.state.population if model.failure is not None]

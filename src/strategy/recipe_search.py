@@ -62,6 +62,7 @@ class RecipeSearch(Strategy):
     high: float = 2.5
     """Bounds of a recipe's weights."""
     needs_answers: ClassVar[bool] = True
+    needs_base: ClassVar[bool] = True
 
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
         """Return the directions' merges in generation 1, after it the recipes that promise most; [] if none is new."""
