@@ -55,7 +55,7 @@ class Candidates:
         self._workers = workers
         self._cache = cache
         self._wants_answers = getattr(settings.strategy, "needs_answers", False)
-        self._known_answers: dict[tuple[str, int | None], Answers] = {}
+        self.answers = holdout.Answered(settings.folder, state)
 
     @cached_property
     def evaluator(self) -> BaseEvaluator:
@@ -121,23 +121,6 @@ class Candidates:
         except Exception as error:
             event, fields = _failure("evaluation", error)
             return [("holdout_failed", {"reason": fields["reason"]}) if side == "holdout" else (event, fields)]
-
-    def answers(self, name: str) -> Answers:
-        """Return what a model answered of all that steers the search; NaN for what it was not asked.
-
-        Raises:
-            OSError, ValueError: as holdout.answers does; `evaluate` mends it.
-        """
-        key = name, self._state.model(name).part
-        if key not in self._known_answers:
-            found = holdout.answers(self._settings.folder, self._state, name)
-            if key[1] is not None and not self._known_answers:
-                self.answers(next(model.name for model in self._state.given.values() if model.average is not None))
-            for other in self._known_answers.values():  # one copy of the questions serves all models
-                found = responses.spread(found, other.questions)
-                break
-            self._known_answers[key] = found
-        return self._known_answers[key]
 
     def _recipe(self, model: Model) -> merging.Recipe:
         if model.recipe is not None:
