@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from src.evaluation.base import BaseEvaluator, Evaluation
 from src.evaluation.evaluator import Evaluator
 from src.journal import State
 from src.models import digest, merging
-from src.models.methods.lineage import from_founders
+from src.models.methods.lineage import composed
 from src.models.store import Candidate, Store
 from src.population import Model
 from src.runtime import checksums, files, plugins
@@ -135,11 +134,7 @@ class Candidates:
             stored=self._store.checkpoint(model.parents[0]).dtype,
         )
         recipes = {name: found for name in model.parents if (found := self._state.model(name).recipe) is not None}
-        config = from_founders(planned.config, recipes)
-        if config is planned.config:
-            return planned
-        donor = recipes[planned.donor]["donor"] if planned.donor in recipes else planned.donor
-        return replace(planned, config=config, donor=donor)
+        return composed(planned, recipes)
 
     def _scored(
         self, name: str, candidate: Candidate, follow: Follow, side: str = "select", *, whole: bool = False

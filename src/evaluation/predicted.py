@@ -37,7 +37,8 @@ def problem(folder: Path, state: State, strategy: Strategy, geometry: Geometry |
         raise UserError(f"{folder.name}: the base and two models have to be evaluated first; run its command again")
     founders = [model.name for model in eligible if model.founder]
     if geometry is None or not {*founders} <= {*geometry.names}:
-        raise UserError(f"{folder / 'kinship.npz'} is not there, or lacks a founder; the run's command measures it again")
+        path = folder / "kinship.npz"
+        raise UserError(f"{path} is not there, or lacks a founder; the run's own command measures it again")
     answers = Answered(folder, state)
     for name in (BASE, *(model.name for model in eligible)):
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.pages.document import Section, document, drawings
 from src.pages.figures import standalone
-from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores
+from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores, what_if
 from src.report.run_data import RunData, load
 from src.runtime import files, plugins
 from src.runtime.errors import UserError
@@ -19,7 +19,7 @@ from src.runtime.terminal import warn
 if TYPE_CHECKING:
     from src.tracking.trackers import Tracker
 
-SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, costs)
+SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, what_if, costs)
 NAME = "report.html"
 
 
@@ -57,7 +57,8 @@ def sections(run: RunData) -> list[Section]:
     Raises:
         UserError: one of the user's own cannot be imported, or is no section.
     """
-    return [*(module.section(run) for module in SECTIONS), *map(partial(_own, run), run.settings.get("figures") or ())]
+    found = [made for module in SECTIONS if (made := module.section(run)) is not None]
+    return [*found, *map(partial(_own, run), run.settings.get("figures") or ())]
 
 
 def check(figures: Sequence[str]) -> None:

@@ -153,7 +153,9 @@ class RecipeSearch(Strategy):
         )
         objective = _objective(population, questions.tasks)
         climb = proposals.Climb(radius=self.radius, curiosity=self.curiosity, low=self.low, high=self.high)
-        return Problem(tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb)
+        return Problem(
+            tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb, questions
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +170,8 @@ class Problem:
     scorer: Scorer
     objective: Objective
     climb: Climb
+    questions: Questions
+    """That the process's answers are to."""
 
     def propose(self, population: Population, count: int, seed: int) -> list[Proposal]:
         """Return the recipes that promise most."""
