@@ -132,7 +132,7 @@ def _weights(texts: Sequence[str]) -> dict[str, float]:
 
 def _label(weights: Sequence[str]) -> str:
     """Return a name for a folder."""
-    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", ",".join(weights)).strip("-.")[:100] or "average"
+    return re.sub(r"[^A-Za-z0-9._+=,-]+", "-", ",".join(weights)).strip("-.")[:100] or "average"
 
 
 if __name__ == "__main__":

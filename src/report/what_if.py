@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,11 +36,8 @@ def section(run: RunData) -> Section | None:
         return Section("what-if", TITLE, [f"No panel: {error}."])
     size = 4 * known.process.alpha.numel() * 4 // 3
     if size > LARGEST:
-        words = (
-            f"A panel of sliders would make this page {size / 1e6:.0f} MB larger and was left out; "
-            "python -m src.tradeoff has what it would tell."
-        )
-        return Section("what-if", TITLE, [words])
+        much = f"A panel of sliders would make this page {size / 1e6:.0f} MB larger and was left out"
+        return Section("what-if", TITLE, [f"{much}; python -m src.tradeoff has what it would tell."])
     words = (
         "A weight for the whole of each founder, and of each merge by another method, of what it changed in the base. "
         "From what all evaluated models answered, the page predicts what the merge would score on the samples that "
@@ -67,8 +63,14 @@ def _sliders(run: RunData, known: Problem) -> Sliders:
         "models": [_model(run, name) for name in known.directions],
         "settings": _settings(run),
     }
-    sliders = [Slider(name, value) for name, value in zip(known.directions, start, strict=True)]
+    sliders = [Slider(_called(run, name), value) for name, value in zip(known.directions, start, strict=True)]
     return Sliders(sliders, known.climb.low, known.climb.high, rows, ("winner", "best founder"), data)
+
+
+def _called(run: RunData, name: str) -> str:
+    """Return the name of a direction, and the method that made it, if it is a merge."""
+    made = run.population[name].merge
+    return name if made is None else f"{name}, {made['method']}"
 
 
 def _start(run: RunData, known: Problem) -> list[float]:
@@ -119,7 +121,6 @@ def _scores_data(run: RunData, known: Problem) -> dict[str, Any]:
     weights = np.array([run.population.weights.get(task, 1.0) for task in asked.tasks])
     nodes, shares = scoring.quadrature()
     alone = [proposals.average(one) for one in np.eye(len(asked.tasks))]
-    error = cache(lambda objective: proposals.error(known.process, known.scorer, objective))
     return {
         "task": _packed(asked.task, "<u2"),
         "choices": _packed(asked.choices, "<u2"),
@@ -128,9 +129,9 @@ def _scores_data(run: RunData, known: Problem) -> dict[str, Any]:
         "nodes": nodes.tolist(),
         "nodeShares": shares.tolist(),
         "normal": proposals.NORMAL,
-        "errors": [error(objective) for objective in alone],
+        "errors": [proposals.error(known.process, known.scorer, objective) for objective in alone],
         "average": (weights / weights.sum()).tolist(),
-        "error": error(proposals.average(weights)),
+        "error": proposals.error(known.process, known.scorer, proposals.average(weights)),
     }
 
 

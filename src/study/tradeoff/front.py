@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from src.evaluation.predicted import problem
 from src.journal import State, events_of, replay
@@ -74,7 +75,9 @@ class Front:
         centre = proposals.choose(process, scorer, objective)
         climb = replace(self.problem.climb, optimism=0.0)
         (found,) = proposals.propose(process, scorer, objective, climb, centre=centre, seed=0)
-        return self.judged(label, found.recipe.round(DIGITS))
+        recipes = torch.stack([process.recipes[centre], torch.from_numpy(found.recipe)])
+        best = proposals.expected(process, scorer, objective, recipes).argmax()  # the climb was on smoothed scores
+        return self.judged(label, recipes[best].numpy().round(DIGITS))
 
     def judged(self, label: str, recipe: np.ndarray) -> Point:
         """Return what is expected of a recipe [n, B]."""
