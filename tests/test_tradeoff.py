@@ -6,18 +6,19 @@ import io
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 import yaml
 from mergekit.scripts.multimerge import main as multimerge
 
 from src.journal import State, run_state
-from src.models.checkpoint import open_checkpoint
+from src.models.checkpoint import open_checkpoint, tensors_of
 from src.models.methods import treated
 from src.study.tradeoff import front as fronts
 from src.tradeoff import main as tradeoff
-from tests.conftest import Outcome, run
+from tests.conftest import Outcome
 from tests.family import FOUNDERS, TASKS
+from tests.searched import search
 
 
 def command(*arguments: object) -> Outcome:
@@ -29,29 +30,6 @@ def command(*arguments: object) -> Outcome:
         except SystemExit as end:
             status = int(end.code or 0)
     return Outcome(status, out.getvalue(), err.getvalue())
-
-
-def search(family: Path, outputs: Path, *overrides: str) -> Path:
-    models = ",".join(f"{name}:{family / name}" for name in FOUNDERS)
-    outcome = run(
-        "strategy=recipe_search",
-        "founders=local",
-        f"founders.base={family / 'base'}",
-        f"founders.models={{{models}}}",
-        f"evaluate.tasks=[{','.join(TASKS)}]",
-        f"evaluate.include={family / 'tasks'}",
-        "evaluate.holdout=null",
-        f"outputs={outputs}",
-        "name=run",
-        "track=none",
-        "cache=off",
-        "workers.threads=1",
-        "stop.evaluations=9",
-        "stop.gain=null",
-        *overrides,
-    )
-    assert outcome.status == 0, outcome.err
-    return outputs / "run"
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +101,9 @@ def test_a_model_is_made_on_demand_to_the_bytes_that_its_recipe_gives(folder: Pa
     treated.register()
     folders = ["--out-path", str(tmp_path / "again"), "--intermediate-dir", str(tmp_path / "steps")]
     multimerge([str(target / "recipe.yaml"), *folders, "--no-copy-tokenizer"], standalone_mode=False)
-    made, again = open_checkpoint(target), open_checkpoint(tmp_path / "again")
-    for name in made.tensors:
-        assert np.array_equal(made.read(name), again.read(name)), name
+    made, again = tensors_of(target), tensors_of(tmp_path / "again")
+    for name, tensor in made.items():
+        assert torch.equal(tensor, again[name]), name
     third = command(folder, "--weight", f"{TASKS[0]}=3", f"{TASKS[1]}=0.5", "--make")
     assert (third.status, third.err.count("\n")) == (2, 1)
     assert "is there already" in third.err
