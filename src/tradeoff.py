@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> None:
     parts: list[Any] = []
     asked = bool(options.weight) or options.make
     if asked:
-        point = front.worst() if given is None else front.asked(given) if given else front.average()
+        label, objective = next(reversed(front.general.items())) if given is None else front.asked(given)
+        (point,) = front.points({label or fronts.AVERAGE: objective})
         parts += [text.table(front, [point], "predicted; ± 95 %"), text.recipe(front, point)]
     parts += _fronts(front, options, asked)
     width = None if sys.stdout.isatty() else text.WIDTH
@@ -86,14 +87,13 @@ def _fronts(front: Front, options: argparse.Namespace, asked: bool) -> list[Any]
     points: list[Point] = []
     pair = tuple(options.front) if options.front else None
     if not (pair or asked) or (options.html and not pair):
-        emphasised = front.emphasised()
-        points = [front.average(), front.worst(), *emphasised]
-        pair = pair or most_opposed(emphasised, front.tasks)
+        points = front.points({**front.general, **front.emphasised})
+        pair = pair or most_opposed(points[len(front.general) :], front.tasks)
     parts = [] if asked or not points else [text.table(front, points, "predicted front; ± 95 %")]
     if options.front or options.html:
         if pair is None:
             raise UserError(f"{front.name} has one task, {front.tasks[0]}: nothing to trade it against")
-        between = front.between(*pair)
+        between = front.points(front.between(*pair))
         parts.append(text.table(front, between, f"front between {pair[0]} and {pair[1]}, predicted; ± 95 %"))
         if options.html:
             page.write(front, points, (pair[0], pair[1]), between, options.html)

@@ -69,16 +69,18 @@ def test_the_front_has_a_row_a_weighting_and_costs_no_evaluation(folder: Path) -
 
 def test_a_point_is_the_best_that_is_predicted_of_its_own_weighting(folder: Path) -> None:
     front = fronts.load(folder)
-    points = front.emphasised()
-    known = [front.judged("", recipe.numpy()) for recipe in front.problem.process.recipes]
-    for point in (front.average(), *points):  # of two tasks, each alike
+    every = front.problem.process.recipes.numpy()
+    known = front.judged([""] * len(every), every)
+    average, worst, *emphasised = front.points({**front.general, **front.emphasised})
+    for point in (average, *emphasised):  # of two tasks, each alike
         assert point.average.value >= max(one.average.value for one in known) - 0.01  # weights are rounded
-    assert front.worst().worst.value >= max(one.worst.value for one in known) - 0.01
-    between = front.between(*TASKS)
+    assert worst.worst.value >= max(one.worst.value for one in known) - 0.01
+    first, *_, last = between = front.points(front.between(*TASKS))
     assert len(between) == fronts.STEPS
-    assert between[0].tasks[TASKS[0]].value >= max(one.tasks[TASKS[0]].value for one in known) - 0.01
-    assert between[-1].tasks[TASKS[1]].value >= max(one.tasks[TASKS[1]].value for one in known) - 0.01
-    assert set(fronts.most_opposed(points, TASKS) or ()) == set(TASKS)
+    for task, point in zip(TASKS, (first, last), strict=True):
+        assert point.tasks[task].value >= max(one.tasks[task].value for one in known) - 0.01
+        assert point.tasks[task].low < point.tasks[task].value < point.tasks[task].high
+    assert set(fronts.most_opposed(emphasised, TASKS) or ()) == set(TASKS)
 
 
 def test_the_front_between_two_tasks_is_drawn_with_the_evaluated_models(folder: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ const whatIf = (() => {
       scores[task[q]] += weight[q] * right(mean, first, choices[q], gold[q], deviation);
     }
     const spread = Math.max(1e-12, found.reduce((sum, one) => sum + one.share * one.variance, 0));
-    const unknown = 100 * given.normal * Math.sqrt(spread + given.noise);
+    const unknown = Math.sqrt(spread + given.noise);
     return {
       scores: scores.map((one) => 100 * one),
       halves: given.errors.map((one) => one * unknown),

@@ -95,7 +95,7 @@ def process_data(known: Problem) -> dict[str, Any]:
     inner = torch.einsum("b,ben->en", weight, process.space.inner(process.recipes, whole))
     gram = torch.einsum("b,bnm->nm", weight, process.space.inner(whole, whole))
     precision = torch.cholesky_inverse(process.chol) * process.known[:, :, None] * process.known[:, None, :]
-    answers = process.predict(process.recipes)[0] + noise * process.alpha
+    answers = process.answers().nan_to_num()  # of those not asked the precision is 0
     first = torch.from_numpy(known.questions.first)
     groups = [int(np.flatnonzero(known.questions.task == task)[0]) for task in range(len(known.questions.tasks))]
     return {
@@ -115,12 +115,18 @@ def process_data(known: Problem) -> dict[str, Any]:
 
 def _scores_data(run: RunData, known: Problem) -> dict[str, Any]:
     """Return how answers make scores, and how far predictions of these are off."""
-    from src.surrogate import proposals, scoring
+    from src.surrogate import kernel, objectives, proposals, scoring
 
-    asked = known.questions
+    asked, process = known.questions, known.process
     weights = np.array([run.population.weights.get(task, 1.0) for task in asked.tasks])
     nodes, shares = scoring.quadrature()
-    alone = [proposals.average(one) for one in np.eye(len(asked.tasks))]
+    unknown = float((process.spread(process.recipes[:1]) ** 2 + kernel.noise(process.hyper)).sqrt())
+
+    def error(counted: np.ndarray) -> float:
+        """Return half the 95 % interval of an average, in points over what the answers' deviation is to their own."""
+        (found,) = proposals.judge(process, known.scorer, objectives.average(counted.tolist()), process.recipes[:1])
+        return 100 * (found.high - found.expected) / unknown
+
     return {
         "task": _packed(asked.task, "<u2"),
         "choices": _packed(asked.choices, "<u2"),
@@ -128,10 +134,9 @@ def _scores_data(run: RunData, known: Problem) -> dict[str, Any]:
         "weight": _packed(asked.weight, "<f4"),
         "nodes": nodes.tolist(),
         "nodeShares": shares.tolist(),
-        "normal": proposals.NORMAL,
-        "errors": [proposals.error(known.process, known.scorer, objective) for objective in alone],
+        "errors": [error(one) for one in np.eye(len(asked.tasks))],
         "average": (weights / weights.sum()).tolist(),
-        "error": proposals.error(known.process, known.scorer, proposals.average(weights)),
+        "error": error(weights),
     }
 
 

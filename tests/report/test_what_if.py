@@ -81,7 +81,7 @@ def test_the_browser_predicts_what_the_process_does(made: Path, tmp_path: Path) 
         opened.goto(written.as_uri())
         for weights in WEIGHTS:
             found = opened.evaluate("(weights) => whatIf.predict(weights)", list(weights))
-            wanted = front.judged("", front.problem.process.space.mixed(weights))
+            (wanted,) = front.judged([""], front.problem.process.space.mixed(weights)[None])
             for task, score, half in zip(TASKS, found["scores"], found["halves"], strict=True):
                 assert score == pytest.approx(wanted.tasks[task].value, abs=1e-3)
                 assert half == pytest.approx(wanted.tasks[task].high - wanted.tasks[task].value, abs=1e-3)

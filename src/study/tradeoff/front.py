@@ -23,8 +23,8 @@ from src.runtime.errors import UserError
 from src.strategy import strategy_of
 from src.strategy.recipe_search import Problem
 from src.strategy.recipes import DIGITS, weighted
-from src.surrogate import proposals
-from src.surrogate.proposals import Objective
+from src.surrogate import objectives, proposals
+from src.surrogate.objectives import Objective
 
 STEPS = 9
 """Of the front between two tasks."""
@@ -69,57 +69,55 @@ class Front:
         """The weight of each task in the run's average."""
         return {task: self.state.population.weights.get(task, 1.0) for task in self.tasks}
 
-    def point(self, label: str, objective: Objective) -> Point:
-        """Return the recipe of which most is expected under an objective."""
-        process, scorer = self.problem.process, self.problem.scorer
-        centre = proposals.choose(process, scorer, objective)
-        climb = replace(self.problem.climb, optimism=0.0)
-        (found,) = proposals.propose(process, scorer, objective, climb, centre=centre, seed=0)
-        recipes = torch.stack([process.recipes[centre], torch.from_numpy(found.recipe)])
-        best = proposals.expected(process, scorer, objective, recipes).argmax()  # the climb was on smoothed scores
-        return self.judged(label, recipes[best].numpy().round(DIGITS))
+    def points(self, wanted: Mapping[str, Objective]) -> list[Point]:
+        """Return for each objective the recipe of which most is expected, and what that is; by the name given to it."""
+        best = [self._best(objective) for objective in wanted.values()]
+        return self.judged(list(wanted), np.stack(best).round(DIGITS)) if best else []
 
-    def judged(self, label: str, recipe: np.ndarray) -> Point:
-        """Return what is expected of a recipe [n, B]."""
+    def judged(self, labels: Sequence[str], recipes: np.ndarray) -> list[Point]:
+        """Return what is expected of recipes [M, n, B]."""
+        process, scorer, every = self.problem.process, self.problem.scorer, torch.from_numpy(recipes)
 
-        def judge(objective: Objective) -> Prediction:
-            found = proposals.judge(self.problem.process, self.problem.scorer, objective, recipe)
-            return Prediction(100 * found.expected, 100 * found.low, 100 * found.high)
+        def judge(objective: Objective) -> list[Prediction]:
+            found = proposals.judge(process, scorer, objective, every)
+            return [Prediction(100 * one.expected, 100 * one.low, 100 * one.high) for one in found]
 
+        average, worst = judge(self.weighting(self.own)), judge(objectives.worst())
         alone = {task: judge(self.weighting({task: 1.0})) for task in self.tasks}
-        return Point(label, recipe, judge(self.weighting(self.own)), judge(proposals.worst()), alone)
+        return [
+            Point(label, recipes[row], average[row], worst[row], {task: found[row] for task, found in alone.items()})
+            for row, label in enumerate(labels)
+        ]
 
     def weighting(self, weights: Mapping[str, float]) -> Objective:
         """Return the mean over tasks with these weights, 0 where none is given."""
-        return proposals.average(np.array([weights.get(task, 0.0) for task in self.tasks]))
+        return objectives.average([weights.get(task, 0.0) for task in self.tasks])
 
-    def average(self) -> Point:
-        """Return the point of the run's own weights."""
-        return self.point(AVERAGE, self.weighting(self.own))
+    @property
+    def general(self) -> dict[str, Objective]:
+        """The average with the run's own weights, and the worst task."""
+        return {AVERAGE: self.weighting(self.own), WORST: objectives.worst()}
 
-    def worst(self) -> Point:
-        """Return the point at which the worst task is best."""
-        return self.point(WORST, proposals.worst())
+    @property
+    def emphasised(self) -> dict[str, Objective]:
+        """For each task the weighting in which it counts as much as all others together."""
+        others = {task: sum(self.own.values()) - weight for task, weight in self.own.items()}
+        return dict(self.asked({task: weight}) for task, weight in others.items() if weight > 0)
 
-    def asked(self, given: Mapping[str, float]) -> Point:
-        """Return the point under weights that replace the run's own for some tasks.
+    def asked(self, given: Mapping[str, float]) -> tuple[str, Objective]:
+        """Return a weighting that replaces the run's own for some tasks, and its name.
 
         Raises:
             UserError: a task that the run does not have, a weight that is none, or no task that counts.
         """
-        weights = {**self.own, **given}
         self.require(*given)
+        weights = {**self.own, **given}
         if any(not 0 <= weight < np.inf for weight in weights.values()) or not any(weights.values()):
             raise UserError("weights should be 0 or more, and finite, one of them above 0")
-        return self.point(" ".join(f"{task}={weight:g}" for task, weight in given.items()), self.weighting(weights))
+        return " ".join(f"{task}={weight:g}" for task, weight in given.items()), self.weighting(weights)
 
-    def emphasised(self) -> list[Point]:
-        """Return for each task the point at which it counts as much as all others together."""
-        others = {task: sum(self.own.values()) - weight for task, weight in self.own.items()}
-        return [self.asked({task: weight}) for task, weight in others.items() if weight > 0]
-
-    def between(self, first: str, second: str) -> list[Point]:
-        """Return the front between two tasks: STEPS points, from all that both count given to one to all to the other.
+    def between(self, first: str, second: str) -> dict[str, Objective]:
+        """Return STEPS weightings, from all that two tasks count given to the one to all given to the other.
 
         The other tasks count as in the run's average, all of them together as much as the two.
 
@@ -131,14 +129,12 @@ class Front:
             raise UserError(f"--front takes two tasks, not {first} twice")
         others = {task: weight for task, weight in self.own.items() if task not in (first, second)}
         both = sum(others.values()) or 1.0
-        shares = np.linspace(0.0, 1.0, STEPS).tolist()
-        return [
-            self.point(
-                f"{1 - share:.0%} : {share:.0%}",
-                self.weighting({**others, first: both * (1 - share), second: both * share}),
+        return {
+            f"{1 - share:.0%} : {share:.0%}": self.weighting(
+                {**others, first: both * (1 - share), second: both * share}
             )
-            for share in shares
-        ]
+            for share in np.linspace(0.0, 1.0, STEPS).tolist()
+        }
 
     def require(self, *tasks: str) -> None:
         """Refuse a task that the run does not have.
@@ -153,6 +149,14 @@ class Front:
         """Return the merge that makes a point."""
         weights = dict(zip(self.problem.directions, point.recipe.tolist(), strict=True))
         return weighted(self.state.population, weights, self.problem.blocks, point.average)
+
+    def _best(self, objective: Objective) -> np.ndarray:
+        process, scorer = self.problem.process, self.problem.scorer
+        centre = proposals.choose(process, scorer, objective)
+        climb = replace(self.problem.climb, curiosity=0.0, apart=0.0)
+        (found,) = proposals.propose(process, scorer, objective, climb, centre=centre, seed=0)
+        (known,) = proposals.judge(process, scorer, objective, process.recipes[centre][None])
+        return max(known, found, key=lambda one: one.expected).recipe  # the climb was on smoothed scores
 
 
 def most_opposed(emphasised: Sequence[Point], tasks: Sequence[str]) -> tuple[str, str] | None:
