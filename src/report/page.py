@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 from src.pages.document import Section, document, drawings
 from src.pages.figures import standalone
-from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores, settings
+from src.report import (
+    costs,
+    kinship,
+    kinship_gain,
+    layer_change,
+    overview,
+    pedigree,
+    progress,
+    scores,
+    settings,
+    what_if,
+)
 from src.report.run_data import RunData, load
 from src.runtime import files, plugins
 from src.runtime.errors import UserError
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
 
     from src.tracking.sender import Sender
 
-SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, costs)
+SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, what_if, costs)
 NAME = "report.html"
 
 
@@ -63,7 +74,8 @@ def sections(run: RunData) -> list[Section]:
     Raises:
         UserError: one of the user's own cannot be imported, or is no section.
     """
-    return [*(module.section(run) for module in SECTIONS), *map(partial(_own, run), run.settings.get("figures") or ())]
+    found = [made for module in SECTIONS if (made := module.section(run)) is not None]
+    return [*found, *map(partial(_own, run), run.settings.get("figures") or ())]
 
 
 def check(figures: Sequence[str]) -> None:
