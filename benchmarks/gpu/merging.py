@@ -14,7 +14,7 @@ from benchmarks.gpu.place import GIB, Place, Row, bytes_of, processors
 from benchmarks.merging import OWN, most_allocated, recipe_of
 from src.models import merging
 from src.models.checkpoint import tensors_of
-from src.models.methods import cost, memory
+from src.models.methods import cost
 
 FOUNDERS = 3
 METHODS = ("slerp", "task_arithmetic", "wudi")
@@ -75,7 +75,6 @@ def _merges(place: Place, which: str, methods: tuple[str, ...]) -> Iterator[Row]
 def _merge(place: Place, made: family.Family, method: str, device: str) -> tuple[float, dict[str, torch.Tensor], str]:
     """Return seconds, tensors and the most memory of a merge."""
     recipe = recipe_of(method, FOUNDERS, processors(), stored="BF16")
-    memory.shared = memory.Memory()  # what was decomposed before
     out = place.folder / "merged"
     out.mkdir()
     gpu = device != "cpu"

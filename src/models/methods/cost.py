@@ -10,7 +10,6 @@ from functools import cache
 
 import torch
 
-from src.models.methods import memory
 from src.models.methods.matrices import digest, is_linear_weight, working_dtype
 
 _SIDES = {"cpu": (768, 768)}
@@ -63,7 +62,7 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
     Raises:
         KeyError: another method.
     """
-    seconds, peak, remembered = 0.0, 0, 0
+    seconds, peak = 0.0, 0
     for name, shape in shapes.items():
         values = math.prod(shape)
         wide = max(4, itemsize)
@@ -71,13 +70,14 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
         if is_linear_weight(name, shape):
             spent, own = METHODS[method](shape[0], shape[1], founders, rates)
             held += own
-            remembered += 8 * founders * (sum(shape) + 1) * min(shape) * (method == "tsv_m")
         else:
             spent = founders * values / rates.move
-        seconds += spent + values * itemsize * ((founders + 1) / rates.to + 1 / rates.back)
-        seconds += founders * values * wide / rates.digest
+        seconds += spent
+        if method != "svc":  # it works on what is there
+            seconds += values * itemsize * ((founders + 1) / rates.to + 1 / rates.back)
+            seconds += founders * values * wide / rates.digest
         peak = max(peak, held)
-    return Cost(seconds, peak + min(remembered, memory.SIZE))
+    return Cost(seconds, peak)
 
 
 @cache
