@@ -69,6 +69,7 @@ class Evolution:
         self._verdict = verdict
         self._verdicts: dict[int, str | None] = {}
         self._proposed: dict[int, list[Proposal]] = {}
+        self._outlooks = 0
         self.state = State()
         cache = Cache(settings.cache.folder, weights=settings.cache.weights, factors=settings.cache.factor_bytes)
         self.store = Store(
@@ -172,10 +173,12 @@ class Evolution:
             self._close_generation()
 
     def evaluate_finalists(self) -> None:
-        """Ask the winner and its nearest rivals everything, where candidates were asked a part (`evaluate.share`)."""
-        while names := self._asked_a_part():
-            self._evaluate(names, "select", f"finalists {self.state.evaluations}", whole=True)
-            self._record_outlook(f"outlook {self.state.evaluations}")
+        """Ask the winner and its nearest rivals everything, where candidates were asked a part (`evaluate.share`).
+
+        One at a time, since each answer may change who they are: so a start that was killed goes on the same way.
+        """
+        while name := self._asked_a_part():
+            self._evaluate([name], "select", f"finalist {name}", whole=True)
 
     def evaluate_holdout(self) -> None:
         """Evaluate the winner and the founders on what did not steer the search, and compare the winner with the best.
@@ -251,22 +254,31 @@ class Evolution:
         answers = self._candidates.answers if self.settings.strategy.needs_answers else None
         return replace(self.state.population, answers=answers)
 
-    def _asked_a_part(self) -> list[str]:
-        """Return those of the best models that were asked a part of the samples; none once the winner was asked all."""
+    def _asked_a_part(self) -> str | None:
+        """Return the first of the FINALISTS best models that was asked a part of the samples; None if none was."""
+        if self.settings.evaluate.parts > 1:
+            self._record_outlook()  # a killed start may owe it
         best = self.state.population.best(FINALISTS)
-        return [model.name for model in best if model.part is not None] if best[0].part is not None else []
+        return next((model.name for model in best if model.part is not None), None)
 
-    def _record_outlook(self, topic: str) -> None:
-        """Record what the strategy expects of the models and of going on, if it predicts anything."""
+    def _record_outlook(self) -> None:
+        """Record what the strategy expects of the models and of going on, if that is news."""
         if self.settings.strategy.needs_answers:
+            self._outlooks += 1
             outlook = self._workers.in_main(
-                topic,
+                f"outlook {self._outlooks}",
                 lambda: (
                     asdict(found) if (found := self.settings.strategy.outlook(self._seen(), self.kinship)) else None
                 ),
             )
-            if outlook is not None:
+            if outlook is not None and not self._is_known(outlook):
                 self._record("expected", **outlook)
+
+    def _is_known(self, outlook: Mapping[str, Any]) -> bool:
+        """Return whether the journal's last outlook was this one."""
+        models = self.state.models
+        same = all(models[name].expected == value for name, value in outlook["values"].items())
+        return same and self.state.expected_gain == outlook["gain"]
 
     def _select(self, proposals: Sequence[Proposal]) -> None:
         """Open a generation: from here on its models have names."""
@@ -331,7 +343,7 @@ class Evolution:
 
     def _close_generation(self) -> None:
         """End the generation: delete what will not be a parent, show the table."""
-        self._record_outlook(self._topic("outlook"))
+        self._record_outlook()
         now, population = time.monotonic(), self.state.population
         self._record("closed", generation=population.generation, seconds=now - self._since)
         self._since = now

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from src.config import Founders
+from src.runtime.opening import READING
 from tests.checkpoints import llama_shapes, random_weights, write_checkpoint
 from tests.conftest import Command, Outcome, run
 
@@ -108,7 +109,7 @@ MISTYPED = [
 def check_refused(outcome: Outcome, words: str) -> None:
     assert outcome.status == 2, outcome.out + outcome.err
     assert words in outcome.err
-    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    lines = [line for line in outcome.err.splitlines() if line.strip() and line != READING]
     assert 1 <= len(lines) <= 2, outcome.err
     assert lines[0].startswith("error: ")
     assert "Traceback" not in outcome.err

@@ -52,14 +52,16 @@ def test_offspring_take_turns_and_everybody_else_is_asked_everything(evolve: Com
     outcome = evolve("evaluate.share=0.25", "stop.generations=2", "keep=all", *ALL_RULES_OFF)
     assert outcome.status == 0, outcome.err
     found = [event for event in parse(tmp_path / "outputs/run/journal.jsonl")[0] if event["event"] == "evaluated"]
-    founders, offspring = found[: len(FOUNDERS)], found[len(FOUNDERS) :]
+    founders, offspring = found[: len(FOUNDERS)], [event for event in found if "part" in event]
+    finalists = found[len(FOUNDERS) + len(offspring) :]
+    assert all("part" not in event and event["samples"] == SAMPLES * len(TASKS) for event in finalists)
     assert all("part" not in event and event["samples"] == SAMPLES * len(TASKS) for event in founders)
     assert [(event["part"], event["parts"]) for event in offspring] == [(n % 4, 4) for n in range(len(offspring))]
     assert all(event["samples"] == SAMPLES // 4 * len(TASKS) for event in offspring)
     state = state_of(tmp_path / "outputs")
     for model in state.population:
         answered = holdout.answers(tmp_path / "outputs/run", state, model.name)
-        assert len(answered.questions.ids) == SAMPLES * len(TASKS) // (1 if model.founder else 4)
+        assert len(answered.questions.ids) == SAMPLES * len(TASKS) // (1 if model.part is None else 4)
         assert holdout.samples(tmp_path / "outputs/run", state, model.name, "select").average == model.average
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from src.runtime.opening import READING
 from tests.conftest import Outcome, run
 from tests.family import TASKS
 from tests.hub import TOKEN, Hub, serving
@@ -69,7 +70,7 @@ def test_a_finished_run_s_winner_is_uploaded_whole_when_asked(
     outcome = started([*command, "publish.repo_id=me/merged"], tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN)
     assert outcome.status == 0, outcome.err
     assert f"uploaded to {hub.url}/me/merged" in outcome.out, outcome.err
-    assert outcome.err == ""
+    assert outcome.err == f"{READING}\n"
     best = best_of(finished)
     assert "model.safetensors" in hub.files
     assert hub.files == {file.name: file.read_bytes() for file in best.iterdir()}

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import wandb
 
+from src.runtime.opening import READING
 from src.tracking import trackers
 from tests.conftest import Command
 
@@ -93,8 +94,10 @@ def test_the_parts_of_wandb_that_are_not_public_are_those_of_this_version() -> N
 def test_nothing_is_asked_on_a_terminal() -> None:
     said, status = on_a_terminal(["-m", "src.run", "dry_run=true", "track=wandb", "track.mode=online"])
     assert status == 2, said
-    assert said.startswith("error: track.mode is online, and W&B has no API key here;")
-    assert len(said.splitlines()) == 1
+    first, *lines = said.splitlines()
+    assert first == READING
+    assert len(lines) == 1
+    assert lines[0].startswith("error: track.mode is online, and W&B has no API key here;")
 
 
 def test_a_key_that_is_gone_by_the_time_it_is_needed_costs_a_warning_not_a_question(tmp_path: Path) -> None:

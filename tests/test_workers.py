@@ -20,6 +20,7 @@ from accelerate import PartialState
 from src.config import Workers as Settings
 from src.runtime import workers
 from src.runtime.errors import MachineError, UserError
+from src.runtime.opening import READING
 from src.runtime.workers import Workers
 from tests import processes
 
@@ -270,7 +271,9 @@ def test_accelerate_launch_that_started_one_process_instead_of_several_is_refuse
     environment = {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True", "MASTER_PORT": "29500"}
     outcome = launched("track=none", f"outputs={tmp_path}", **environment)
     assert outcome.returncode == 2
-    assert outcome.stderr.startswith("error: accelerate launch was asked for several processes and started one")
+    assert outcome.stderr.startswith(
+        f"{READING}\nerror: accelerate launch was asked for several processes and started one"
+    )
     assert "torchrun --nproc_per_node" in outcome.stderr
 
 

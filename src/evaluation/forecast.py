@@ -41,7 +41,7 @@ def forecast(
         costs = [measure(side, checkpoint.path) for side in evaluator.sides]
         used = torch.get_num_threads()
         where = ", ".join(evaluator.devices) + (f", {used} thread{'s' * (used > 1)}" if _on_cpu(evaluator) else "")
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ValueError, OSError) as error:  # no tokenizer, say
         return [f"evaluating: {name} failed its first batch: {' '.join(str(error).split())[:200]}"]
     finally:
         torch.set_num_threads(threads)

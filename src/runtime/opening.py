@@ -13,6 +13,7 @@ from types import TracebackType
 
 from src.runtime import launch
 
+READING = "kinmerge: reading the configuration, the founders and the tasks …"
 QUIET = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc"}
 """Options that are answered at once, by what a program may be about to read."""
 
@@ -24,7 +25,7 @@ def begin() -> None:
     asked = {one.partition("=")[0] for one in given}
     wanted = "src.run" in given and not asked & QUIET and not launch.rank()
     if wanted and find_spec("hydra") is not None:  # else there is something else to say
-        print("kinmerge: reading the configuration, the founders and the tasks …", file=sys.stderr, flush=True)
+        print(READING, file=sys.stderr, flush=True)
 
 
 def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

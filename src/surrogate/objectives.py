@@ -16,7 +16,7 @@ def average(weights: Sequence[float]) -> Objective:
     Raises:
         ValueError: a weight is negative or not finite, or all are 0.
     """
-    shares = _positive("weights", weights, least=0.0)
+    shares = _positive("weights", weights)
     if shares.sum() == 0:
         raise ValueError("the tasks' weights should not all be 0")
     shares = shares / shares.sum()
@@ -24,13 +24,14 @@ def average(weights: Sequence[float]) -> Objective:
 
 
 def normalised(best: Sequence[float]) -> Objective:
-    """Return the mean share that is kept of the best score [T] that a specialist has in each task (skills kept).
+    """Return the mean share that is kept of the best score [T] that a specialist has in each task; 1 where that is 0.
 
     Raises:
-        ValueError: a best score is 0, negative or not finite.
+        ValueError: a best score is negative or not finite.
     """
-    goals = _positive("best scores", best, least=1e-12)
-    return lambda scores: (scores / _fitting(goals, scores)).mean(-1)
+    goals = _positive("best scores", best)
+    divided = torch.where(goals > 0, goals, 1.0)
+    return lambda scores: torch.where(_fitting(goals, scores) > 0, scores / divided, 1.0).mean(-1)
 
 
 def worst() -> Objective:
@@ -38,10 +39,10 @@ def worst() -> Objective:
     return lambda scores: scores.amin(-1)
 
 
-def _positive(what: str, numbers: Sequence[float], least: float) -> torch.Tensor:
+def _positive(what: str, numbers: Sequence[float]) -> torch.Tensor:
     found = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
-    if not len(found) or not torch.isfinite(found).all() or (found < least).any():
-        raise ValueError(f"{what} of the tasks should be {'above 0' if least else '0 or more'}, are {found.tolist()}")
+    if not len(found) or not torch.isfinite(found).all() or (found < 0).any():
+        raise ValueError(f"{what} of the tasks should be 0 or more, are {found.tolist()}")
     return found
 
 

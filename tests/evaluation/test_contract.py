@@ -1,6 +1,5 @@
 """What every evaluator must hold to: lm-eval's tasks, and the evaluator of docs/extending.md."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def test_an_evaluation_is_of_the_tasks_and_adds_up(name: str, family: Path) -> N
     assert found.weights.keys() == found.samples.keys()
     means = {task: sum(scored.values()) / len(scored) for task, scored in found.samples.items()}
     assert 100 * sum(found.weights[task] * mean for task, mean in means.items()) == pytest.approx(found.average)
-    assert Evaluation.from_dict(asdict(found)) == found
+    assert Evaluation.from_dict(found.as_dict()) == found
 
 
 @pytest.mark.parametrize("name", EVALUATORS)

@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **{"sampler": "tpe", "blocks": "whole", "batch": 3, "population_size": None},
         **{"low": 0.0, "high": 1.0, "seed": 7},
     },
+    "recipe_search": {"seed": 7, "batch": 2},
     "m2n2": {"archive": 4, "alpha": 1.0, "batch": 3, "seed": 7},
 }
 

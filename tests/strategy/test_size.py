@@ -35,7 +35,7 @@ class Counted(dict[frozenset[str], float]):
         return 0.5
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", sorted({*STRATEGIES} - {"recipe_search"}))  # which needs answers, and has no pairs
 @pytest.mark.parametrize("pool", ["grandparents", "all"])
 def test_no_strategy_looks_at_all_pairs_of_a_long_run(name: str, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 5,000 models there are 12 million pairs: to look at each costs a minute and gigabytes, every generation."""

@@ -141,12 +141,17 @@ def test_objectives() -> None:
     assert worst()(scores).tolist() == [0.25, 0.0]
 
 
-@pytest.mark.parametrize("wrong", [[], [1.0, -1.0], [np.nan, 1.0], [0.0, 0.0]])
-def test_objectives_refuse_what_weighs_nothing(wrong: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"of the tasks should|weights should"):
-        average(wrong)
-    with pytest.raises(ValueError, match="of the tasks should be above 0"):
-        normalised(wrong)
+def test_a_skill_that_nobody_has_is_kept() -> None:
+    assert normalised([0.0, 0.5])(torch.tensor([[0.0, 0.25]])).tolist() == [0.75]
+
+
+@pytest.mark.parametrize("wrong", [[], [1.0, -1.0], [np.nan, 1.0]])
+def test_objectives_refuse_what_is_no_weight(wrong: list[float]) -> None:
+    for objective in (average, normalised):
+        with pytest.raises(ValueError, match="of the tasks should be 0 or more"):
+            objective(wrong)
+    with pytest.raises(ValueError, match="weights should not all be 0"):
+        average([0.0, 0.0])
 
 
 def test_objectives_refuse_other_tasks() -> None:
