@@ -32,10 +32,10 @@ CONFIGURATIONS: Mapping[str, tuple[str, ...]] = {
     "random_pairs-slerp": ("strategy=random_pairs", "merge=slerp"),
     "recipe_search": ("strategy=recipe_search",),
     "recipe_search-founders": ("strategy=recipe_search", "strategy.directions=null"),
-    "optuna-tpe": ("strategy=optuna_search", "strategy.sampler=tpe"),
+    "optuna-tpe": ("strategy=optuna_search", "strategy.sampler=tpe", "strategy.batch=1"),
     "optuna-cmaes": ("strategy=optuna_search", "strategy.sampler=cmaes"),
-    "optuna-gp": ("strategy=optuna_search", "strategy.sampler=gp"),
-    "optuna-random": ("strategy=optuna_search", "strategy.sampler=random"),
+    "optuna-gp": ("strategy=optuna_search", "strategy.sampler=gp", "strategy.batch=1"),
+    "optuna-random": ("strategy=optuna_search", "strategy.sampler=random", "strategy.batch=1"),
     "optuna-nsgaii": ("strategy=optuna_search", "strategy.sampler=nsgaii"),
     "m2n2": ("strategy=m2n2",),
 }
