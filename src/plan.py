@@ -61,6 +61,10 @@ def show(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | 
         console.print(f"\nnot looked at: {', '.join(names)} ({remark})")
 
 
+DRAWN = {"random_pairs", "optuna_search", "m2n2"}
+"""Strategies whose first generation depends on the seed."""
+
+
 def devices(settings: Settings) -> tuple[str, ...]:
     """Return what one process of the run would compute on, as torch names it."""
     import torch
@@ -81,7 +85,7 @@ def most_merges(settings: Settings) -> int | None:
         later = settings.strategy.most_proposals(10**6)
         bounds.append(first + (settings.stop.generations - 1) * later)
     if settings.stop.evaluations is not None:
-        bounds.append(max(0, settings.stop.evaluations - founders))
+        bounds.append(max(0, settings.stop.evaluations - founders - settings.strategy.needs_base))
     return min(bounds, default=None)
 
 
@@ -96,18 +100,25 @@ def _families(found: Mapping[str, Found]) -> Table:
 
 
 def _first_generation(settings: Settings) -> str:
-    pairs = [pair.parents for pair in _pairs(settings)]
+    pairs = _pairs(settings)
     if _certain(settings):
         return f"\ngeneration 1 merges {_listed(pairs)}"
-    candidates = list(itertools.combinations(settings.founders.models, 2))
+    if any(pair.merge is not None for pair in pairs):
+        return f"\ngeneration 1 makes {len(pairs)} models, drawn by the seed"
+    candidates = [Proposal(pair) for pair in itertools.combinations(settings.founders.models, 2)]
     many = settings.strategy.most_proposals(len(settings.founders.models))
     why = "which depends on the founders' averages" if settings.strategy.name != "random_pairs" else "drawn by the seed"
     return f"\ngeneration 1 merges at most {many} of {_listed(candidates)}: {why}"
 
 
-def _listed(pairs: Sequence[tuple[str, ...]]) -> str:
+def _named(pair: Proposal) -> str:
+    """Return whom a proposal merges, and by what if not by the run's merge."""
+    return " × ".join(pair.parents) + (f" by {pair.merge['method']}" if pair.merge is not None else "")
+
+
+def _listed(pairs: Sequence[Proposal]) -> str:
     """Format the pairs, or the first of them and how many more there are."""
-    named = ", ".join(" × ".join(pair) for pair in pairs[:NAMED])
+    named = ", ".join(map(_named, pairs[:NAMED]))
     return named if len(pairs) <= NAMED else f"{named} and {len(pairs) - NAMED:,} more"
 
 
@@ -120,7 +131,7 @@ def _pairs(settings: Settings) -> list[Proposal]:
 def _certain(settings: Settings) -> bool:
     """Return whether generation 1's pairs are the same whatever the founders' averages (their order aside)."""
     k = getattr(settings.strategy, "k", None)
-    return settings.strategy.name != "random_pairs" and (k is None or k >= len(settings.founders.models))
+    return settings.strategy.name not in DRAWN and (k is None or k >= len(settings.founders.models))
 
 
 def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table | str]:
@@ -128,8 +139,8 @@ def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table |
     models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     base = models.pop("base")
     grams = kinship.measure(base, models)
-    pairs = [pair.parents for pair in _pairs(settings)] if _certain(settings) else []
-    pairs = pairs or list(itertools.combinations(models, 2))
+    pairs = _pairs(settings) if _certain(settings) else []
+    pairs = pairs or [Proposal(pair) for pair in itertools.combinations(models, 2)]
     if len(models) <= FEW:
         yield _everybody(settings, grams, pairs)
     else:
@@ -138,28 +149,30 @@ def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table |
             f"left out: the kinship of all {len(models)} founders to each other (python -m src.kinship prints it), and "
             f"the offspring of the other pairs that generation 1 can have ({len(pairs):,} in all)"
         )
-    if _predicted(settings, grams, pairs[0]) is None:
-        yield f"kinship of offspring: merge.method={settings.merge.method} does not allow to predict it"
+    unknown = [pair for pair in pairs[:1] if _predicted(settings, grams, pair) is None]
+    if unknown:
+        method = (unknown[0].merge or {}).get("method", settings.merge.method)
+        yield f"kinship of offspring: merge.method={method} does not allow to predict it"
     elif rounding := _rounding(kinship.moved(base, models, dtype=settings.merge.dtype), settings.merge.dtype):
         yield rounding
 
 
-def _everybody(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
+def _everybody(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Table:
     """Return a row for each founder, and for each pair's offspring, against all founders."""
     table = _table(settings, "measured, and predicted of offspring whose better parent is named first", grams.names)
     for name, row in zip(grams.names, kinship.kinship_matrix(grams, settings.kinship.metric), strict=True):
         table.add_row(name, *(f"{value:.3f}" for value in row))
-    for parents in pairs:
-        if (predicted := _predicted(settings, grams, parents)) is not None:
-            table.add_row(" × ".join(parents), *(f"{predicted[name]:.3f}" for name in grams.names))
+    for pair in pairs:
+        if (predicted := _predicted(settings, grams, pair)) is not None:
+            table.add_row(_named(pair), *(f"{predicted[name]:.3f}" for name in grams.names))
     return table
 
 
-def _extremes(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]) -> Table:
+def _extremes(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Table:
     """Return the offspring of those of many pairs that have the lowest and the highest kinship."""
     matrix = kinship.kinship_matrix(grams, settings.kinship.metric)
     place = {name: i for i, name in enumerate(grams.names)}
-    rows = [[place[name] for name in parents] for parents in pairs]
+    rows = [[place[name] for name in pair.parents] for pair in pairs]
     among = np.array([kinship.mean_kinship(matrix[np.ix_(row, row)]) for row in rows])
     order = np.argsort(among, kind="stable").tolist()
     mean = kinship.mean_kinship(matrix)
@@ -167,8 +180,8 @@ def _extremes(settings: Settings, grams: Grams, pairs: Sequence[tuple[str, ...]]
     table = _table(settings, f"{title} their offspring", ("parents", "offspring to them", "to all others"))
     for at in [*order[:EXTREMES], *order[max(EXTREMES, len(order) - EXTREMES) :]]:
         predicted = _predicted(settings, grams, pairs[at]) or {}
-        near = [value for name, value in predicted.items() if name in pairs[at]]
-        far = [value for name, value in predicted.items() if name not in pairs[at]]
+        near = [value for name, value in predicted.items() if name in pairs[at].parents]
+        far = [value for name, value in predicted.items() if name not in pairs[at].parents]
         values = (among[at], *(sum(some) / len(some) if some else math.nan for some in (near, far)))
         cells = ("" if math.isnan(value) else f"{value:.3f}" for value in values)
         table.add_row(_listed([pairs[at]]) if len(rows[at]) < FEW else f"{len(rows[at])} founders", *cells)
@@ -183,10 +196,10 @@ def _table(settings: Settings, title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _predicted(settings: Settings, grams: Grams, parents: tuple[str, ...]) -> Mapping[str, float] | None:
+def _predicted(settings: Settings, grams: Grams, pair: Proposal) -> Mapping[str, float] | None:
     from src.models.merging import recipe
 
-    config = recipe(settings.merge, parents, seed=0, threads=1).config
+    config = recipe(settings.merge, pair.parents, seed=0, threads=1, own=pair.merge).config
     return kinship.predicted_kinship(grams, config, settings.kinship.metric)
 
 
@@ -213,7 +226,9 @@ def _most(settings: Settings) -> str:
     merges, founders = most_merges(settings), len(settings.founders.models)
     if merges is None:
         return "merges and evaluations: no bound (set stop.generations or stop.evaluations)"
-    return f"at most {merges} merges and {merges + founders} evaluations (the {founders} founders' among them)"
+    given = founders + settings.strategy.needs_base
+    whose = f"the {founders} founders'" + " and the base's" * settings.strategy.needs_base
+    return f"at most {merges} merges and {merges + given} evaluations ({whose} among them)"
 
 
 def _disk(settings: Settings, found: Mapping[str, Found]) -> str:
