@@ -31,6 +31,7 @@ from src.strategy import (
     KinshipTopk,
     OneShot,
     RandomPairs,
+    RecipeGradient,
     RecipeSearch,
     Stop,
     Strategy,
@@ -375,7 +376,10 @@ class Settings(_Settings):
     zoo: Zoo
     founders: Founders
     strategy: SerializeAsAny[
-        Annotated[KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch, Field(discriminator="name")]
+        Annotated[
+            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | RecipeGradient,
+            Field(discriminator="name"),
+        ]
     ]
     """One of these, or a subclass of `Strategy` that is named by its dotted path."""
     kinship: Kinship
@@ -400,6 +404,17 @@ class Settings(_Settings):
             return strategy_of(given)
         except ValidationError as error:
             raise ValueError(f"({given['name']}): {first_mistake(error, STRATEGIES)}") from error
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> Settings:
+        asked = self.evaluate
+        if self.strategy.learns and (asked.backend != "hf" or asked.evaluator is not None):
+            other = f"evaluator={asked.evaluator}" if asked.evaluator else f"backend={asked.backend}"
+            raise ValueError(
+                f"has strategy.name={self.strategy.name}, which follows gradients, and evaluate.{other}, which gives "
+                "none; leave evaluate.backend at hf and evaluate.evaluator at null"
+            )
+        return self
 
     @field_validator("name")
     @classmethod

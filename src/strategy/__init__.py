@@ -13,6 +13,7 @@ from src.runtime import plugins
 from src.strategy.base import Strategy
 from src.strategy.one_shot import OneShot
 from src.strategy.random_pairs import RandomPairs
+from src.strategy.recipe_gradient import RecipeGradient
 from src.strategy.recipe_search import RecipeSearch
 from src.strategy.stop import Stop
 from src.strategy.topk import Exploration, GreedyTopk, KinshipTopk
@@ -23,6 +24,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "random_pairs": RandomPairs,
     "one_shot": OneShot,
     "recipe_search": RecipeSearch,
+    "recipe_gradient": RecipeGradient,
 }
 
 
@@ -46,6 +48,7 @@ __all__ = [
     "KinshipTopk",
     "OneShot",
     "RandomPairs",
+    "RecipeGradient",
     "RecipeSearch",
     "Stop",
     "Strategy",

@@ -20,6 +20,8 @@ class Strategy(ABC):
     name: str
     needs_answers: ClassVar[bool] = False
     """Whether it asks what models answered (`Population.answers`), which is then kept, the base's too."""
+    learns: ClassVar[bool] = False
+    """Whether it has weights learned by gradient (`Population.learner`)."""
 
     @abstractmethod
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:

@@ -14,8 +14,9 @@ import numpy as np
 
 from src.population import Geometry, Model, Population, Prediction, Proposal
 
-Division = Literal["whole", "part", "layer"]
-"""One weight for the whole model; one for embeddings, norms, attention and MLP; the last two for every layer."""
+Division = Literal["whole", "part", "layer", "tensor"]
+"""One weight for the whole model; one for embeddings, norms, attention and MLP; the last two for every layer; or one
+for every tensor, whose filter is its whole name."""
 
 DIGITS = 4
 """Decimals of a weight: fewer than any difference that is felt, and a recipe that can be read."""
@@ -47,12 +48,20 @@ class Blocks:
         tensors = geometry.tensors if geometry is not None else ()
         if division == "whole" or not tensors:
             return cls(("whole",), (0,) * len(tensors), ((),))
+        if division == "tensor":
+            return cls._of_tensors([tensor.name for tensor in tensors])
         keys = [_block(division, tensor.kind, tensor.layer) for tensor in tensors]
         order = sorted(set(keys), key=lambda key: (_ORDER.index(key[0]), key[1]))
         members = tuple(order.index(key) for key in keys)
         names = [tensor.name for tensor in tensors]
         filters = [_filters(names, members, block) if block else () for block in range(len(order))]
         return cls(tuple(f"{kind} {layer}" if layer >= 0 else kind for kind, layer in order), members, tuple(filters))
+
+    @classmethod
+    def _of_tensors(cls, names: Sequence[str]) -> Blocks:
+        if both := next(((a, b) for a in names[1:] for b in names if a != b and a in b), None):
+            raise ValueError(f"no filter tells {both[0]} from {both[1]}; use larger blocks")
+        return cls(tuple(names), tuple(range(len(names))), ((), *((name,) for name in names[1:])))
 
     def setting(self, weights: Sequence[float]) -> float | list[dict[str, Any]]:
         """Return the weights [B] of one parent as mergekit takes them: a number, or filters and their values."""
