@@ -142,9 +142,9 @@ def smollm2(layers: int) -> Shapes:
     return llama(hidden=576, mlp=1536, heads=9, groups=3, layers=layers, vocabulary=49152, tied=True)
 
 
-def llama2() -> Shapes:
+def llama2(layers: int = 32) -> Shapes:
     """Return Llama 2 7B's tensors."""
-    return llama(hidden=4096, mlp=11008, heads=32, groups=32, layers=32, vocabulary=32000, tied=False)
+    return llama(hidden=4096, mlp=11008, heads=32, groups=32, layers=layers, vocabulary=32000, tied=False)
 
 
 def llama(*, hidden: int, mlp: int, heads: int, groups: int, layers: int, vocabulary: int, tied: bool) -> Shapes:

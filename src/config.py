@@ -26,10 +26,12 @@ from src.runtime.errors import UserError
 from src.runtime.names import SAFE_NAME
 from src.runtime.validation import explain, first_mistake
 from src.strategy import (
+    M2N2,
     STRATEGIES,
     GreedyTopk,
     KinshipTopk,
     OneShot,
+    OptunaSearch,
     RandomPairs,
     RecipeGradient,
     RecipeSearch,
@@ -377,7 +379,7 @@ class Settings(_Settings):
     founders: Founders
     strategy: SerializeAsAny[
         Annotated[
-            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | RecipeGradient,
+            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | RecipeGradient | OptunaSearch | M2N2,
             Field(discriminator="name"),
         ]
     ]

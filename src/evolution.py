@@ -306,7 +306,7 @@ class Evolution:
         """Merge the open generation's candidates in memory, and evaluate each."""
         population = self.state.population
         todo = [name for name in self.state.selected if population[name].pending]
-        kept = {name for name in todo if self._retention.stays(name, population)}
+        kept = {name for name in todo if self._retention.stays(name, self._seen())}
         self._workers.in_main(self._topic("space"), lambda: self.store.require_space(kept))
         # Where several are at work, the journal waits: it tells of one candidate after the other, always.
         tell = self._record if self._workers.processes == 1 else None
@@ -321,7 +321,7 @@ class Evolution:
 
     def _store_parents(self) -> None:
         """Write the weights that later generations may need and that are not on disk yet; delete the others."""
-        kept = self._retention.parents(self.state.population)
+        kept = self._retention.parents(self._seen())
 
         def missing() -> list[str]:
             absent = [name for name in self._names() if name in kept and not self.store.has(name)]
@@ -337,7 +337,7 @@ class Evolution:
 
     def _measure_kinship(self) -> None:
         """Measure every model that was not measured yet and whose weights are kept, against every other of them."""
-        kept = self._retention.parents(self.state.population)
+        kept = self._retention.parents(self._seen())
         while new := [name for name in self._names() if name not in self.state.measured and name in kept]:
             models = {name: self.store.checkpoint(name) for name in self._names() if name in kept}
             fingerprints = {name: self.state.model(name).fingerprint or "" for name in ("base", *self._names())}
@@ -361,7 +361,7 @@ class Evolution:
         self._record("closed", generation=population.generation, seconds=now - self._since)
         self._since = now
         if self._workers.main:
-            self._retention.discard_others(self._retention.parents(population))
+            self._retention.discard_others(self._retention.parents(self._seen()))
         self.tracker.log(figures.of_generation(self.state, self.kinship, self._k), population.generation)
         self.tracker.table("models", table.COLUMNS, table.rows(population, self.kinship), population.generation)
         if lines := table.predictions(self.state.population):

@@ -21,22 +21,26 @@ from pathlib import Path
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # whoever asks for the GPU otherwise cannot fork and use it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.gpu import evaluation, kinship, merging, page, runs, sections
+from benchmarks.gpu import evaluation, family, kinship, merging, moves, page, runs, sections, whole
 from benchmarks.gpu.place import RAM, SPARE, Place, Row, available, bytes_of, full, processors, tiny
 from benchmarks.gpu.sections import Section
 
 SECTIONS = {
     "begin": Section("a family", sections.begin, 5, 60),
     "kinship": Section("kinship", kinship.run, 10, 60),
+    "moves": Section("weights to the GPU and back", moves.run, 5, 40),
     "merging": Section("merges and decompositions", merging.run, 20, 100),
     "evaluation": Section("evaluation", evaluation.run, 20, 120),
     "memory": Section("short of memory", evaluation.short_of_memory, 10, 60),
     "spread": Section("a model over two GPUs", evaluation.spread, 5, 60),
     "vllm": Section("vLLM", evaluation.by_vllm, 5, 120),
-    "shared": Section("one process, two, and a killed one", runs.shared, 40, 150),
-    "one": Section("1 B parameters, end to end", runs.one, 30, 120),
-    "large": Section("7 B parameters, end to end", runs.large, 60, 300),
+    "killed": Section("a killed run", runs.killed, 30, 100),
+    "shared": Section("one process, and two that share the GPU", runs.shared, 40, 150),
+    "one": Section("1 B parameters, end to end", whole.one, 30, 120),
+    "large": Section("7 B parameters, end to end", whole.large, 60, 300),
 }
+SHARING = frozenset({"kinship", "evaluation", "memory", "spread", "vllm", "one"})
+"""Sections that work with the family of 1 B parameters."""
 MODES = ("fork", "spawn")
 
 
@@ -62,7 +66,9 @@ def main() -> int:
         tempfile.TemporaryDirectory(dir=memory(sizes)) as ram,
     ):
         place = Place("cuda:0" if gpus else "cpu", gpus, sizes, Path(ram), Path(disk))
-        for name in ["begin", *options.only] if options.only else SECTIONS:
+        family.write_task(place.folder / "tasks", sizes.samples, sizes.words)
+        chosen = options.only or [*SECTIONS][1:]
+        for name in ["begin", *chosen] if SHARING & {*chosen} else chosen:
             section = SECTIONS[name]
             left = 60 * options.minutes - (time.monotonic() - began)
             rows: list[Row] = []

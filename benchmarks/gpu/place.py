@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.kinship import Shapes
 from benchmarks.merging import llama, llama2, smollm2
 
+ROOT = Path(__file__).parents[2]
 GIB = 2**30
 RAM = Path("/dev/shm")
 SPARE = 40 * 10**9
@@ -29,6 +32,15 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Large:
+    """The shape of the largest family, by its number of layers."""
+
+    name: str
+    layers: int
+    shapes: Callable[[int], Shapes]
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How large everything is."""
 
@@ -40,8 +52,7 @@ class Sizes:
     """Two layers of `one`, which processors merge in seconds."""
     half: Shapes
     """A layer of half the width, whose singular value decompositions processors make in seconds."""
-    large: tuple[tuple[str, Shapes], ...]
-    """The largest first; the first that there is room and time for is run."""
+    large: Large
     samples: int
     words: int
     """Of a question."""
@@ -61,13 +72,13 @@ def _wide(hidden: int, mlp: int, heads: int, layers: int, groups: int = 8) -> Sh
 
 
 def full() -> Sizes:
-    """Return sizes that keep a GPU busy: shapes of SmolLM2-135M, Llama 3.2 1B and 3B, and Llama 2 7B."""
+    """Return sizes that keep a GPU busy: shapes of SmolLM2-135M, Llama 3.2 1B and Llama 2 7B."""
     return Sizes(
         small=smollm2(30),
         one=_wide(2048, 8192, 32, 16),
         layers=_wide(2048, 8192, 32, 2),
         half=_wide(1024, 4096, 16, 1),
-        large=(("7 B", llama2()), ("3 B", _wide(3072, 8192, 24, 28))),
+        large=Large("7 B", 32, llama2),
         samples=4000,
         words=100,
         batch=4096,
@@ -78,10 +89,12 @@ def full() -> Sizes:
 def tiny() -> Sizes:
     """Return sizes that only try the logic."""
     shapes = llama(hidden=64, mlp=96, heads=4, groups=2, layers=2, vocabulary=1100, tied=True)
-    untied = llama(hidden=64, mlp=96, heads=4, groups=4, layers=2, vocabulary=1100, tied=False)
-    return Sizes(
-        shapes, shapes, shapes, shapes, (("tiny", untied),), samples=60, words=12, batch=64, side=64, real=False
-    )
+    large = Large("tiny", 3, _narrow)
+    return Sizes(shapes, shapes, shapes, shapes, large, samples=60, words=12, batch=64, side=64, real=False)
+
+
+def _narrow(layers: int) -> Shapes:
+    return llama(hidden=64, mlp=96, heads=4, groups=4, layers=layers, vocabulary=1100, tied=False)
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,8 @@ class Place:
     """The sections', for what they hand on; removed at the end."""
     elsewhere: Path
     """On a disk, for what has no room in `folder`, which may lie in memory."""
+    end: float = math.inf
+    """When its section is ended, by time.monotonic()."""
 
     @property
     def gpu(self) -> bool:
@@ -126,6 +141,11 @@ def bytes_of(shapes: Shapes) -> int:
             values *= side
         total += 2 * values
     return total
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a run: nothing is asked of the hub."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
 
 
 def processors() -> int:

@@ -1,32 +1,23 @@
-"""Whole runs through the front door: alone and shared, killed and taken up again, of 1 B and of 7 B parameters."""
+"""Whole runs through the front door: alone and shared, killed and taken up again."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.gpu import family
+from benchmarks.gpu import family, forked
 from benchmarks.gpu.family import Family
-from benchmarks.gpu.place import GIB, Place, Row, bytes_of, processors
+from benchmarks.gpu.place import ROOT, Place, Row, environment
 from src.config import Settings
 from src.models.checkpoint import open_checkpoint
 from src.models.digest import of_files
-from src.models.methods.forecast import forecast
 
-ROOT = Path(__file__).parents[2]
-GENERATIONS = 2
 TIMES = ("n", "crc", "seconds", "cached")
 """What two journals of the same run may differ in."""
 
@@ -63,24 +54,15 @@ def do(command: Sequence[str]) -> None:
         raise RuntimeError(f"{' '.join(command[1:5])} … ended with status {status}; the log has what it said")
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of a run: nothing is asked of the hub."""
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
-
-
 # --- two processes on one GPU, and a run that is killed --------------------------------------------------------------
 
 
 def shared(place: Place) -> Iterator[Row]:
-    """Run an evolution in one process, in two that share the GPU, and in one that is killed and started again."""
-    made = family.generate(place.folder / "few", place.sizes.small, 3, place.device)
-    tasks = place.folder / "tasks"
-    rules = ["strategy=kinship_topk", "strategy.k=3", "merge=linear", f"stop.generations={GENERATIONS}"]
-    rules += ["stop.unchanged=false", "stop.kinship=null", "stop.gain=null", "evaluate.holdout=0.5", "keep=all"]
-    rules += ["workers.threads=2"]
+    """Run an evolution in one process, and in two that share the GPU."""
+    made = forked.call(family.generate, place.folder / "few", place.sizes.small, 3, place.device)
 
     def command(name: str, launcher: Sequence[str] = (), *more: str) -> list[str]:
-        return [sys.executable, *launcher, "-m", "src.run", *arguments(place, made, tasks, name, *rules, *more)]
+        return [sys.executable, *launcher, "-m", "src.run", *_evolution(place, made, name, 2), *more]
 
     folder = place.elsewhere / "outputs"
     began = time.perf_counter()
@@ -106,31 +88,47 @@ def shared(place: Place) -> Iterator[Row]:
         f"one: {alone:.1f} s, {work:.1f} s",
     )
     yield Row("their journal", _same(told(folder / "both"), wanted), "of one process", told(folder / "both") == wanted)
-    yield from _killed(command("killed"), folder / "killed", wanted, folder / "alone")
 
 
-def _killed(command: list[str], folder: Path, wanted: list[Any], other: Path) -> Iterator[Row]:
-    """Kill a run as soon as its journal tells of a merge, and start it again."""
-    process = subprocess.Popen(command, cwd=ROOT, env=environment())
+def killed(place: Place) -> Iterator[Row]:
+    """Kill a run as soon as its journal tells of a merge, start it again, and compare it with one left alone.
+
+    Both begin at the same time.
+    """
+    making = forked.begin(family.generate, place.folder / "three", place.sizes.small, 3, place.device)
+    forked.preload()
+    made = making()
+    folder, other = (place.elsewhere / "outputs" / name for name in ("killed", "left-alone"))
+    command = _evolution(place, made, folder.name, 1)
+    process, alone = forked.start(command), forked.start(_evolution(place, made, other.name, 1))
     try:
-        while process.poll() is None and "merged" not in [event["event"] for event in events(folder)]:
+        while process.is_alive() and "merged" not in [event["event"] for event in events(folder)]:
             time.sleep(0.02)
     finally:
         process.kill()
-    status = process.wait()
+    process.join()
     at = len(events(folder))
     began = time.perf_counter()
-    do(command)
+    again = forked.start(command)
+    again.join()
     seconds = time.perf_counter() - began
-    found = told(folder)
+    alone.join()
+    found, wanted = told(folder), told(other)
     yield Row(
-        "killed (SIGKILL) at its first merge, started again",
-        f"{seconds:.1f} s from event {at} on",
-        held=status == -signal.SIGKILL,
+        f"killed (SIGKILL) at its first merge, started again ({place.sizes.name('135 M')})",
+        f"{seconds:.1f} s from event {at} on; statuses {process.exitcode}, {again.exitcode}",
+        "imports not counted",
+        process.exitcode == -signal.SIGKILL and again.exitcode == alone.exitcode == 0 and at < len(wanted),
     )
     yield Row("its journal", _same(found, wanted), "of the run that was left alone", found == wanted)
     same = [_weights(path) for path in (folder / "best", other / "best")]
     yield Row("its winner's weights", same[0][:12], same[1][:12], same[0] == same[1])
+
+
+def _evolution(place: Place, made: Family, name: str, generations: int) -> list[str]:
+    rules = ["strategy=kinship_topk", "strategy.k=3", "merge=linear", f"stop.generations={generations}"]
+    rules += ["stop.unchanged=false", "stop.kinship=null", "stop.gain=null", "evaluate.holdout=0.5", "keep=all"]
+    return arguments(place, made, place.folder / "tasks", name, *rules, "workers.threads=2")
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -161,110 +159,3 @@ def _evaluated(found: list[dict[str, Any]]) -> int:
 
 def _weights(folder: Path) -> str:
     return of_files(open_checkpoint(folder).tensors.values(), {})
-
-
-# --- a whole run at size, by phase ----------------------------------------------------------------------------------
-
-
-def one(place: Place) -> Iterator[Row]:
-    """Merge the founders of 1 B parameters at once and evaluate everything."""
-    yield from _whole(place, place.sizes.name("1 B"), family.at(place.folder / "one"), place.elsewhere / "outputs")
-    shutil.rmtree(place.folder / "one")
-
-
-def large(place: Place) -> Iterator[Row]:
-    """Do the same with the largest family that there is room for."""
-    for name, shapes in place.sizes.large:
-        size = bytes_of(shapes)
-        room = place.room(3 * size)
-        made = family.generate(room / "large", shapes, 2, place.device) if room else None
-        outputs = place.room(int(2.2 * size))
-        if made and outputs:
-            rate = made.nbytes / made.seconds / 1e9
-            yield Row(f"{name}: three models drawn and written", f"{made.seconds:.0f} s, {rate:.1f} GB/s, to {room}")
-            torch.cuda.empty_cache()
-            yield from _whole(place, name, made, outputs / "outputs")
-        else:
-            yield Row(f"{name}, {size / 1e9:.1f} GB a model", "left out: no room for a base, two founders and the run")
-        if room:
-            shutil.rmtree(room / "large")
-        if made and outputs:
-            return
-
-
-def _whole(place: Place, name: str, made: Family, outputs: Path) -> Iterator[Row]:
-    base = open_checkpoint(made.folders[0])
-    founders = {model: open_checkpoint(path) for model, path in made.models.items()}
-    said = forecast("wudi", base, founders, len(founders), device=place.device, threads=processors())
-    tasks = place.folder / "tasks"
-    rules = ["merge=wudi", "evaluate.limit=1000", f"outputs={outputs}"]
-    override, run = arguments(place, made, tasks, "whole", *rules), outputs / "whole"
-    phases, seconds, status = followed([sys.executable, "-m", "src.run", *override], run, place)
-    yield Row(
-        f"{name} ({base.nbytes / 1e9:.1f} GB), {len(founders)} founders by wudi: the whole run",
-        f"{seconds:.0f} s, status {status}",
-        "the plan: " + "; ".join(said),
-        status == 0,
-    )
-    for phase in phases:
-        gpu = f", {phase.gpu / GIB:.1f} on the GPU" if place.gpu else ""
-        yield Row(
-            f"{name}: until {phase.until}",
-            f"{phase.seconds:.1f} s",
-            f"{phase.host / GIB:.1f} GiB of the processors'{gpu}",
-        )
-    shutil.rmtree(run, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What passed until an event of the journal."""
-
-    until: str
-    seconds: float
-    host: int
-    """Bytes allocated at most, without mapped files."""
-    gpu: int
-    """Bytes of the GPU in use at most, by anybody, above what was before."""
-
-
-def followed(command: list[str], run: Path, place: Place) -> tuple[list[Phase], float, int]:
-    """Run a command and say what passed between the events of its journal; also its seconds and exit status."""
-    before = _used(place)
-    process = subprocess.Popen(command, cwd=ROOT, env=environment())
-    began = since = time.perf_counter()
-    phases: list[Phase] = []
-    host = gpu = 0
-    seen = 0
-
-    def close(label: str) -> None:
-        nonlocal since, host, gpu
-        now = time.perf_counter()
-        phases.append(Phase(label, now - since, host, gpu))
-        since, host, gpu = now, 0, 0
-
-    while process.poll() is None:
-        threading.Event().wait(0.05)
-        host, gpu = max(host, _allocated(process.pid)), max(gpu, _used(place) - before)
-        lines = events(run)
-        for event in lines[seen:]:
-            if event["event"] in {"measured", "evaluated", "merged", "held_out", "stopped"}:
-                close(f"{event['event']} {event.get('model', '')}".strip())
-        seen = len(lines)
-    close("the end")
-    return phases, time.perf_counter() - began, process.returncode
-
-
-def _used(place: Place) -> int:
-    if not place.gpu:
-        return 0
-    free, total = torch.cuda.mem_get_info(place.device)
-    return total - free
-
-
-def _allocated(process: int) -> int:
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-        return 1024 * int(status.split("RssAnon:")[1].split()[0])
-    except (OSError, IndexError):
-        return 0

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,11 +31,10 @@ class Section:
 
 
 def begin(place: Place) -> Iterator[Row]:
-    """Make what other sections share: a family of 1 B parameters, and a task."""
+    """Make what other sections share: a family of 1 B parameters."""
     from benchmarks.gpu import family
 
     made = family.generate(place.folder / "one", place.sizes.one, 2, place.device)
-    family.write_task(place.folder / "tasks", place.sizes.samples, place.sizes.words)
     rate = made.nbytes / made.seconds / 1e9
     yield Row(
         f"a base and two founders, {place.sizes.name('1 B')}, drawn and written",
@@ -71,10 +70,10 @@ def separate(section: Section, place: Place, seconds: float, log: Path, way: str
     """
     context: Any = get_context(way)
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(section, place, log, there))
+    end = time.monotonic() + seconds
+    process = context.Process(target=_child, args=(section, replace(place, end=end), log, there))
     process.start()
     there.close()
-    end = time.monotonic() + seconds
     try:
         while here.poll(max(0.0, end - time.monotonic())):
             found = here.recv()

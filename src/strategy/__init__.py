@@ -11,7 +11,9 @@ from pydantic import TypeAdapter
 
 from src.runtime import plugins
 from src.strategy.base import Strategy
+from src.strategy.m2n2 import M2N2
 from src.strategy.one_shot import OneShot
+from src.strategy.optuna_search import OptunaSearch
 from src.strategy.random_pairs import RandomPairs
 from src.strategy.recipe_gradient import RecipeGradient
 from src.strategy.recipe_search import RecipeSearch
@@ -25,6 +27,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "one_shot": OneShot,
     "recipe_search": RecipeSearch,
     "recipe_gradient": RecipeGradient,
+    "optuna_search": OptunaSearch,
+    "m2n2": M2N2,
 }
 
 
@@ -42,11 +46,13 @@ def strategy_of(settings: Mapping[str, Any]) -> Strategy:
 
 
 __all__ = [
+    "M2N2",
     "STRATEGIES",
     "Exploration",
     "GreedyTopk",
     "KinshipTopk",
     "OneShot",
+    "OptunaSearch",
     "RandomPairs",
     "RecipeGradient",
     "RecipeSearch",

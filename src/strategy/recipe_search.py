@@ -20,8 +20,9 @@ from src.strategy.directions import Direction, first_merges, made
 from src.strategy.recipes import Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
+    from src.surrogate.objectives import Objective
     from src.surrogate.process import Process
-    from src.surrogate.proposals import Climb, Objective
+    from src.surrogate.proposals import Climb
     from src.surrogate.questions import Questions
     from src.surrogate.scoring import Scorer
 
@@ -44,8 +45,8 @@ class RecipeSearch(Strategy):
     """Proposals a generation, each told of the others: as many as there are processes keeps them all busy."""
     radius: Annotated[float, Field(gt=0)] = 0.15
     """Of the trust region around the best recipe, in mean lengths of a direction."""
-    optimism: Annotated[float, Field(ge=0)] = 1.0
-    """What the unknown counts, in standard errors; 0 goes by what is expected alone."""
+    curiosity: Annotated[float, Field(ge=0)] = 3.0
+    """What the unknown counts, in standard deviations; 0 goes by what is expected alone."""
     low: float = -0.5
     high: float = 2.5
     """Bounds of a recipe's weights."""
@@ -122,7 +123,7 @@ class RecipeSearch(Strategy):
             groups=np.repeat(questions.task, questions.choices),
         )
         objective = _objective(population, questions.tasks)
-        climb = proposals.Climb(radius=self.radius, optimism=self.optimism, low=self.low, high=self.high)
+        climb = proposals.Climb(radius=self.radius, curiosity=self.curiosity, low=self.low, high=self.high)
         return Problem(tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb)
 
 
@@ -160,10 +161,10 @@ class Problem:
         """Return what the evaluated models are taken to be worth, and what may be gained on the best of them."""
         from src.surrogate import proposals
 
-        values = proposals.expected(self.process, self.scorer, self.objective, self.process.recipes)
-        known = {name: 100 * float(value) for name, value in zip(self.models, values, strict=True) if name != BASE}
-        gain = proposals.gain(self.process, self.scorer, self.objective, self.climb, centre=self._best, seed=seed)
-        return Outlook(known, 100 * max(0.0, gain))
+        found = proposals.judge(self.process, self.scorer, self.objective, self.process.recipes)
+        known = {name: 100 * one.expected for name, one in zip(self.models, found, strict=True) if name != BASE}
+        gain = proposals.gain(self.process, self.scorer, self.objective, self.climb, self._best, seed)
+        return Outlook(known, gain)
 
     @property
     def _best(self) -> int:
@@ -174,11 +175,11 @@ class Problem:
 
 def _objective(population: Population, tasks: Sequence[str]) -> Objective:
     """Return what is maximised, as a function of scores by task."""
-    from src.surrogate import proposals
+    from src.surrogate import objectives
 
     if population.objective == "worst":
-        return proposals.worst()
+        return objectives.worst()
     if population.objective == "normalised":
         best = [max(model.scores[task] for model in population.eligible() if model.founder) for task in tasks]
-        return proposals.normalised(np.array(best) / 100)
-    return proposals.average(np.array([population.weights.get(task, 1.0) for task in tasks]))
+        return objectives.normalised([score / 100 for score in best])
+    return objectives.average([population.weights.get(task, 1.0) for task in tasks])

@@ -26,8 +26,8 @@ PRIOR = {"weight": (0.0, 0.7), "linear": (0.0, 2.0), "reach": (0.5, 1.0), "noise
 """Mean and width of the normal priors: log block weights, logit linear share, log length scale, log noise."""
 
 _BOUNDS = {"weight": (-3.0, 3.0), "linear": (-6.0, 6.0), "reach": (-2.0, 3.0), "noise": (math.log(1e-5), 0.0)}
-_STARTS = ((1.0, 0.5), (0.0, 0.0), (2.0, 1.5))
-"""Where the search begins: logit of the linear share, log of the length scale."""
+_STARTS = ({"linear": 1.0, "reach": 0.5}, {"linear": 0.0, "reach": 0.0}, {"linear": 2.0, "reach": 1.5})
+"""Where the search begins, besides at the means of the priors."""
 _STEPS = 60
 _FLOOR = 1e-12
 
@@ -86,23 +86,29 @@ def gather(pairs: Pairs, values: torch.Tensor, known: torch.Tensor, part: np.nda
     return Evidence(pairs, known, scatter.reshape(parts, groups, models, models), count)
 
 
+def density(evidence: Evidence, hyper: torch.Tensor) -> torch.Tensor:
+    """Return the negative log posterior density of hyperparameters [B + 3], but for a constant."""
+    centre, width = torch.tensor([PRIOR[name] for name in _names(evidence)], dtype=torch.float64).T
+    return EFFECTIVE * evidence.loss(hyper) + 0.5 * (((hyper - centre) / width) ** 2).sum()
+
+
 def likeliest(evidence: Evidence) -> torch.Tensor:
     """Return the hyperparameters [B + 3] of the largest posterior density, the best of a few starts."""
-    blocks = len(evidence.pairs.inner)
-    names = ["weight"] * blocks + ["linear", "reach", "noise"]
-    centre, width = torch.tensor([PRIOR[name] for name in names], dtype=torch.float64).T
-    bounds = [_BOUNDS[name] for name in names]
 
     def loss(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         hyper = torch.from_numpy(numbers.copy()).requires_grad_()
-        value = EFFECTIVE * evidence.loss(hyper) + 0.5 * (((hyper - centre) / width) ** 2).sum()
+        value = density(evidence, hyper)
         value.backward()
         assert hyper.grad is not None
         return float(value.detach()), hyper.grad.numpy()
 
-    found = []
-    for linear, reach in _STARTS:
-        start = np.array([0.0] * blocks + [linear, reach, PRIOR["noise"][0]])
-        options = {"maxiter": _STEPS}
-        found.append(optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options))
+    names, found = _names(evidence), []
+    for start in _STARTS:
+        first = np.array([start.get(name, PRIOR[name][0]) for name in names])
+        bounds, options = [_BOUNDS[name] for name in names], {"maxiter": _STEPS}
+        found.append(optimize.minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options))
     return torch.from_numpy(min(found, key=lambda one: float(one.fun)).x)
+
+
+def _names(evidence: Evidence) -> list[str]:
+    return ["weight"] * len(evidence.pairs.inner) + ["linear", "reach", "noise"]

@@ -62,6 +62,11 @@ class Process:
         """Return the standard deviation of the answers of recipes [M, n, B] over their own, on average: [M]; about 0 to 1."""
         return (self._relative(Pairs.of(self.space, recipes, self.recipes)) @ self._shares).clamp_min(1e-12).sqrt()
 
+    def answers(self) -> torch.Tensor:
+        """Return the answers [E, A] that the process was fitted to; NaN where a model was not asked."""
+        smooth = self.mean + Pairs.of(self.space, self.recipes).kernel(self.hyper) @ self.alpha
+        return torch.where(self.known.T[:, self.part], smooth + noise(self.hyper) * self.alpha, torch.nan)
+
     def leave_one_out(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean [E, A] and the variance [E, A] of each evaluated model's answers as the others predict them.
 
@@ -72,7 +77,7 @@ class Process:
         precision = precisions(self.chol, self.known).diagonal(dim1=1, dim2=2)  # [P, E]
         asked = (self.known & (self.known.sum(1, keepdim=True) > 1))[self.part].T  # [E, A]
         precision = torch.where(asked, precision[self.part].T, 1.0)
-        without = mean + noise(self.hyper) * self.alpha - self.alpha / precision
+        without = self.answers() - self.alpha / precision
         spread = (1 / precision - noise(self.hyper)).clamp_min(0.0) * self.unit
         return torch.where(asked, without, mean), torch.where(asked, spread, variance)
 

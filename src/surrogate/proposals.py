@@ -1,35 +1,33 @@
-"""Which recipes to make next: climb on what is expected and unknown, within reach of the best that is known.
+"""Which recipes to make next, which of those made is best, and what is still to be gained.
 
-With s(c) the objective of the smoothed scores that the process predicts (`Scorer.smooth`) and u(c) the standard deviation
-of a recipe's answers over their own (`Process.spread`), a proposal maximises
+A proposal is the recipe c of largest
 
-    s(c) + κ · β · (u(c)² + noise)^½        |c − best| ≤ radius, in weight space
+    value(c) = objective(smooth scores of the answers expected of c) + curiosity · deviation(c)
 
-an upper confidence bound (Srinivas 2010) whose β is measured: how far, in units of u, the objectives of the evaluated
-models lay from what the others predicted of them (leave-one-out), with a prior of FREEDOM models at PRIOR.
+within a trust region of weight space around the best that is known, found by climbing its gradient from several places.
+The deviation of an objective is that of the answers, on average and over their own, times how far the objectives of the
+evaluated models lay from what the other models let expect (leave one out), over theirs. Of several proposals each is told
+of those before: its deviation is less near them, for as much as their answers will tell (Desautels, Krause and Burdick
+2014, batch upper confidence bounds).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from src.surrogate.kernel import noise
+from src.surrogate.objectives import Objective
 from src.surrogate.process import Process
 from src.surrogate.scoring import Scorer
 
-Objective = Callable[[torch.Tensor], torch.Tensor]
-"""From scores by task [M, T], 0 to 1, to what is to be as large as possible [M]."""
-
-FREEDOM, PRIOR = 5.0, 0.3
-"""The prior of β: so many models whose errors were that much of u."""
-NORMAL = 1.96
-"""Standard deviations to either side that make a 95 % interval."""
-JITTER = 0.15
-"""Standard deviation of the weights of starting points that are no evaluated recipes."""
+_ROWS = 1 << 22
+"""Answers that are looked at at a time."""
+_SURE = 1.96
+"""Deviations to either side that hold 95 %."""
 
 
 @dataclass(frozen=True)
@@ -37,161 +35,197 @@ class Climb:
     """How a proposal is looked for.
 
     Attributes:
-        radius: of the trust region, in mean lengths of a free direction.
-        optimism: κ, what the unknown counts; 0 goes by what is expected alone.
-        caution: of the predictions' own variance, how much shrinks them towards even odds, 0 to 1.
-        starts: points to climb from: the best evaluated ones, and as many around the very best.
-        steps, rate: of Adam.
+        radius: of the trust region, in mean lengths of a direction.
+        curiosity: how many deviations of the objective are added to what is expected of it.
         low, high: bounds of a recipe's weights.
+        starts: places to climb from: the best evaluated recipes, and as many at random within the region.
+        steps, rate: of Adam.
+        apart: how far from every recipe evaluated or proposed a new one should lie, in units of the radius.
     """
 
     radius: float = 0.15
-    optimism: float = 1.0
-    caution: float = 1.0
+    curiosity: float = 3.0
+    low: float = -0.5
+    high: float = 2.5
     starts: int = 8
     steps: int = 80
     rate: float = 0.03
-    low: float = -0.5
-    high: float = 2.5
+    apart: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Proposed:
-    """A recipe [n, B] and its objective as it is expected, with its 95 % interval; in the objective's unit."""
+    """A recipe to make, and what is expected of it.
+
+    Attributes:
+        recipe: float64 [n, B], without anchors.
+        expected: the objective, in its own unit.
+        low, high: within which it lies with 95 % probability.
+        gain: points (hundredths of the unit) by which it is expected to surpass the best evaluated recipe, 0 or more.
+    """
 
     recipe: np.ndarray
     expected: float
     low: float
     high: float
-
-
-def average(weights: np.ndarray) -> Objective:
-    """Return the mean over tasks, weighted [T]."""
-    shares = torch.from_numpy(np.asarray(weights, dtype=float) / np.sum(weights))
-    return lambda scores: scores @ shares
-
-
-def normalised(best: np.ndarray) -> Objective:
-    """Return the mean over tasks of the share of the best score [T]; 1 where that is 0."""
-    unit = torch.from_numpy(np.asarray(best, dtype=float))
-    return lambda scores: torch.where(unit > 0, scores / unit, 1.0).mean(-1)
-
-
-def worst() -> Objective:
-    """Return the lowest score of all tasks."""
-    return lambda scores: scores.amin(-1)
+    gain: float
 
 
 def propose(
     process: Process, scorer: Scorer, objective: Objective, climb: Climb, *, centre: int, seed: int, count: int = 1
 ) -> list[Proposed]:
-    """Return the recipes that promise most, each found as if those before it had answered just as expected.
+    """Return the recipes that promise most; the same arguments always give the same ones.
 
     Args:
         process: fitted to what is known.
         scorer: of its answers.
-        objective: what is to be large.
-        climb: how they are looked for.
-        centre: the evaluated recipe around which the trust region lies.
-        seed: of the starting points.
-        count: how many.
+        objective: what counts.
+        climb: how it is looked for.
+        centre: the evaluated recipe around which the trust region lies; of an anchor, the recipe nearest to it.
+        seed: of the places to climb from.
+        count: how many, each told of the others.
     """
-    smooth, exact = error(process, scorer, objective, smoothed=True), error(process, scorer, objective)
-    found: list[Proposed] = []
-    for number in range(count):
-        recipe = _climbed(process, scorer, objective, climb, climb.optimism * smooth, centre, seed + 1000 * number)
-        found.append(_judged(process, scorer, objective, recipe, exact))
-        process = process.told(recipe[None])
-    return found
+    middle = _freed(process, process.recipes[centre][None])[0].clamp(climb.low, climb.high)
+    generator = torch.Generator().manual_seed(seed)
+    unit = _unit(process, scorer, objective, smooth=True)
+    chosen: list[torch.Tensor] = []
+    for _ in range(count):
+        told = process.told(torch.stack(chosen)) if chosen else process
+        search = _Search(process, told, scorer, objective, climb, middle, unit)
+        chosen.append(search.best(search.starts(generator)))
+    return _described(process, scorer, objective, torch.stack(chosen)) if chosen else []
 
 
-def judge(process: Process, scorer: Scorer, objective: Objective, recipe: np.ndarray) -> Proposed:
-    """Return what is expected of a recipe [n, B]."""
-    beta = error(process, scorer, objective)
-    return _judged(process, scorer, objective, torch.from_numpy(np.array(recipe, dtype=float)), beta)
-
-
-@torch.no_grad()
-def expected(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> torch.Tensor:
-    """Return the objective of the scores that are expected of recipes [M, n, B]: [M]."""
-    return objective(scorer.expected(*process.predict(recipes)))
+def judge(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
+    """Return what is expected of recipes [M, n, B], evaluated or not."""
+    return _described(process, scorer, objective, recipes)
 
 
 def choose(process: Process, scorer: Scorer, objective: Objective) -> int:
-    """Return the evaluated recipe of which most is expected, all answers considered: not the luckiest score."""
-    return int(expected(process, scorer, objective, process.recipes).argmax())
+    """Return which of the evaluated recipes is best by what is expected of it, not by its luckiest score."""
+    return int(_expected(process, scorer, objective, process.recipes).argmax())
 
 
-def gain(process: Process, scorer: Scorer, objective: Objective, climb: Climb, *, centre: int, seed: int) -> float:
-    """Return how much the next proposal is expected to add to the best evaluated recipe; 0 or more.
-
-    The expected improvement (Jones 1998) of a normal prediction: what is uncertain may turn out better.
-    """
-    (best,) = expected(process, scorer, objective, process.recipes[centre][None])
-    (next_,) = propose(process, scorer, objective, climb, centre=centre, seed=seed)
-    spread = max((next_.high - next_.low) / (2 * NORMAL), 1e-12)
-    ahead = torch.tensor((next_.expected - float(best)) / spread, dtype=torch.float64)
-    density = torch.exp(-(ahead**2) / 2) / (2 * torch.pi) ** 0.5
-    return max(0.0, float(spread * (ahead * torch.special.ndtr(ahead) + density)))
+def gain(process: Process, scorer: Scorer, objective: Objective, climb: Climb, centre: int, seed: int = 0) -> float:
+    """Return the points (hundredths of the objective's unit) that the next proposal is expected to gain over the best."""
+    return propose(process, scorer, objective, climb, centre=centre, seed=seed)[0].gain
 
 
-@torch.no_grad()
-def error(process: Process, scorer: Scorer, objective: Objective, *, smoothed: bool = False) -> float:
-    """Return β: the objective's standard error in units of the spread of answers, from leaving out each model."""
-    mean, variance = process.leave_one_out()
-    answers = process.predict(process.recipes)[0] + noise(process.hyper) * process.alpha
-    if smoothed:
-        off = objective(scorer.smooth(answers, torch.zeros_like(variance))) - objective(scorer.smooth(mean, variance))
-    else:
-        off = objective(scorer.found(answers)) - objective(scorer.expected(mean, variance))
-    unit = torch.where(process.unit > 0, process.unit, 1.0)
-    squares = off**2 / ((variance / unit).mean(1) + noise(process.hyper))
-    return float(((FREEDOM * PRIOR**2 + squares.sum()) / (FREEDOM + len(off))).sqrt())
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """For one proposal: `told` knows of the proposals before it, `unit` is the objective's deviation over the answers'."""
 
+    process: Process
+    told: Process
+    scorer: Scorer
+    objective: Objective
+    climb: Climb
+    middle: torch.Tensor
+    unit: float
 
-@torch.no_grad()
-def _judged(process: Process, scorer: Scorer, objective: Objective, recipe: torch.Tensor, beta: float) -> Proposed:
-    value = float(expected(process, scorer, objective, recipe[None])[0])
-    spread = NORMAL * beta * float(_unknown(process, recipe[None])[0])
-    return Proposed(recipe.numpy().copy(), value, value - spread, value + spread)
+    def value(self, recipes: torch.Tensor) -> torch.Tensor:
+        """Return what recipes [M, n, B] promise: [M]."""
+        mean, variance = self.process.predict(recipes)
+        expected = self.objective(self.scorer.smooth(mean, variance))
+        return expected + self.climb.curiosity * self.unit * _deviation(self.told, recipes)
 
-
-def _climbed(
-    process: Process, scorer: Scorer, objective: Objective, climb: Climb, bonus: float, centre: int, seed: int
-) -> torch.Tensor:
-    """Return the recipe [n, B] of largest acquisition that Adam finds within the trust region."""
-
-    def value(recipes: torch.Tensor) -> torch.Tensor:
-        mean, variance = process.predict(recipes)
-        found = objective(scorer.smooth(mean, climb.caution * variance))
-        return found + bonus * _unknown(process, recipes) if bonus else found
-
-    middle = torch.from_numpy(process.space.freed(process.recipes[centre].numpy()))
-    with torch.no_grad():
-        order = value(process.recipes).argsort(descending=True)[: climb.starts].tolist()
-    best = torch.stack([torch.from_numpy(process.space.freed(process.recipes[one].numpy())) for one in order])
-    generator = torch.Generator().manual_seed(seed)
-    around = middle + JITTER * torch.randn(climb.starts, *middle.shape, generator=generator, dtype=torch.float64)
-    points = _within(process, torch.cat([best, around]), middle, climb).requires_grad_()
-    optimiser = torch.optim.Adam([points], lr=climb.rate)
-    for _ in range(climb.steps):
-        optimiser.zero_grad()
-        (-value(points).sum()).backward()
-        optimiser.step()
+    def starts(self, generator: torch.Generator) -> torch.Tensor:
+        """Return places [M, n, B] to climb from."""
         with torch.no_grad():
-            points.copy_(_within(process, points, middle, climb))
+            known = self.process.recipes
+            values = torch.cat([self.value(some) for some in _chunks(known, self.process)])
+            best = _freed(self.process, known[values.argsort(descending=True, stable=True)[: self.climb.starts]])
+        shape = (self.climb.starts, *self.middle.shape)
+        steps = torch.randn(shape, generator=generator, dtype=torch.float64) * self._free()
+        lengths = self.process.space.distances(steps, torch.zeros_like(self.middle)[None])[:, 0].clamp_min(1e-12)
+        reach = self.climb.radius * torch.rand(self.climb.starts, generator=generator, dtype=torch.float64) / lengths
+        return self._within(torch.cat([best, self.middle + steps * reach[:, None, None]]))
+
+    def best(self, starts: torch.Tensor) -> torch.Tensor:
+        """Climb from the starts [M, n, B]; return the best recipe found [n, B] that is far enough from all others."""
+        points = starts.clone().requires_grad_()
+        optimiser = torch.optim.Adam([points], lr=self.climb.rate)
+        for _ in range(self.climb.steps):
+            optimiser.zero_grad()
+            (-self.value(points).sum()).backward()
+            optimiser.step()
+            with torch.no_grad():
+                points.copy_(self._within(points))
+        with torch.no_grad():
+            every = torch.cat([points.detach(), starts])
+            apart = self.process.space.distances(every, self.told.recipes).amin(1)
+            values = self.value(every)
+        fresh = apart >= self.climb.apart * self.climb.radius
+        values = torch.where(fresh, values, -torch.inf) if fresh.any() else apart  # nothing is new: the farthest
+        return every[values.argmax()]
+
+    def _free(self) -> torch.Tensor:
+        return torch.tensor(self.process.space.free, dtype=torch.float64)[:, None]
+
+    def _within(self, points: torch.Tensor) -> torch.Tensor:
+        """Move points [M, n, B] to within the bounds, then straight towards the middle until within the trust region."""
+        points = (points * self._free()).clamp(self.climb.low, self.climb.high)
+        far = self.process.space.distances(points, self.middle[None])[:, 0]
+        return (
+            self.middle + (points - self.middle) * (self.climb.radius / far.clamp_min(self.climb.radius))[:, None, None]
+        )
+
+
+def _described(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
+    best = _expected(process, scorer, objective, process.recipes).max()
     with torch.no_grad():
-        return points[value(points).argmax()].detach()
+        expected = _expected(process, scorer, objective, recipes)
+        deviation = _unit(process, scorer, objective, smooth=False) * _deviation(process, recipes)
+    ahead = (expected - best) / deviation
+    density = torch.exp(-(ahead**2) / 2) / np.sqrt(2 * np.pi)
+    gains = 100 * deviation * (ahead * torch.special.ndtr(ahead) + density)  # expected improvement
+    return [
+        Proposed(
+            recipe.numpy().copy(), float(mean), float(mean - _SURE * spread), float(mean + _SURE * spread), float(more)
+        )
+        for recipe, mean, spread, more in zip(recipes, expected, deviation, gains.clamp_min(0.0), strict=True)
+    ]
 
 
-def _unknown(process: Process, recipes: torch.Tensor) -> torch.Tensor:
-    """Return the standard deviation [M] of what recipes will answer, over the answers' own."""
+def _deviation(process: Process, recipes: torch.Tensor) -> torch.Tensor:
+    """Return the deviation of the answers of recipes [M, n, B], what no recipe explains included, over their own: [M]."""
     return (process.spread(recipes) ** 2 + noise(process.hyper)).sqrt()
 
 
-def _within(process: Process, points: torch.Tensor, middle: torch.Tensor, climb: Climb) -> torch.Tensor:
-    """Return points [M, n, B] within the bounds, without anchors, those outside the trust region on its border."""
-    free = torch.tensor(process.space.free)[:, None]
-    points = torch.where(free, points.clamp(climb.low, climb.high), 0.0)
-    far = process.space.distances(points, middle[None])[:, 0]
-    return middle + (points - middle) * (climb.radius / far.clamp_min(climb.radius))[:, None, None]
+_USUAL, _TRUST = 0.1, 5.0
+"""The objective's deviation over the answers' where nothing is known of it, and for how many models that counts."""
+
+
+@torch.no_grad()
+def _unit(process: Process, scorer: Scorer, objective: Objective, smooth: bool) -> float:
+    """Return the objective's deviation over that of the answers, from each evaluated model as the others predict it."""
+    if len(process.recipes) < 2:
+        return _USUAL
+    score = scorer.smooth if smooth else scorer.expected
+    answers, (mean, variance) = process.answers(), process.leave_one_out()
+    asked = ~answers.isnan()
+    expected = whole = score(mean, variance)
+    if not asked.all():  # what a model was not asked tells nothing of how well it is predicted
+        expected = score(torch.where(asked, mean, torch.nan), variance)
+    found = score(answers, torch.zeros_like(answers)) if smooth else scorer.found(answers)
+    off = objective(torch.where(found.isnan(), whole, found)) - objective(
+        torch.where(expected.isnan(), whole, expected)
+    )
+    relative = torch.where(asked, variance / process.unit, 0.0).sum(1) / asked.sum(1).clamp_min(1) + noise(
+        process.hyper
+    )
+    return float(((_TRUST * _USUAL**2 + (off**2 / relative).sum()) / (_TRUST + len(off))).sqrt())
+
+
+@torch.no_grad()
+def _expected(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> torch.Tensor:
+    """Return the objective of the expected scores of recipes [M, n, B]: [M]."""
+    return torch.cat([objective(scorer.expected(*process.predict(some))) for some in _chunks(recipes, process)])
+
+
+def _chunks(recipes: torch.Tensor, process: Process) -> Iterator[torch.Tensor]:
+    return iter(recipes.split(max(1, _ROWS // max(1, len(process.mean)))))
+
+
+def _freed(process: Process, recipes: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.stack([process.space.freed(recipe) for recipe in recipes.numpy()]))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from src.surrogate.kernel import Pairs, noise
+from src.surrogate.likelihood import density, gather
 from src.surrogate.process import Process, fit
 from src.surrogate.space import Space
 
@@ -93,3 +98,174 @@ def test_left_out_models_are_predicted_as_if_never_seen(partly: bool) -> None:
         np.testing.assert_allclose(
             (variance / process.unit)[model].numpy()[asked], relative[0][asked], rtol=0, atol=1e-8
         )
+
+
+def test_the_likelihood_is_that_of_the_dense_process() -> None:
+    """Of each answer: the flat-prior likelihood of Rasmussen and Williams (2.45), the variances at their best."""
+    recipes, answers = family(3)
+    answers[4:, :25] = np.nan
+    groups = np.arange(ANSWERS) % 2
+    there = ~np.isnan(answers)
+    known = torch.tensor(np.array([there[:, 0], there[:, -1]]))
+    part = (np.arange(ANSWERS) >= 25).astype(int)
+    offsets = torch.from_numpy(np.where(there, answers - np.nanmean(answers, 0), 0.0))
+    models = torch.from_numpy(recipes)
+    evidence = gather(Pairs.of(space(), models), offsets, known, part, groups)
+    hyper = torch.tensor([0.3, -0.2, 0.1, 0.4, 0.2, -2.0], dtype=torch.float64)
+    process = fit(space(), recipes, answers, groups=groups)
+    matrix = dense_kernel(replace(process, hyper=hyper), recipes, recipes) + (np.exp(-2) + 1e-8) * np.eye(MODELS)
+    squares, freedom, sizes = np.zeros(2), np.zeros(2), 0.0
+    for a in range(ANSWERS):
+        some = matrix[np.ix_(there[:, a], there[:, a])]
+        y, inverse, ones = answers[there[:, a], a], np.linalg.inv(some), np.ones(len(some))
+        off = y - ones @ inverse @ y / (ones @ inverse @ ones)
+        squares[groups[a]] += off @ inverse @ off
+        freedom[groups[a]] += len(y) - 1
+        sizes += 0.5 * np.linalg.slogdet(some)[1] + 0.5 * np.log(ones @ inverse @ ones)
+    exact = (0.5 * freedom @ np.log(squares / freedom) + sizes) / ANSWERS
+    assert float(evidence.loss(hyper)) == pytest.approx(exact, abs=1e-9)
+    found = process.hyper.clone().requires_grad_()
+    assert torch.autograd.gradcheck(evidence.loss, (found,), atol=1e-5)
+
+
+def test_hyperparameters_are_those_of_the_largest_posterior_density() -> None:
+    recipes, answers = family(4)
+    process = fit(space(), recipes, answers)
+    offsets = torch.from_numpy(answers - answers.mean(0))
+    nothing = np.zeros(ANSWERS, dtype=int)
+    evidence = gather(Pairs.of(space(), torch.from_numpy(recipes)), offsets, process.known, nothing, nothing)
+    least = float(density(evidence, process.hyper))
+    for seed in range(30):
+        step = torch.from_numpy(np.random.default_rng(seed).normal(size=len(process.hyper)))
+        assert float(density(evidence, process.hyper + 0.05 * step)) > least - 1e-3
+
+
+def test_answers_that_follow_the_kernel_are_predicted_and_their_uncertainty_is_right() -> None:
+    """Drawn from a process of known hyperparameters, most answers lie as far from the prediction as it says."""
+    rng = np.random.default_rng(5)
+    recipes = rng.uniform(0, 1, size=(40, DIRECTIONS, BLOCKS))
+    truth = replace(fit(space(), *family()), hyper=torch.tensor([1.0, -1.0, 0.0, 0.0, 0.5, -5.0], dtype=torch.float64))
+    matrix = dense_kernel(truth, recipes, recipes) + np.exp(-5) * np.eye(40)
+    answers = np.linalg.cholesky(matrix) @ rng.normal(size=(40, 2000)) * 3 + 7
+    process = fit(space(), recipes[:25], answers[:25])
+    mean, variance = process.predict(torch.from_numpy(recipes[25:]))
+    total = (variance + float(noise(process.hyper)) * process.unit).numpy()
+    z = (answers[25:] - mean.numpy()) / np.sqrt(total)
+    assert np.sqrt((z**2).mean()) == pytest.approx(1, abs=0.1)
+    assert ((answers[25:] - mean.numpy()) ** 2).mean() < 0.5 * answers[25:].var(0).mean()
+
+
+def test_each_group_has_its_own_variance() -> None:
+    recipes, answers = family()
+    groups = (np.arange(ANSWERS) >= 30).astype(int)
+    answers[:, 30:] *= 100
+    alike, apart = fit(space(), recipes, answers), fit(space(), recipes, answers, groups=groups)
+    assert len(alike.unit.unique()) == 1
+    assert apart.unit[:30].unique() < apart.unit[30:].unique() / 100
+
+
+def test_what_was_told_changes_only_how_sure_it_is() -> None:
+    recipes, answers = family()
+    answers[2:5, :20] = np.nan
+    process = fit(space(), recipes, answers)
+    rng = np.random.default_rng(7)
+    told, wanted = (torch.from_numpy(rng.uniform(-0.5, 1.5, size=(n, DIRECTIONS, BLOCKS))) for n in (2, 5))
+    expected = process.predict(told)[0].numpy()
+    again = process.told(told)
+    exact, relative = dense(process, np.concatenate([recipes, told]), np.vstack([answers, expected]), wanted.numpy())
+    mean, variance = again.predict(wanted)
+    np.testing.assert_allclose(mean.numpy(), exact, rtol=0, atol=1e-8)
+    np.testing.assert_allclose((variance / process.unit).numpy(), relative, rtol=0, atol=1e-8)
+    assert (variance <= process.predict(wanted)[1] + 1e-12).all()
+
+
+def test_predictions_have_their_gradient() -> None:
+    recipes, answers = family()
+    answers[2:5, :20] = np.nan
+    process = fit(space(), recipes, answers[:, 15:25])
+    wanted = torch.from_numpy(np.random.default_rng(8).uniform(0, 1, size=(2, DIRECTIONS, BLOCKS))).requires_grad_()
+    assert torch.autograd.gradcheck(process.predict, (wanted,))
+    assert torch.autograd.gradcheck(process.spread, (wanted,))
+
+
+def test_the_same_models_give_the_same_process_to_the_bit() -> None:
+    first, second = (fit(space(), *family()) for _ in range(2))
+    for name in ("hyper", "mean", "alpha", "chol", "unit"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+
+
+def usable(process: Process, answers: int) -> tuple[np.ndarray, np.ndarray]:
+    wanted = torch.from_numpy(np.random.default_rng(9).uniform(0, 1, size=(3, DIRECTIONS, BLOCKS)))
+    mean, variance = process.predict(wanted)
+    assert mean.shape == variance.shape == (3, answers)
+    for found in (mean, variance, *process.leave_one_out(), process.spread(wanted)):
+        assert torch.isfinite(found).all()
+    assert (variance >= 0).all()
+    return mean.numpy(), variance.numpy()
+
+
+def test_one_model_is_expected_of_all() -> None:
+    recipes, answers = family()
+    mean, variance = usable(fit(space(), recipes[:1], answers[:1]), ANSWERS)
+    np.testing.assert_allclose(mean, np.repeat(answers[:1], 3, 0), atol=1e-9)
+    assert (variance > 0).all()
+
+
+def test_models_of_one_recipe_are_expected_at_their_mean() -> None:
+    recipes, answers = family()
+    mean, _ = usable(fit(space(), np.repeat(recipes[:1], MODELS, 0), answers), ANSWERS)
+    np.testing.assert_allclose(mean, np.repeat(answers.mean(0)[None], 3, 0), atol=1e-6)
+
+
+def test_directions_of_no_length_are_expected_to_do_nothing() -> None:
+    recipes, answers = family()
+    nowhere = Space(tuple("abcd"), tuple("xyz"), np.zeros((3, 4, 4)))
+    mean, _ = usable(fit(nowhere, recipes, answers), ANSWERS)
+    np.testing.assert_allclose(mean, np.repeat(answers.mean(0)[None], 3, 0), atol=1e-6)
+
+
+def test_answers_that_never_change_are_expected_again() -> None:
+    recipes, answers = family()
+    mean, variance = usable(fit(space(), recipes, np.repeat(answers[:1], MODELS, 0)), ANSWERS)
+    np.testing.assert_allclose(mean, np.repeat(answers[:1], 3, 0), atol=1e-9)
+    assert variance.max() < 1e-9
+
+
+def test_an_answer_that_nobody_gave_is_expected_at_its_groups_mean() -> None:
+    recipes, answers = family()
+    answers[:, 0] = np.nan
+    groups = (np.arange(ANSWERS) >= 30).astype(int)
+    mean, variance = usable(fit(space(), recipes, answers, groups=groups), ANSWERS)
+    np.testing.assert_allclose(mean[:, 0], answers[:, 1:30].mean(), atol=1e-9)
+    assert (variance[:, 0] > variance[:, 1]).all()
+
+
+def test_no_answers_at_all() -> None:
+    recipes, answers = family()
+    usable(fit(space(), recipes, answers[:, :0]), 0)
+    usable(fit(space(), recipes, np.full_like(answers, np.nan)), ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r, a, k: (r[:, :-1], a, k), "recipes .E, n, B. should be 1 or more of"),
+        (lambda r, a, k: (r[:0], a[:0], k[:0]), "1 or more"),
+        (lambda r, a, k: (r * np.nan, a, k), "a recipe has NaN"),
+        (lambda r, a, k: (r, a[:-1], k), "should have 9 rows"),
+        (lambda r, a, k: (r, a, k[:-1]), "known .E, A. should be bool"),
+        (lambda r, a, k: (r, a, k.astype(int)), "known .E, A. should be bool"),
+        (lambda r, a, k: (r, np.where(k, np.nan, 0.0), k), "an answer that is known"),
+        (lambda r, a, k: (r, a * np.inf, None), "an answer that is known"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: Callable[..., tuple], words: str) -> None:
+    recipes, answers = family()
+    with pytest.raises(ValueError, match=words):
+        fit(space(), *change(recipes, answers, np.ones_like(answers, dtype=bool)))
+
+
+@pytest.mark.parametrize("groups", [np.zeros(3, int), np.full(ANSWERS, -1), np.zeros(ANSWERS)])
+def test_groups_that_do_not_fit_are_refused(groups: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="groups .A. should be 60 integers"):
+        fit(space(), *family(), groups=groups)

@@ -27,6 +27,7 @@ _NO_MAP = re.compile(r"norm|^ln_|embed|^wte$|^wpe$|relative_attention_bias")
 _CONV1D = frozenset({"c_attn", "q_attn", "c_proj", "c_fc", "c_fc2"})  # transformers.pytorch_utils.Conv1D, [d_in, d_out]
 _CONV1D_MODELS = frozenset({"gpt2", "jais", "openai-gpt", "imagegpt", "decision_transformer"})
 CHUNK = 1 << 22
+_STAGE = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -185,9 +186,18 @@ def digest(tensor: torch.Tensor) -> str:
     """Return the xxh3_128 of a tensor's dtype, shape and bytes; of one on an accelerator, a copy is hashed."""
     whole = xxhash.xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     if tensor.numel():
-        raw: Any = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
-        whole.update(raw)
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        if raw.device.type == "cpu":
+            whole.update(_bytes(raw))
+        else:  # through a little pinned memory, which is copied to faster than new pages
+            stage = torch.empty(min(len(raw), _STAGE), dtype=torch.uint8, pin_memory=raw.device.type == "cuda")
+            for part in raw.split(_STAGE):
+                whole.update(_bytes(stage[: len(part)].copy_(part)))
     return whole.hexdigest()
+
+
+def _bytes(raw: torch.Tensor) -> Any:
+    return raw.numpy()
 
 
 def working_dtype(tensor: torch.Tensor) -> torch.dtype:
