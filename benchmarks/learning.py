@@ -1,7 +1,7 @@
 """Learned recipes beside fine-tuning: python -m benchmarks.learning [METHOD …] [--seeds 0-9] [--samples 10 30 100].
 
-Every method starts from the WUDI merge of a family of the embedded kind, and learns from the same samples, in the same
-batches, with as many kept back. Its checkpoint with the lowest loss on these is scored on the holdout, at every
+Every method starts from the WUDI merge of a family of the embedded kind, and learns from the same samples, in the
+same batches, with the same kept back. Its checkpoint with the lowest loss on these is scored on the holdout, at every
 budget: evaluations' worth of samples that went through the model (of 1000 each, backwards counted twice), the founders'
 five evaluations and WUDI's one included. What is finished is not run again, so that the command can be interrupted.
 """
@@ -40,6 +40,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora": {"rate": 2e-3, "rank": 8},
 }
 """All that is compared: what differs from the strategy's defaults, and rates of AdamW for what is fine-tuned."""
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""What a LoRA adapts: all linear weights within the layers."""
 PRICE = 1000
 """Samples of an evaluation: half of every task's 200, of ten tasks."""
 BEFORE = 6
@@ -222,9 +224,8 @@ class Family:
         from src.strategy.recipe_gradient import Lesson
         from src.strategy.recipes import Blocks
 
-        names = tuple(
-            name for name in self.folders if name != "base" and (name != "wudi" or extra["wudi"] is not False)
-        )
+        left_out = {"base"} if extra["wudi"] is None else {"base", "wudi"}
+        names = tuple(name for name in self.folders if name not in left_out)
         known = {name: open_checkpoint(folder) for name, folder in self.folders.items()}
         geometry = kinship.measure(known["base"], {name: known[name] for name in names})
         blocks = Blocks.of(how.blocks, geometry)
@@ -260,8 +261,7 @@ def _fine_tuned(
     loaded, lora = model.model, extra["rank"] is not None
     torch.manual_seed(how.seed)
     if lora:
-        config = peft.LoraConfig(r=extra["rank"], lora_alpha=2 * extra["rank"], target_modules="all-linear")
-        config.target_modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        config = peft.LoraConfig(r=extra["rank"], lora_alpha=2 * extra["rank"], target_modules=LINEAR)
         peft.inject_adapter_in_model(config, loaded)
     learned = [one for one in loaded.parameters() if one.requires_grad]
     optimiser = torch.optim.AdamW([{"params": learned, "initial_lr": how.rate}], lr=how.rate, weight_decay=0.01)
@@ -300,7 +300,7 @@ def _table(options: argparse.Namespace, runs: Sequence[tuple[str, int, float]], 
     from src.statistics import compare_configurations
 
     rows = [
-        f"| method | samples a task | families | {' | '.join(f'{one:g}' for one in options.budgets)} | kept | s a step |",
+        f"| method | samples | families | {' | '.join(f'{one:g}' for one in options.budgets)} | kept | s a step |",
         f"| --- | ---: | ---: |{' --- |' * len(options.budgets)} ---: | ---: |",
     ]
     for run in runs:
