@@ -5,10 +5,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all fuzz check bench gpu lock clean
+.PHONY: help install run test test-all fuzz check bench gpu lock clean
 
 help:  ## Print these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(READY)  ## Make .venv, the environment in which everything runs
 
 run: $(READY)  ## Merge the embedded family into one model, evaluate it, and say what it keeps of every skill
 	$(BIN)/python -m src.run

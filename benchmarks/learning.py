@@ -179,7 +179,8 @@ class Family:
             scores = self._scores(tensors()) if kept_back < best else None
             best = min(best, kept_back)
             peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-            yield Point(done, BEFORE + passes / PRICE, kept_back, *(scores or (None, None)), spent, peak)
+            holdout, kept = scores or (None, None)
+            yield Point(done, BEFORE + passes / PRICE, kept_back, holdout, kept, spent, peak)
         del model
         gc.collect()
 

@@ -3,8 +3,8 @@
 Generated models (recipes of 5 directions by 10 blocks) with generated answers. It puts side by side
 
     surrogate     src.surrogate: learning hyperparameters, fitting, predicting 16 recipes' answers with their variance
-    limit         for each of these only what nothing can do without: the product Y Yᵀ; one Cholesky factorisation and the
-                  solve for all answers; one product [16, E] × [E, A]
+    limit         for each of these only what nothing can do without: the product Y Yᵀ; one Cholesky factorisation and
+                  the solve for all answers; one product [16, E] × [E, A]
     scikit-learn  GaussianProcessRegressor, the answers as columns of one output
     GPyTorch      an exact process an answer in one batch; and with one kernel matrix, expanded over the batch, as its
                   issue 2628 advises (where it is installed: pip install gpytorch)
@@ -45,7 +45,7 @@ class Case:
     wanted: np.ndarray
 
     def features(self, recipes: np.ndarray) -> np.ndarray:
-        """Return points [M, k] whose inner products are Σ_b w_b ⟨δ_b, δ_b'⟩: the kernel of them is made of stock parts."""
+        """Return points [M, k] whose inner products are Σ_b w_b ⟨δ_b, δ_b'⟩: of stock parts is the kernel made."""
         root = torch.linalg.cholesky(self.process.space.metric) * self.process.hyper[:-3].exp().sqrt()[:, None, None]
         return torch.einsum("bnk,mnb->mbk", root, torch.from_numpy(recipes)).reshape(len(recipes), -1).numpy()
 
@@ -204,7 +204,7 @@ def _gpytorch(case: Case, expanded: bool) -> Result:
     scaled = gpytorch.kernels.ScaleKernel(bent, batch_shape=shape)
     flat.variance, scaled.outputscale, bent.lengthscale = linear, 1 - linear, reach
 
-    class Model(gpytorch.models.ExactGP):  # type: ignore[misc]
+    class Model(gpytorch.models.ExactGP):
         def forward(self, points: torch.Tensor) -> Any:
             matrix = (flat + scaled)(points if not expanded else points[0])
             matrix = matrix.expand(*batch, *matrix.shape[-2:]) if expanded else matrix
@@ -228,7 +228,7 @@ def _gpytorch(case: Case, expanded: bool) -> Result:
     with exact, torch.no_grad():
         began = time.perf_counter()
         first = model(wanted)
-        first.mean, first.variance
+        _ = first.mean, first.variance
         fitted = time.perf_counter() - began
         began = time.perf_counter()
         second = model(wanted)

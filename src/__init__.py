@@ -3,6 +3,7 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # this is `python -m src.…`, whose libraries take seconds to be there
-    from src.runtime import signals
+    from src.runtime import opening, signals
 
     signals.loading()
+    opening.begin()

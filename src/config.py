@@ -41,8 +41,10 @@ from src.strategy import (
 )
 
 # Mappings whose keys are somebody else's: evaluate.model_args.KEY=… needs no + before it. YAML cannot say this.
-_OPEN = DictConfig({}, flags={"struct": False})
-ConfigStore.instance().store("open_keys", DictConfig({"evaluate": {"model_args": _OPEN}}))
+_OPEN = ("model_args", "gen_kwargs")
+ConfigStore.instance().store(
+    "open_keys", DictConfig({"evaluate": {key: DictConfig({}, flags={"struct": False}) for key in _OPEN}})
+)
 
 
 Objective = Literal["best", "evaluations", "samples", "hours"]
@@ -205,6 +207,14 @@ class Evaluate(_Settings):
     """Dotted path of the user's own evaluator; None: lm-eval."""
     unsafe_code: bool = False
     """Whether a task may execute Python of its own, or have what a model wrote executed."""
+    apply_chat_template: bool | Annotated[str, Field(min_length=1)] = False
+    """Whether a model is asked in its own chat template; or the name of one of its templates."""
+    system_instruction: str | None = None
+    """What prompts begin with: a chat's system message, or plain text where no template is applied."""
+    fewshot_as_multiturn: bool = True
+    """Whether the examples of a chat are turns of their own, or part of the question."""
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Over what tasks say of generating: max_gen_toks, do_sample, temperature, …"""
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -304,6 +314,13 @@ class Cache(_Settings):
 
     folder: Path | None
     weights: bool
+    factors: Annotated[float, Field(ge=0)] = 4.0
+    """GiB."""
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes that factors of founders' changes have at most."""
+        return round(self.factors * 2**30)
 
 
 class Parameter(_Settings):
@@ -442,6 +459,14 @@ class Settings(_Settings):
         return any(Path(place).is_relative_to(self.zoo.folder) for place in places)
 
 
+_GIVE = {
+    "founders.base": "founders.base=BASE",
+    "founders.models": "'founders.models={math: A, code: B}' (folders of safetensors or names on the hub)",
+    "evaluate.tasks": "'evaluate.tasks=[gsm8k, arc_easy]' (lm-eval's, or your own in evaluate.include=FOLDER)",
+}
+"""How what nobody can guess is given, as it is typed."""
+
+
 def read(composed: DictConfig) -> Settings:
     """Return the settings that Hydra composed, validated.
 
@@ -449,6 +474,9 @@ def read(composed: DictConfig) -> Settings:
         UserError: naming the key, what was found and what was expected; the first mistake, and how many more.
     """
     try:
+        if missing := sorted(OmegaConf.missing_keys(composed) & _GIVE.keys(), key=list(_GIVE).index):
+            verb = "have no value; give them" if len(missing) > 1 else "has no value; give one"
+            raise UserError(f"{', '.join(missing)} {verb}: {' '.join(_GIVE[key] for key in missing)}")
         plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         settings = Settings.model_validate(plain)
     except OmegaConfBaseException as error:

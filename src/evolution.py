@@ -14,7 +14,7 @@ from src import start
 from src.config import Settings
 from src.evaluation import holdout
 from src.evaluation.candidates import Candidates, Follow, Found
-from src.journal import Follower, Journal, State, replay
+from src.journal import CutOff, Follower, Journal, State, replay
 from src.kinship import metric_of
 from src.kinship.measurements import Measurements
 from src.models import merging
@@ -26,7 +26,8 @@ from src.runtime import files, progress, terminal
 from src.runtime.cache import Cache
 from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
-from src.tracking import figures, summary, table, trackers
+from src.tracking import sender, table
+from src.tracking.sender import Sender
 
 if TYPE_CHECKING:
     from src.learning.lessons import Learner
@@ -72,7 +73,7 @@ class Evolution:
         self._verdicts: dict[int, str | None] = {}
         self._proposed: dict[int, list[Proposal]] = {}
         self.state = State()
-        cache = Cache(settings.cache.folder, weights=settings.cache.weights)
+        cache = Cache(settings.cache.folder, weights=settings.cache.weights, factors=settings.cache.factor_bytes)
         self.store = Store(
             self.folder,
             self.given,
@@ -98,7 +99,7 @@ class Evolution:
         self._since = time.monotonic()
         self._console = terminal.console()
         try:
-            start.record(self._record, self.state, settings, workers, self.given)
+            start.record(self._write, self.state, settings, workers, self.given)
             workers.in_main("clean", self._clean)
             self._measurements.load(self.state.measured)
         except BaseException:
@@ -142,9 +143,9 @@ class Evolution:
         )
 
     @cached_property
-    def tracker(self) -> trackers.Tracker:
-        """Where the figures are sent; connected on first use."""
-        return trackers.start(self.settings.track, self.folder, start.of_run(self.settings), main=self._workers.main)
+    def tracker(self) -> Sender:
+        """What sends the journal's figures to a tracker; connected on first use."""
+        return sender.start(self.settings.track, self.folder, self.journal.events, main=self._workers.main)
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Evolution:
             return
         self._measure_kinship()
         pending = [model.name for model in self.state.population if model.pending]
-        if self.settings.strategy.needs_answers and self.state.base is not None and self.state.base.average is None:
+        if self.settings.strategy.needs_base and self.state.base is not None and self.state.base.average is None:
             pending.append(self.state.base.name)
         self._evaluate(pending, "select", "founders")
         failed = [model for model in self.state.population if model.failure is not None]
@@ -223,13 +224,8 @@ class Evolution:
         """
         if self._workers.main:
             self._retention.discard_others(())
-        self.tracker.summary(summary.summary(self.state))
-        self.tracker.artifact(self.folder / "best" / "README.md", "card")
-        if not self.winner.founder:
-            self.tracker.artifact(self.folder / "best" / "recipe.yaml", "recipe")
-        names = self._measurements.grams.names if self._measurements.grams else ()
-        rows = [[a, *(None if a == b else self.kinship.between(a, b) for b in names)] for a in names]
-        self.tracker.table("kinship", ["model", *names], rows, self.state.population.generation)
+        self.tracker.catch_up()
+        self.tracker.model(self.folder / "best")
         if self._workers.main:
             present()
 
@@ -251,7 +247,8 @@ class Evolution:
         if stop.evaluations is not None:
             proposals = proposals[: stop.evaluations - self.state.spent.evaluations]
         if not proposals:
-            return [], "nothing is left to merge"
+            learns = self.settings.strategy.learns
+            return [], "nothing better is left to learn" if learns else "nothing is left to merge"
         hopeless = self._hopeless(population.generation)
         return ([], hopeless) if hopeless else (proposals, "")
 
@@ -355,15 +352,13 @@ class Evolution:
             self._record("measured", models=new, kinship=self._measurements.pairs(new), **asdict(cost))
 
     def _close_generation(self) -> None:
-        """End the generation: delete what will not be a parent, tell the tracker, show the table."""
+        """End the generation: delete what will not be a parent, show the table."""
         self._record_outlook(self._topic("outlook"))
         now, population = time.monotonic(), self.state.population
         self._record("closed", generation=population.generation, seconds=now - self._since)
         self._since = now
         if self._workers.main:
             self._retention.discard_others(self._retention.parents(self._seen()))
-        self.tracker.log(figures.of_generation(self.state, self.kinship, self._k), population.generation)
-        self.tracker.table("models", table.COLUMNS, table.rows(population, self.kinship), population.generation)
         if lines := table.predictions(self.state.population):
             self._console.print("\n".join(lines), highlight=False, soft_wrap=True)
         else:
@@ -394,6 +389,10 @@ class Evolution:
     # --- the journal -------------------------------------------------------------------------------------------------
 
     def _record(self, event: str, **fields: Any) -> None:
+        self._write(event, **fields)
+        self.tracker.catch_up()
+
+    def _write(self, event: str, **fields: Any) -> None:
         self.state.apply(self.journal.append(event, **fields))
 
     def _record_all(self, models: Sequence[str], found: Iterable[Found]) -> None:
@@ -408,6 +407,8 @@ class Evolution:
                 elif event in {"evaluated", "held_out"}:
                     where = " on the holdout" if event == "held_out" else ""
                     progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
+                    for task, cut in fields.get("cut_off", {}).items():
+                        progress.note(f"{model}: {CutOff(**cut).words(task)}{where}")
             self._done += 1
 
     def _clean(self) -> None:

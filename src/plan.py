@@ -19,6 +19,7 @@ from src.runtime import terminal
 from src.runtime.files import size_words
 
 if TYPE_CHECKING:
+    from src.evaluation.evaluator import Evaluator
     from src.kinship import Grams, Moved
 
 FEW = 16
@@ -32,15 +33,23 @@ OFF = ((0.4, "tenths"), (0.15, "hundredths"), (0.0, "thousandths"))
 docs/kinship.md."""
 
 
-def show(settings: Settings, found: Mapping[str, Found]) -> None:
-    """Print the plan: founders, the first generation's pairs, merges and evaluations at most, disk, what is unknown."""
+def show(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> None:
+    """Print the plan: founders, tasks, the first generation's pairs, what all of it takes at most, what is unknown.
+
+    Args:
+        settings: of the run.
+        found: the base and the founders.
+        evaluator: of the tasks whose data are here; None where the user's own evaluates.
+    """
     console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
     console.print(_families(found))
+    console.print()
+    console.print(_tasks(settings, evaluator))
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
-    for line in _merging(settings, found):
+    for line in (*_merging(settings, found), *_evaluating(settings, found, evaluator)):
         console.print(line)
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
@@ -50,6 +59,15 @@ def show(settings: Settings, found: Mapping[str, Found]) -> None:
     for remark in dict.fromkeys(one.remark for one in found.values() if one.checkpoint is None):
         names = [name for name, one in found.items() if one.checkpoint is None and one.remark == remark]
         console.print(f"\nnot looked at: {', '.join(names)} ({remark})")
+
+
+def devices(settings: Settings) -> tuple[str, ...]:
+    """Return what one process of the run would compute on, as torch names it."""
+    import torch
+
+    if settings.workers.device == "cpu" or not torch.cuda.is_available():
+        return ("cpu",)
+    return tuple(f"cuda:{number}" for number in range(settings.workers.gpus_per_model))
 
 
 def most_merges(settings: Settings) -> int | None:
@@ -218,12 +236,31 @@ def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
     if len(models) < len(found):
         return []
     parents = max((len(pair.parents) for pair in _pairs(settings)), default=2)
-    device = "cuda" if settings.workers.device == "auto" and torch.cuda.is_available() else "cpu"
+    device = devices(settings)[0].partition(":")[0]
     threads = settings.workers.threads or torch.get_num_threads()
     treatment = settings.merge.treatment
     calibrated = bool(treatment.svc if treatment else settings.merge.parameters.get("svc"))
     where: Any = {"device": device, "threads": threads}
     return forecast(settings.merge.method, models.pop("base"), models, parents, calibrated=calibrated, **where)
+
+
+def _evaluating(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
+    from src.evaluation.forecast import forecast
+
+    founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
+    return forecast(settings, founders, evaluator, most_merges(settings))
+
+
+def _tasks(settings: Settings, evaluator: Evaluator | None) -> Table:
+    from src.evaluation.outline import outline
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "samples", "held out", "shots", "metric", "weight"):
+        table.add_column(column, justify="left" if column in {"task", "metric"} else "right", no_wrap=True)
+    for one in outline(settings.evaluate, evaluator):
+        numbers = ("?" if count is None else f"{count:,}" for count in (one.select, one.holdout))
+        table.add_row(one.task, *numbers, one.shots or "?", one.metric or "?", f"{one.weight:g}")
+    return table
 
 
 def _size(nbytes: int | None) -> str:

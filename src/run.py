@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src import config
 from src.config import Settings
-from src.runtime import launch, private, validation
+from src.runtime import grid, launch, log, private, validation
 from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
 from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
@@ -54,15 +54,19 @@ def run(settings: Settings) -> dict[str, float]:
         page.check(settings.figures)
     found = founders.look(settings)
     founders.check(settings, found)
-    from src.evaluation import tasks
+    from src.evaluation import chat, tasks
 
-    tasks.check(settings, try_out=settings.dry_run or any(one.checkpoint is None for one in found.values()))
+    try_out = settings.dry_run or any(one.checkpoint is None for one in found.values())
+    evaluator = tasks.check(settings, try_out=try_out, devices=plan.devices(settings) if settings.dry_run else ("cpu",))
+    chat.check(settings, found)
     if settings.dry_run:
-        plan.show(settings, found)
+        plan.show(settings, found, evaluator)
         return {}
     if settings.uses_zoo:
         zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)
     given = founders.bring(settings)
+    if settings.evaluate.apply_chat_template and any(one.checkpoint is None for one in found.values()):
+        chat.check(settings, founders.look(settings))
     from src.evolution import Evolution
     from src.runtime.workers import Workers
 
@@ -70,6 +74,8 @@ def run(settings: Settings) -> dict[str, float]:
         Workers(**settings.workers.model_dump()) as workers,
         closing(Evolution(settings, workers, *given, verdict.of(settings.sweep))) as evolution,
     ):
+        if workers.main:
+            log.keep_in(evolution.folder)
         if evolution.finished:
             print(f"the run {settings.name} has finished already; a new one needs another name=…")
             if workers.main and not page_of(evolution).exists():  # a start was killed after its last event
@@ -107,8 +113,7 @@ def page_of(evolution: Evolution) -> Path:
 def _conclude(evolution: Evolution) -> None:
     from src.report import page
 
-    folder, generation = evolution.folder, evolution.state.population.generation
-    evolution.conclude(lambda: page.present(folder, evolution.tracker, generation))
+    evolution.conclude(lambda: page.present(evolution.folder, evolution.tracker))
 
 
 def _hand_over(evolution: Evolution, main: bool) -> dict[str, float]:
@@ -128,9 +133,15 @@ def _hand_over(evolution: Evolution, main: bool) -> dict[str, float]:
 
 @hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
 def _job(composed: DictConfig) -> float | list[float]:
+    with log.copying():
+        return _run(composed)
+
+
+def _run(composed: DictConfig) -> float | list[float]:
     advice = "interrupted; the same command goes on from here (a finished merge or evaluation is not repeated)"
     try:
         with interruptible(advice):
+            grid.name_apart(composed)
             settings = config.read(composed)
             figures = run(settings)
             wanted = settings.sweep.objectives if settings.sweep else ("best",)
@@ -189,13 +200,16 @@ def main() -> None:
 
 
 def _check_options() -> None:
-    """Hydra would answer an option that it does not know with a screenful of those it does."""
+    """Refuse what Hydra would answer with a screenful or not at all; tell it what all runs of a grid have in common."""
     known, unknown = private.get_args_parser().parse_known_intermixed_args()
     if unknown:
         raise UserError(
             f"{unknown[0]}: no such option. Settings are given as KEY=VALUE; --help lists them and the options."
         )
+    if known.shell_completion and "-m" in sys.orig_argv:
+        raise UserError("--shell-completion: Hydra completes the words of `python FILE.py`, not of `python -m MODULE`")
     validation.check_sweeps(known.overrides)
+    sys.argv = [*sys.argv, grid.constants(known.overrides)]
 
 
 def _is_one_of_many() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +12,9 @@ from src.journal import VERSION, State
 from src.models import digest
 from src.models.checkpoint import Checkpoint
 from src.models.founders import check_unchanged
+from src.runtime import provenance
 from src.runtime.errors import UserError
+from src.runtime.secrets import masked_settings
 from src.runtime.workers import Workers
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
@@ -22,13 +25,20 @@ PASSING: Any = {
 """Settings of a single start, not of the run, as pydantic leaves them out: none changes what is found."""
 HARMLESS = ("stop.", "track.", "workers.", "cache.", "keep", "figures")
 """What resume=force may change: none of it has a say in what a merge or an evaluation gives."""
-NEW: dict[str, Any] = {"evaluate.objective": "average", "figures": []}
+NEW: dict[str, Any] = {
+    "cache.factors": 4.0,
+    "evaluate.apply_chat_template": False,
+    "evaluate.fewshot_as_multiturn": True,
+    "evaluate.objective": "average",
+    "figures": [],
+    "workers.processes_per_gpu": 1,
+}
 """Keys that older journals do not have, and what they meant without; any other was null."""
 
 
 def of_run(settings: Settings) -> dict[str, Any]:
-    """Return the settings that are the run's, as the journal keeps them."""
-    return settings.model_dump(mode="json", exclude=PASSING)
+    """Return the settings that are the run's, as the journal keeps them: without secrets."""
+    return masked_settings(settings.model_dump(mode="json", exclude=PASSING))
 
 
 def common(settings: Settings, workers: Workers, questions: Mapping[str, str]) -> dict[str, Any]:
@@ -53,13 +63,16 @@ def record(
         UserError: the run was begun with other settings, or a founder's weights have changed since.
     """
     wanted = of_run(settings)
+    code = workers.in_main("provenance", lambda: asdict(provenance.collect(workers.devices[0])))
+    about = {"versions": versions(), "provenance": code}
     if state.started is None:
         machine = {"device": _device(workers), "threads": workers.threads}
-        about = {"versions": versions(), "machine": machine, "processes": workers.processes}
-        write("started", version=VERSION, settings=wanted, **about)
+        write("started", version=VERSION, settings=wanted, machine=machine, processes=workers.processes, **about)
     elif changed(state.started["settings"], wanted):
         refuse_other(state.started["settings"], wanted, settings)
-        write("resumed", settings=wanted)
+        write("resumed", settings=wanted, **about)
+    elif state.stopped is None and state.starts and _code(state.starts[-1]) != _code(about):
+        write("resumed", settings=wanted, **about)
     for name, checkpoint in given.items():
         if name not in state.given:
             write(
@@ -77,12 +90,17 @@ def record(
             if model.failure is not None and model.name not in state.retried:
                 write("retried", model=model.name)
     elif settings.retry_failed and state.holdout_failures:
-        write("resumed", settings=wanted)
+        write("resumed", settings=wanted, **about)
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that decide what comes out."""
     return {library: version(library) for library in LIBRARIES}
+
+
+def _code(about: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what decides what comes out: the libraries and the commit."""
+    return about.get("versions"), about.get("provenance", {}).get("commit")
 
 
 def _device(workers: Workers) -> str:
@@ -95,7 +113,7 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
     Raises:
         UserError: listing what differs and the ways on; not if resume=force allows the change.
     """
-    before, after, differ = flat(then), flat(now), changed(then, now)
+    before, after, differ = flat(masked_settings(then)), flat(masked_settings(now)), changed(then, now)
     harmful = [key for key in differ if not key.startswith(HARMLESS) and not _holds_out_tasks(key, before, after)]
     if not differ or (not harmful and settings.resume == "force"):
         return
@@ -110,7 +128,7 @@ def refuse_other(then: Mapping[str, Any], now: Mapping[str, Any], settings: Sett
 
 def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the dotted keys of which two configurations differ; of those that older versions had not, see `NEW`."""
-    before, after = NEW | flat(then), NEW | flat(now)
+    before, after = NEW | flat(masked_settings(then)), NEW | flat(masked_settings(now))  # older journals mask nothing
     return [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
 
 

@@ -22,7 +22,12 @@ def test_the_papers_table_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["pcc", "abs_gain", "pearson"]["r"] == pytest.approx(-0.59, abs=0.015)
     assert found["pcc", "abs_gain", "pearson"]["p"] == pytest.approx(0.023, abs=0.02)
     assert found["euclidean", "gain", "pearson"]["r"] > 0
-    assert set(found["pcc", "gain", "spearman"]) == {"metric", "target", "method", "r", "p", "low", "high", "n"}
+    assert set(found["pcc", "gain", "spearman"]) == {
+        *("metric", "target", "method", "r", "p", "adjusted_p", "low", "high", "n", "resamples", "error"),
+    }
+    adjusted = [one["adjusted_p"] for one in content["correlations"]]
+    assert all(one["adjusted_p"] >= one["p"] for one in content["correlations"])
+    assert min(adjusted) == pytest.approx(12 * min(one["p"] for one in content["correlations"]))
     assert content["saturation_generation"] == 9
     assert (content["early_stop"]["saved"], content["early_stop"]["merges"]) == (5, 14)
 

@@ -15,7 +15,10 @@ GROUPS = {
     folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()
 }
 COMMENTED_WITHIN = ("name", "strategy", "defaults", "explore", "sweep", "stop", "track", "cache", "hydra", "ray")
-NEEDED = {"founders=local": ["founders.base=b", "founders.models=[x,y]"]}
+NEEDED = {
+    "founders=local": ["founders.base=b", "founders.models=[x,y]", "evaluate.tasks=[q]"],
+    "evaluate=custom": ["evaluate.tasks=[q]"],
+}
 
 
 def settings(*overrides: str) -> Settings:
@@ -84,6 +87,19 @@ def test_the_paper_s_founders_bring_the_paper_s_merge_unless_told_otherwise() ->
     ]
     assert settings("founders=mistral7b", "merge=ties").merge.method == "ties"
     assert settings("founders=mistral7b", "strategy=one_shot").merge.method == "wudi"
+
+
+def test_founders_bring_tasks_that_are_theirs_unless_told_otherwise() -> None:
+    own = NEEDED["founders=local"]
+    found = settings("founders=local", *own)
+    assert ([task.name for task in found.evaluate.tasks], found.evaluate.holdout) == (["q"], 0.5)
+    assert not found.uses_zoo, "nothing of the embedded family is trained for somebody's own models"
+    assert settings("founders=mistral7b").evaluate.tasks[0].name == "winogrande"
+    for founders in (["founders=local", *own[:2]], ["founders=mistral7b"], []):
+        for evaluate, first, holdout in (("paper", "winogrande", None), ("zoo", "zoo_addition", 0.5)):
+            given = settings(*founders, f"evaluate={evaluate}").evaluate
+            assert (given.tasks[0].name, given.holdout) == (first, holdout)
+    assert settings("founders=local", *own, "strategy=kinship_topk").evaluate.tasks[0].name == "q"
 
 
 def test_the_default_is_what_measured_best_and_the_paper_is_a_word_away() -> None:

@@ -126,10 +126,10 @@ def test_an_answer_is_the_same_bit_for_bit_in_memory_as_on_disk_and_after_other_
     second.evaluate(family / "red")
     tensors = tensors_of(family / "green")
     assert second.evaluate(family / "green", tensors) == on_disk
-    _, pieces = first._models.load(family / "green", None, first.requests)
-    reused, _ = second._models.load(family / "green", tensors, second.requests)
-    fresh, _ = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)._models.load(
-        family / "green", tensors, first.requests
+    _, _, pieces = first._models.load(family / "green", None, first._asked)
+    reused, _, _ = second._models.load(family / "green", tensors, second._asked)
+    fresh, _, _ = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)._models.load(
+        family / "green", tensors, first._asked
     )
     for piece in pieces:
         assert reused.answer(piece, first.requests) == fresh.answer(piece, first.requests)

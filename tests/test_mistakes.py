@@ -127,8 +127,12 @@ def test_a_task_that_lm_eval_does_not_have(evolve: Command) -> None:
         check_refused(outcome, f"evaluate.{key} names 'no_such_task', which lm-eval does not have")
 
 
-def test_founders_that_were_not_given() -> None:
-    check_refused(run("founders=local"), "founders.base has no value; give one: founders.base=…")
+def test_founders_and_tasks_that_were_not_given() -> None:
+    told = run("founders=local")
+    check_refused(told, "founders.base, founders.models, evaluate.tasks have no value; give them: founders.base=BASE ")
+    assert len(told.err.splitlines()) == 1
+    given = "founders.base=b", "founders.models=[x,y]"
+    check_refused(run("founders=local", *given), "evaluate.tasks has no value; give one: 'evaluate.tasks=[gsm8k")
 
 
 @pytest.fixture
@@ -190,8 +194,9 @@ def test_the_base_among_the_founders_by_path_and_by_content(evolve: Command, cop
     check_refused(
         evolve(at=copy, founders=("red", "green", "base")), "the run itself uses; name that founder otherwise"
     )
+    local = "founders=local", "evaluate=paper", f"founders.base={copy}/base"
     check_refused(
-        run("founders=local", f"founders.base={copy}/base", f"founders.models={{a:{copy}/red,b:{copy}/base}}"),
+        run(*local, f"founders.models={{a:{copy}/red,b:{copy}/base}}"),
         "the base never is one: leave it out",
     )
     shutil.copy(copy / "base/model.safetensors", copy / "blue/model.safetensors")
@@ -199,8 +204,9 @@ def test_the_base_among_the_founders_by_path_and_by_content(evolve: Command, cop
 
 
 def test_two_founders_the_same_by_path_and_by_content(evolve: Command, copy: Path) -> None:
+    local = "founders=local", "evaluate=paper", f"founders.base={copy}/base"
     check_refused(
-        run("founders=local", f"founders.base={copy}/base", f"founders.models={{a:{copy}/red,b:{copy}/red}}"),
+        run(*local, f"founders.models={{a:{copy}/red,b:{copy}/red}}"),
         "has the same checkpoint twice, as 'a' and 'b'",
     )
     shutil.copy(copy / "red/model.safetensors", copy / "blue/model.safetensors")
@@ -235,7 +241,9 @@ def test_mistakes_are_found_within_seconds_from_the_shell() -> None:
         text=True,
         timeout=60,
     )
-    check_refused(Outcome(done.returncode, done.stdout, done.stderr), "strategy.k is 1")
+    begun, _, told = done.stderr.partition("\n")
+    assert begun.startswith("kinmerge: reading the configuration")
+    check_refused(Outcome(done.returncode, done.stdout, told), "strategy.k is 1")
     assert time.monotonic() - began < 30  # it was seen to take 1; nothing heavy may come before it
 
 

@@ -178,7 +178,7 @@ def test_pieces_are_answered_alike_whoever_answers_and_however_much_fits(family:
     taken: Counter[str] = Counter()
 
     def between_two(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
-        loaded, pieces = second._models.load(family / "red", None, second.requests)
+        loaded, _, pieces = second._models.load(family / "red", None, second._asked)
         found = []
         for number in range(count):
             taken["second" if number % 2 else "first"] += 1

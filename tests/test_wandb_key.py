@@ -100,9 +100,11 @@ def test_nothing_is_asked_on_a_terminal() -> None:
 def test_a_key_that_is_gone_by_the_time_it_is_needed_costs_a_warning_not_a_question(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from src.tracking import trackers; from src.config import Track\n"
+        "from src.tracking.about import About; from src.tracking.calls import Call\n"
         "settings = Track(tracker='wandb', project='p', group=None, mode='online')\n"
-        f"tracker = trackers.start(settings, Path({str(tmp_path)!r}), {{'seed': 0}})\n"
-        "tracker.log({'average/best': 1.0}, 0)\n"
+        "run = About('id', 'name', 'evolution', [], {'seed': 0})\n"
+        f"tracker = trackers.start(settings, Path({str(tmp_path)!r}), run)\n"
+        "tracker.send(Call(1, 'generation', {'generation': 0, 'average/best': 1.0}))\n"
         "tracker.finish()\n"
     )
     said, status = on_a_terminal(["-c", code])

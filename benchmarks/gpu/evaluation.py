@@ -37,7 +37,7 @@ def run(place: Place) -> Iterator[Row]:
         evaluator.evaluate(first)
         loaded = time.perf_counter() - began
         began = time.perf_counter()
-        evaluator._models.load(second, None, evaluator.requests)
+        evaluator.prepare(second, None)
         _wait(place)
         swapped = time.perf_counter() - began
         began = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from benchmarks.gpu.place import GIB, Place, Row, bytes_of, processors
 from benchmarks.merging import OWN, most_allocated, recipe_of
 from src.models import merging
 from src.models.checkpoint import tensors_of
-from src.models.methods import cost, memory
+from src.models.methods import cost
 
 FOUNDERS = 3
 METHODS = ("slerp", "task_arithmetic", "wudi")
@@ -28,7 +29,7 @@ def run(place: Place) -> Iterator[Row]:
         yield Row(
             f"speed that the plan reckons with: {device}",
             f"{speed.multiply / 1e12:.2f} TFLOP/s, {speed.decompose / 1e9:.2f} G/s in an SVD, "
-            f"{speed.move / 1e9:.1f} G/s moved",
+            f"{speed.move / 1e9:.1f} G/s widened, {speed.to / 1e9:.1f} GB/s there and {speed.back / 1e9:.1f} back",
         )
     if place.gpu:
         wide = torch.randn(4096, 4096, dtype=torch.float64, device=place.device)
@@ -74,7 +75,6 @@ def _merges(place: Place, which: str, methods: tuple[str, ...]) -> Iterator[Row]
 def _merge(place: Place, made: family.Family, method: str, device: str) -> tuple[float, dict[str, torch.Tensor], str]:
     """Return seconds, tensors and the most memory of a merge."""
     recipe = recipe_of(method, FOUNDERS, processors(), stored="BF16")
-    memory.shared = memory.Memory()  # what was decomposed before
     out = place.folder / "merged"
     out.mkdir()
     gpu = device != "cpu"
@@ -122,9 +122,18 @@ def _decompositions(place: Place) -> Iterator[Row]:
             for driver in ("gesvd", "gesvda", "gesvdj")
         }
     for way, work in ways.items():
-        yield Row(f"{way} of {side} × {side} in float64: {place.device}", f"{_once(work, place):.2f} s")
+        off = ""
+        if way.startswith("SVD"):
+            off = f", off by {_off(there, work()):.0e} in all"
+        yield Row(f"{way} of {side} × {side} in float64: {place.device}", f"{_once(work, place):.2f} s{off}")
     seconds = _once(lambda: torch.linalg.svd(own, full_matrices=False), place)
     yield Row(f"SVD of {side} × {side} in float64: {processors()} processors", f"{seconds:.2f} s")
+
+
+def _off(matrix: torch.Tensor, factors: Any) -> float:
+    """Return how far U S Vᵀ is from the matrix, in lengths of the matrix."""
+    u, s, vt = factors
+    return float((u * s @ vt - matrix).norm() / matrix.norm())
 
 
 def _timed(work: Callable[[], object]) -> float:

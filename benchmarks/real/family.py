@@ -146,7 +146,8 @@ def encode(asked: Sequence[Question], tokenizer: Any) -> tuple[torch.Tensor, tor
     prompts = tokenizer([one.prompt for one in asked])["input_ids"]
     answers = tokenizer([f" {one.answer}" for one in asked], add_special_tokens=False)["input_ids"]
     width = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-    tokens = torch.full((len(asked), width), tokenizer.pad_token_id)
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id  # masked either way
+    tokens = torch.full((len(asked), width), padding or 0)
     answering = torch.zeros(len(asked), width, dtype=torch.bool)
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         end = len(prompt) + len(answer)

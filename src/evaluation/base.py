@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from pydantic import InstanceOf, TypeAdapter
 
 from src.config import Evaluate
+from src.journal import CutOff
 from src.runtime import checksums, files
 from src.surrogate.questions import Answers
 
@@ -45,6 +48,17 @@ class Evaluation:
     """lm-eval's name of each score of `scores`."""
     answers: InstanceOf[Answers] | None = field(default=None, compare=False, repr=False)
     """What was answered, of which `scores` follows; None where the scores of samples are all that is known."""
+    cut_off: Mapping[str, CutOff] = field(default_factory=dict)
+    """Generated answers that were cut off, by lm-eval task; of those only with such answers."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard errors of `scores`, in points, as far as the evaluator gives them."""
+
+    @property
+    def stderrs(self) -> dict[str, float]:
+        """Standard errors of `scores`, in points: the evaluator's, else from the spread over samples; 0 of one."""
+        scored = {task: list(self.samples[task].values()) for task in self.scores if self.samples.get(task)}
+        spread = {task: 100 * stdev(v) / math.sqrt(len(v)) if len(v) > 1 else 0.0 for task, v in scored.items()}
+        return {**spread, **self.errors}
 
     @property
     def count(self) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from src.evaluation.base import BaseEvaluator, Evaluation
 from src.evaluation.evaluator import Evaluator
 from src.journal import State
 from src.models import digest, merging
-from src.models.methods.lineage import from_founders
+from src.models.methods.lineage import composed
 from src.models.store import Candidate, Store
 from src.population import Model
 from src.runtime import checksums, files, plugins
@@ -55,7 +54,7 @@ class Candidates:
         self._workers = workers
         self._cache = cache
         self._wants_answers = getattr(settings.strategy, "needs_answers", False)
-        self._known_answers: dict[tuple[str, int | None], Answers] = {}
+        self.answers = holdout.Answered(settings.folder, state)
 
     @cached_property
     def evaluator(self) -> BaseEvaluator:
@@ -128,23 +127,6 @@ class Candidates:
             event, fields = _failure("evaluation", error)
             return [("holdout_failed", {"reason": fields["reason"]}) if side == "holdout" else (event, fields)]
 
-    def answers(self, name: str) -> Answers:
-        """Return what a model answered of all that steers the search; NaN for what it was not asked.
-
-        Raises:
-            OSError, ValueError: as holdout.answers does; `evaluate` mends it.
-        """
-        key = name, self._state.model(name).part
-        if key not in self._known_answers:
-            found = holdout.answers(self._settings.folder, self._state, name)
-            if key[1] is not None and not self._known_answers:
-                self.answers(next(model.name for model in self._state.given.values() if model.average is not None))
-            for other in self._known_answers.values():  # one copy of the questions serves all models
-                found = responses.spread(found, other.questions)
-                break
-            self._known_answers[key] = found
-        return self._known_answers[key]
-
     def _recipe(self, model: Model) -> merging.Recipe:
         if model.recipe is not None:
             return merging.Recipe(**model.recipe)
@@ -158,11 +140,7 @@ class Candidates:
             stored=self._store.checkpoint(model.parents[0]).dtype,
         )
         recipes = {name: found for name in model.parents if (found := self._state.model(name).recipe) is not None}
-        config = from_founders(planned.config, recipes)
-        if config is planned.config:
-            return planned
-        donor = recipes[planned.donor]["donor"] if planned.donor in recipes else planned.donor
-        return replace(planned, config=config, donor=donor)
+        return composed(planned, recipes)
 
     def _scored(
         self, name: str, candidate: Candidate, follow: Follow, side: str = "select", *, whole: bool = False
@@ -173,9 +151,7 @@ class Candidates:
         assert evaluator is not None
         if part is not None:
             evaluator = evaluator.part(part)
-        key = key_of(
-            candidate.fingerprint, digest.of_surroundings(candidate.folder), evaluator.identity, self._settings.seed
-        )
+        key = key_of_evaluation(evaluator, candidate, self._settings.seed)
         file = holdout.place(self._settings.folder, name, side, part)
         wanted = self._wants_answers and side == "select"
         evaluation, cached = _saved(file, key), False
@@ -191,9 +167,11 @@ class Candidates:
             "scores": dict(evaluation.scores),
             "average": evaluation.average,
             "stderr": evaluation.stderr,
+            "stderrs": evaluation.stderrs,
             "samples": evaluation.count,
             "metrics": dict(evaluation.metrics),
             "cached": cached,
+            **({"cut_off": evaluation.as_dict()["cut_off"]} if evaluation.cut_off else {}),
             **({} if part is None else {"part": part, "parts": self._settings.evaluate.parts}),
             "seconds": time.monotonic() - began,
         }
@@ -224,6 +202,11 @@ class Candidates:
 
         persistently(save, beside)
         self._cache.keep_answers(key, beside.read_bytes)
+
+
+def key_of_evaluation(evaluator: BaseEvaluator, candidate: Candidate, seed: int) -> str:
+    """Return a digest of all that an evaluation depends on: what it is remembered by."""
+    return key_of(candidate.fingerprint, digest.of_surroundings(candidate.folder), evaluator.identity, seed)
 
 
 def _has_answers(file: Path, key: str) -> bool:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets.config
 import lm_eval.api.metrics  # fills the registry of metrics
 import lm_eval.tasks
 import yaml
+from datasets.naming import camelcase_to_snakecase
 from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 
@@ -59,6 +61,13 @@ class Definition:
         path, given = str(self.config.get("dataset_path")), str(self.config.get("dataset_kwargs"))
         local = "class" in self.config or path in _PACKAGED or Path(path).is_dir()
         return local and "://" not in given and not self.shipped
+
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether a task's data set, in some version, lies in the cache of `datasets`, by the name it has there."""
+        *namespace, name = str(self.config.get("dataset_path")).split("/")
+        folder = "___".join([*namespace, camelcase_to_snakecase(name)])
+        return (Path(datasets.config.HF_DATASETS_CACHE) / folder).is_dir()
 
     def code(self, own: Mapping[str, bytes]) -> str | None:
         """Return what of this executes code that came with the task or from a model, in words; None if nothing does.

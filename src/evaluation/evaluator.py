@@ -11,7 +11,8 @@ import functools
 import gc
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,9 +23,11 @@ from lm_eval.api.task import Task as HarnessTask
 from src.config import Evaluate
 from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_metric
 from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone
+from src.evaluation.chat import template_key
 from src.evaluation.model import Piece, Requests, ReusableModel, Tensors, VLLMModel
 from src.evaluation.responses import agree, assemble, scores_of, whole
 from src.evaluation.tasks import TaskRequests, divide, draw, load, main_metric, task_manager
+from src.journal import CutOff
 from src.models import digest
 from src.models.checkpoint import tensors_of
 from src.runtime.errors import UserError
@@ -64,20 +67,27 @@ class Evaluator(BaseEvaluator):
             selection._models if selection else _ModelCache(settings, devices, seed, remote_code)
         )
         manager = task_manager(settings)
-        self._loaded = {task.name: load(manager, task) for task in self._chosen}
+        self._loaded = {task.name: load(manager, task, settings.gen_kwargs) for task in self._chosen}
         leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
         self._tasks: dict[str, dict[str, Any]] = {"tasks": leaves, "groups": {}, "group_map": {}}
         for loaded in self._loaded.values():
             self._tasks["groups"] |= loaded["groups"]
             self._tasks["group_map"] |= loaded["group_map"]
-        self._metrics = {
-            leaf: main_metric(task, harness, key)
-            for task in self._chosen
-            for leaf, harness in self._loaded[task.name]["tasks"].items()
+        self._prompting: dict[str, Any] = {
+            "system_instruction": settings.system_instruction,
+            "fewshot_as_multiturn": settings.fewshot_as_multiturn,
         }
+        self._in_templates: dict[str, Requests] = {}
         self._task_requests: dict[str, TaskRequests] = {}
         for name, leaf in leaves.items():
-            self._task_requests[name] = TaskRequests(leaf, draw(leaf, settings, seed, held_out=selection is not None))
+            drawn = draw(leaf, settings, seed, held_out=selection is not None)
+            self._task_requests[name] = TaskRequests(leaf, drawn, **self._prompting)
+        self._metrics = {
+            leaf: main_metric(task, self._task_requests[leaf], key)
+            for task in self._chosen
+            for leaf in self._loaded[task.name]["tasks"]
+        }
+        for name, leaf in leaves.items():
             validate_metric(leaf, self._task_requests[name], self._metrics[name])
         self._parts: dict[int, Evaluator] = {}
         self._divided = {
@@ -85,13 +95,13 @@ class Evaluator(BaseEvaluator):
         }
         if selection and others and (both := sorted(leaves.keys() & selection._metrics.keys())):
             raise UserError(f"evaluate.holdout has {both[0]}, which steers the search too; name tasks that do not")
-        self.holdout: BaseEvaluator | None = None
+        self.holdout: Evaluator | None = None
         if settings.holdout is not None and selection is None:
             self.holdout = Evaluator(settings, seed=seed, devices=devices, remote_code=remote_code, selection=self)
 
     @functools.cached_property
     def requests(self) -> Requests:
-        """What one model is asked."""
+        """What one model is asked, as plain text."""
         found = requests_by_type(self._tasks["tasks"])
         gc.collect()
         gc.freeze()  # they stay for good; the collector need not walk over them during every evaluation
@@ -100,9 +110,14 @@ class Evaluator(BaseEvaluator):
     @functools.cached_property
     def identity(self) -> str:
         """A digest of all that a score depends on but the model and the seed."""
-        assert self.requests
         asked = [(task.name, task.weight, list(self._loaded[task.name]["tasks"])) for task in self._chosen]
-        how = self._settings.backend, self._settings.dtype, self._settings.model_args, self._models.kind
+        how: tuple[Any, ...] = (
+            *(self._settings.backend, self._settings.dtype, self._settings.model_args, self._models.kind),
+        )
+        if self._settings.apply_chat_template:  # which one is in the digest of the model's surroundings
+            how += (self._settings.apply_chat_template, sorted(self._prompting.items()))
+        if "generate_until" in self.requests:
+            how += ("cut off",)  # counted, which it was not in evaluations that are remembered from before
         return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
 
     @property
@@ -116,6 +131,7 @@ class Evaluator(BaseEvaluator):
             part = copy.copy(self)
             for known in ("requests", "identity"):
                 part.__dict__.pop(known, None)
+            part._in_templates = {}
             part._task_requests = {
                 name: asked.part(self._divided[name][number]) for name, asked in self._task_requests.items()
             }
@@ -127,10 +143,10 @@ class Evaluator(BaseEvaluator):
         self, folder: Path, tensors: Tensors | None = None, progress: Progress | None = None, share: Share = alone
     ) -> Evaluation:
         """Evaluate a model as BaseEvaluator.evaluate describes, with lm-eval's own scores."""
-        model, pieces = self._models.load(folder, tensors, self.requests)
+        model, requests, pieces = self.prepare(folder, tensors)
 
         def answer(number: int) -> list[Any]:
-            found = model.answer(pieces[number], self.requests)
+            found = model.answer(pieces[number], requests)
             if progress is not None:
                 progress(number + 1, len(pieces))
             return found
@@ -140,10 +156,57 @@ class Evaluator(BaseEvaluator):
         finally:
             if isinstance(model, VLLMModel):
                 model.close()
-        return self._evaluation(self._results(pieces, answers))
+        evaluation = self._evaluation(self._results(pieces, answers))
+        return replace(evaluation, cut_off=_cut_off(pieces, answers, requests))
+
+    @property
+    def sides(self) -> tuple[Evaluator, ...]:
+        """This one, and that of the holdout if there is one."""
+        return (self,) if self.holdout is None else (self, self.holdout)
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """Where models are put."""
+        return self._models.devices
+
+    def prepare(
+        self, folder: Path, tensors: Tensors | None = None
+    ) -> tuple[ReusableModel | VLLMModel, Requests, list[Piece]]:
+        """Return a loaded model, what it is asked, and that in pieces; arguments as those of `evaluate`."""
+        return self._models.load(folder, tensors, self._asked)
+
+    def shown(self) -> dict[str, tuple[int, str, str]]:
+        """Return the number of samples, the number of examples and the metric of each task of the configuration."""
+        found, metrics = {}, self._metric_names()
+        for task in self._chosen:
+            leaves = self._loaded[task.name]["tasks"]
+            shots = sorted({leaf.get_config("num_fewshot") for leaf in leaves.values()})
+            samples = sum(len(self._task_requests[leaf]) for leaf in leaves)
+            found[task.name] = samples, ", ".join(map(str, shots)), metrics[task.name]
+        return found
+
+    def _metric_names(self) -> dict[str, str]:
+        """Return lm-eval's name of each task's score."""
+        first = {task.name: self._metrics[next(iter(self._loaded[task.name]["tasks"]))] for task in self._chosen}
+        return {name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()}
+
+    def _asked(self, model: ReusableModel | VLLMModel) -> Requests:
+        """Return what this model is asked: in its own chat template, if one is to be applied."""
+        if not self._settings.apply_chat_template:
+            return self.requests
+        assert self.identity  # found before: a template is no part of it
+        key = template_key(model.lm)
+        for asked in self._task_requests.values():
+            asked.apply_template(key, model.lm.apply_chat_template)
+        if key not in self._in_templates:
+            self._in_templates[key] = requests_by_type(self._tasks["tasks"])
+        return self._in_templates[key]
 
     def asked(self) -> list[tuple[TaskRequests, str, float]]:
-        """Return every lm-eval task's requests, its main metric, and what it counts in the average; these sum to 1."""
+        """Return every lm-eval task's requests, its main metric, and what it counts in the average; these sum to 1.
+
+        The requests are in the chat template of the last model, if one is applied.
+        """
         total, weights = sum(task.weight for task in self._chosen), dict.fromkeys(self._metrics, 0.0)
         for task in self._chosen:
             for leaf, share in self._shares(task.name).items():
@@ -155,7 +218,7 @@ class Evaluator(BaseEvaluator):
 
         It serves the next evaluation as before, whatever its weights have become by then.
         """
-        model, _ = self._models.load(folder, None, self.requests)
+        model, *_ = self.prepare(folder)
         assert isinstance(model, ReusableModel), "a backend that gives gradients"
         return model
 
@@ -164,7 +227,8 @@ class Evaluator(BaseEvaluator):
         found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self.requests.items()}
         for piece, given in zip(pieces, answers, strict=True):
             for place, one in zip(piece.places, given, strict=True):
-                found[piece.kind][place] = tuple(one) if isinstance(one, list) else one
+                answer = one[0] if piece.kind == "generate_until" else one
+                found[piece.kind][place] = tuple(answer) if isinstance(answer, list) else answer
         for asked in self._task_requests.values():
             asked.clear()
         result: Any = run_tasks(
@@ -192,12 +256,10 @@ class Evaluator(BaseEvaluator):
                 weights[leaf] += share * task.weight / total
         average = sum(task.weight * scores[task.name] for task in self._chosen) / total
         stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
-        first = {task.name: self._metrics[next(iter(self._loaded[task.name]["tasks"]))] for task in self._chosen}
-        metrics = {
-            name: metric if chosen == "none" else f"{metric},{chosen}" for name, (metric, chosen) in first.items()
-        }
         answers = self._answers(results, scores, shares)
-        return Evaluation(scores, average, stderr, samples, weights, metrics, answers)
+        return Evaluation(
+            scores, average, stderr, samples, weights, self._metric_names(), answers=answers, errors=errors
+        )
 
     def _shares(self, name: str) -> dict[str, float]:
         """Return what each lm-eval task counts in a task of the configuration: by size where lm-eval does so."""
@@ -243,22 +305,23 @@ class _ModelCache:
     def __init__(self, settings: Evaluate, devices: Sequence[str], seed: int, remote_code: bool) -> None:
         self.kind = devices[0].partition(":")[0]
         self._settings = settings
-        self._devices = devices
+        self.devices = devices
         self._options: dict[str, Any] = {"seed": seed, "remote_code": remote_code}
         self._model: ReusableModel | None = None
         self._identity = ""
         self._planned: dict[int, list[Piece]] = {}
 
     def load(
-        self, folder: Path, tensors: Tensors | None, requests: Requests
-    ) -> tuple[ReusableModel | VLLMModel, list[Piece]]:
-        """Return a model with these weights, and the requests in pieces.
+        self, folder: Path, tensors: Tensors | None, asked: Callable[[ReusableModel | VLLMModel], Requests]
+    ) -> tuple[ReusableModel | VLLMModel, Requests, list[Piece]]:
+        """Return a model with these weights, what it is asked, and that in pieces.
 
-        The loaded model is reused unless architecture or tokenizer differ. `requests` must outlive this cache.
+        The loaded model is reused unless architecture or tokenizer differ. What `asked` gives must outlive this cache.
         """
         if self._settings.backend == "vllm":
-            engine = VLLMModel(folder, self._settings, self._devices, **self._options)
-            return engine, engine.pieces(requests)
+            engine = VLLMModel(folder, self._settings, self.devices, **self._options)
+            requests = asked(engine)
+            return engine, requests, engine.pieces(requests)
         identity = digest.of_surroundings(folder)
         if (
             self._model is None
@@ -266,13 +329,24 @@ class _ModelCache:
             or not self._model.load_weights(tensors or tensors_of(folder))
         ):
             self._model = None  # frees the memory of the model before
-            self._model = ReusableModel(folder, tensors, self._settings, self._devices, **self._options)
+            self._model = ReusableModel(folder, tensors, self._settings, self.devices, **self._options)
             if identity != self._identity:
                 self._planned.clear()
             self._identity = identity
+        requests = asked(self._model)
         if id(requests) not in self._planned:
             self._planned[id(requests)] = self._model.pieces(requests)
-        return self._model, self._planned[id(requests)]
+        return self._model, requests, self._planned[id(requests)]
+
+
+def _cut_off(pieces: Sequence[Piece], answers: Sequence[list[Any]], requests: Requests) -> dict[str, CutOff]:
+    """Return how many of each lm-eval task's generated answers were cut off; of those only where one was."""
+    limits: dict[str, list[int]] = {}
+    for piece, given in zip(pieces, answers, strict=True):
+        if piece.kind == "generate_until":
+            for place, (_, limit) in zip(piece.places, given, strict=True):
+                limits.setdefault(requests[piece.kind][place].task_name, []).append(limit)
+    return {task: CutOff(sum(map(bool, found)), len(found), max(found)) for task, found in limits.items() if any(found)}
 
 
 def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:

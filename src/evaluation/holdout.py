@@ -3,6 +3,7 @@
 place          where the scores of single samples lie, by side
 samples        what lies there, if it is what the journal records
 answers        what was answered there, if the journal's scores follow from it
+Answered       the same of all models, among all questions
 compare        the winner and the best founder, on the same samples
 winners_curse  by how much selection overstates the winner, over several runs
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from src.evaluation.responses import agree, scores_of
+from src.evaluation.responses import agree, scores_of, spread
 from src.journal import Compared, HeldOut, State
 from src.population import Model
 from src.runtime import checksums
@@ -79,6 +80,32 @@ def answers(folder: Path, state: State, model: str, side: str = "select") -> Ans
     if not agree(scores_of(found), recorded.scores):
         raise ValueError("the answers make other scores than the journal records")
     return found
+
+
+class Answered:
+    """What the models of a run answered of all that steers the search; each file is read once."""
+
+    def __init__(self, folder: Path, state: State) -> None:
+        """Look in the folder of a run, of which `state` says what is known by now."""
+        self._folder, self._state = folder, state
+        self._known: dict[tuple[str, int | None], Answers] = {}
+
+    def __call__(self, name: str) -> Answers:
+        """Return a model's answers; NaN for what it was not asked.
+
+        Raises:
+            OSError, ValueError, KeyError: as `answers` does; another evaluation mends it.
+        """
+        key = name, self._state.model(name).part
+        if key not in self._known:
+            found = answers(self._folder, self._state, name)
+            if key[1] is not None and not self._known:
+                self(next(model.name for model in self._state.given.values() if model.average is not None))
+            for other in self._known.values():  # one copy of the questions serves all models
+                found = spread(found, other.questions)
+                break
+            self._known[key] = found
+        return self._known[key]
 
 
 def _place(folder: Path, state: State, model: str, side: str) -> Path:

@@ -20,7 +20,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from src.config import Evaluate
-from src.evaluation.private import PrivateHFLM
+from src.evaluation.chat import template_args
+from src.evaluation.private import PrivateHFLM, generate
 
 MAX_BATCH_SIZE = 64
 """Rows of a batch where batch_size is auto, as lm-eval has it; less where that takes too much memory."""
@@ -94,11 +95,17 @@ class ReusableModel(PrivateHFLM, HFLM):
         loaded.config.use_cache = False  # one pass predicts every token; generation asks for its cache by itself
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote_code)
         arguments = {key: value for key, value in settings.model_args.items() if key not in ours}
+        arguments["chat_template_args"] = template_args(settings)
         size = settings.batch_size
         arguments["batch_size"] = arguments.get("max_batch_size", MAX_BATCH_SIZE) if size == "auto" else size
         super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=str(loaded.device), **arguments)
         self._seed = seed
         self._max_tokens = sys.maxsize  # tokens of a batch that were too many for the memory
+
+    @property
+    def lm(self) -> ReusableModel:
+        """The model of lm-eval's that this is."""
+        return self
 
     def load_weights(self, tensors: Tensors) -> bool:
         """Replace the weights by others of the same shapes; return False where the names are not this model's."""
@@ -123,13 +130,18 @@ class ReusableModel(PrivateHFLM, HFLM):
         return found
 
     def answer(self, piece: Piece, requests: Requests) -> list[Any]:
-        """Return the answers to a piece, in JSON's types; halve the batch where memory is short."""
+        """Return the answers to a piece, in JSON's types; halve the batch where memory is short.
+
+        A generated text comes with the number of tokens at which it was cut off, 0 where it was not.
+        """
         while True:
             try:
                 if piece.batch is not None:
                     return self._score_batch(piece.batch)
                 torch.manual_seed(self._seed + piece.places[0])
                 asked = [requests[piece.kind][place] for place in piece.places]
+                if piece.kind == "generate_until":
+                    return generate(self, asked)
                 answers: list[Any] = getattr(super(), piece.kind)(asked, disable_tqdm=True)
                 return answers
             except (RuntimeError, MemoryError) as error:
@@ -248,7 +260,7 @@ class VLLMModel:
         from lm_eval.models.vllm_causallms import VLLM
 
         arguments: dict[str, Any] = {"tensor_parallel_size": len(devices), **settings.model_args}
-        self._lm: Any = VLLM(
+        self.lm: Any = VLLM(
             pretrained=str(folder),
             dtype=settings.dtype,
             batch_size=settings.batch_size,
@@ -262,13 +274,15 @@ class VLLMModel:
         return [Piece(kind, tuple(range(len(asked)))) for kind, asked in requests.items()]
 
     def answer(self, piece: Piece, requests: Requests) -> list[Any]:
-        """Return the answers to a piece."""
-        answers: list[Any] = getattr(self._lm, piece.kind)(list(requests[piece.kind]), disable_tqdm=True)
+        """Return the answers to a piece; a generated text with the tokens at which it was cut off, or 0."""
+        if piece.kind == "generate_until":
+            return generate(self.lm, requests[piece.kind])
+        answers: list[Any] = getattr(self.lm, piece.kind)(list(requests[piece.kind]), disable_tqdm=True)
         return answers
 
     def close(self) -> None:
         """Free the memory; the next model needs all of it."""
-        del self._lm
+        del self.lm
         gc.collect()
         torch.cuda.empty_cache()
 

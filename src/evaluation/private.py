@@ -15,6 +15,7 @@ import datasets
 import lm_eval.api.task
 import lm_eval.utils
 from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.model import CacheHook
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks._index import Kind  # the entries of TaskManager.task_index, which is public, carry it
 from lm_eval.tasks._yaml_loader import load_yaml  # TaskManager imports a file's functions; this can leave them unread
@@ -33,9 +34,11 @@ __all__ = [
     "PrivateHFLM",
     "filter_names",
     "freeze_requests",
+    "generate",
     "load_yaml",
     "part_of_requests",
     "patch_globals",
+    "set_requests",
 ]
 
 VERSION = "0.4.13"
@@ -100,6 +103,64 @@ def freeze_requests(
     task.build_all_requests = lambda **_: None
     task.doc_iterator = lambda **_: iter(documents)
     task.process_results = process_and_record
+
+
+def set_requests(task: HarnessTask, requests: list[Any]) -> None:
+    """Have a task ask these requests; `instances`, which is public, can be read only."""
+    task._instances = requests
+
+
+def generate(lm: Any, requests: Sequence[Any]) -> list[tuple[str, int]]:
+    """Return what a model generates for each request, and at how many tokens it was cut off; 0 where it came to an end.
+
+    lm-eval's models return texts alone. What tells a text that was cut off is seen by `_model_generate` only, batch by
+    batch; the hook for lm-eval's own cache, which is public, hears of every text in the same order, and of its request.
+
+    Args:
+        lm: lm-eval's HFLM (of a causal model) or VLLM.
+        requests: of `generate_until`.
+    """
+    model_generate = lm._model_generate
+    limits: list[int] = []
+    of_texts: dict[tuple[str, str], list[int]] = {}
+
+    def generate_and_look(**kwargs: Any) -> Any:
+        found = model_generate(**kwargs)
+        limits.extend(_limits_of_vllm(found, **kwargs) if "sampling_params" in kwargs else _limits(lm, found, **kwargs))
+        return found
+
+    class Hook(CacheHook):
+        def add_partial(self, attr: str, req: Any, res: Any) -> None:
+            of_texts.setdefault((req[0], res), []).append(limits.pop(0))
+
+    lm._model_generate = generate_and_look
+    lm.set_cache_hook(Hook(None))
+    try:
+        texts = lm.generate_until(list(requests), disable_tqdm=True)
+    finally:
+        del lm._model_generate
+        lm.set_cache_hook(CacheHook(None))
+    return [(text, of_texts[one.args[0], text].pop()) for one, text in zip(requests, texts, strict=True)]
+
+
+def _limits(lm: Any, found: torch.Tensor, *, context: torch.Tensor, max_length: int, stop: Any, **_: Any) -> list[int]:
+    """Return, for each row that HFLM generated, the tokens it could have if it has them all and no end, or 0."""
+    width = context.shape[1]
+    if found.shape[1] < max_length:
+        return [0] * len(found)
+    ends = lm.model.generation_config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends]), lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id}
+    limits = []
+    for row in found[:, width:].tolist():
+        text = lm.tok_decode(row, skip_special_tokens=False)
+        ended = row[-1] in ends or any(one in text for one in stop if one)
+        limits.append(0 if ended else max_length - width)
+    return limits
+
+
+def _limits_of_vllm(found: Sequence[Any], *, sampling_params: Sequence[Any], **_: Any) -> list[int]:
+    pairs = zip(found, sampling_params, strict=True)
+    return [asked.max_tokens if one.outputs[0].finish_reason == "length" else 0 for one, asked in pairs]
 
 
 class PrivateHFLM(HFLM):

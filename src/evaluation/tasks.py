@@ -8,9 +8,9 @@ import functools
 import importlib.util
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -28,6 +28,9 @@ from src.evaluation.responses import Block, whole
 from src.runtime import plugins
 from src.runtime.errors import MachineError, UserError
 
+if TYPE_CHECKING:
+    from src.evaluation.evaluator import Evaluator
+
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
 
@@ -39,27 +42,45 @@ class TaskRequests:
 
     Attributes:
         leaf: lm-eval's task, which asks just these.
+        filters: names of the task's filters.
     """
 
-    def __init__(self, leaf: HarnessTask, drawn: list[int] | None) -> None:
-        """Build the requests of the drawn documents, or of all.
+    def __init__(self, leaf: HarnessTask, drawn: list[int] | None, **prompting: Any) -> None:
+        """Build the requests of the drawn documents, or of all, as plain text.
+
+        Args:
+            leaf: the task.
+            drawn: indices of its documents, sorted.
+            prompting: what else lm-eval builds prompts from.
 
         Raises:
             UserError: a request that cannot be built.
         """
         with attribute_errors(leaf, "its questions cannot be made"):
-            leaf.build_all_requests(rank=0, world_size=1, samples=drawn)
+            leaf.build_all_requests(rank=0, world_size=1, samples=drawn, **prompting)
             documents = list(leaf.doc_iterator(rank=0, world_size=1, samples=drawn))
             ids = drawn or range(len(documents))
             asked = {instance.doc_id for instance in leaf.instances}
             if empty := [one for one, (place, _) in zip(ids, documents, strict=True) if place not in asked]:
                 raise ValueError(f"sample {empty[0]} asks nothing; is its list of choices empty?")
+        self._in_templates: dict[str, list[Any]] = {}
+
+        def in_template(key: str, template: Callable[..., str]) -> list[Any]:
+            if key not in self._in_templates:
+                built = copy.copy(self._unfrozen)
+                built.set_fewshot_seed(FEWSHOT_SEED)  # the same examples as ever
+                chat = {"apply_chat_template": True, "chat_template": template}
+                built.build_all_requests(rank=0, world_size=1, samples=drawn, **chat, **prompting)
+                self._in_templates[key] = built.instances
+            return self._in_templates[key]
+
+        self._in_template = in_template
         self._choices = functools.cache(functools.partial(choices_of, leaf, [document for _, document in documents]))
         self._freeze(leaf, documents, ids)
 
     def _freeze(self, leaf: HarnessTask, documents: Sequence[tuple[int, Any]], ids: Sequence[int]) -> None:
         self.leaf, self._documents, self._ids = leaf, documents, ids
-        self._filters = private.filter_names(leaf)
+        self.filters = private.filter_names(leaf)
         self._found: list[tuple[Any, Mapping[str, Any]]] = []
         self._unfrozen = copy.copy(leaf)
         private.freeze_requests(leaf, documents, lambda answers, metrics: self._found.append((answers, metrics)))
@@ -89,11 +110,43 @@ class TaskRequests:
         for number, (place, document) in zip(self._ids, self._documents, strict=True):
             yield number, document, sorted(asked[place], key=lambda one: one.idx)
 
+    def apply_template(self, key: str, template: Callable[..., str]) -> None:
+        """Ask the same documents in a chat template from now on; the requests of a key are built once.
+
+        Raises:
+            UserError: a request that cannot be built.
+        """
+        with attribute_errors(self.leaf, "its questions cannot be put into the chat template"):
+            everything = self._in_template(key, template)
+        places = {place for place, _ in self._documents}
+        private.set_requests(self.leaf, [one for one in everything if one.doc_id in places])
+
     def clear(self) -> None:
         """Discard the answers of the previous model."""
         self._found.clear()
         for instance in self.leaf.instances:
             instance.resps, instance.filtered_resps = [], {}
+
+    def metric_names(self) -> list[str]:
+        """Return the names of the task's metrics, as lm-eval has them in its results.
+
+        A metric that executes what was generated may give several, by names of its own (`pass@1` of humaneval's
+        `pass_at_k`): how it judges an empty answer to the first document tells.
+
+        Raises:
+            UserError: they cannot be listed.
+        """
+        with attribute_errors(self.leaf, "its metrics cannot be listed"):
+            if not getattr(self.leaf, "UNSAFE_CODE", False) or self.leaf.OUTPUT_TYPE != "generate_until":
+                return list(self.leaf.aggregation())
+            for instance in self.leaf.instances:
+                instance.resps = [""] * instance.repeats
+            self.leaf.apply_filters()
+            place, document = self._documents[0]
+            answers = [one.filtered_resps[self.filters[0]] for one in self.leaf.instances if one.doc_id == place]
+            found = self.leaf.process_results(document, answers)
+        self.clear()
+        return list(found)
 
     def scores(self, metric: str, chosen: str) -> dict[int, float]:
         """Return a metric of each document under one of the task's filters, where it is a number."""
@@ -119,7 +172,7 @@ class TaskRequests:
         return Block(name, share, self._ids, [np.array([value]) for value in samples.values()], [0] * len(self))
 
     def _judged(self, chosen: str) -> list[tuple[Any, Mapping[str, Any]]]:
-        first = self._filters.index(chosen) * len(self._documents)
+        first = self.filters.index(chosen) * len(self._documents)
         return self._found[first : first + len(self._documents)]
 
 
@@ -145,13 +198,17 @@ def attribute_errors(task: HarnessTask | str, what: str) -> Iterator[None]:
         raise UserError(found) from error
 
 
-def check(settings: Settings, *, try_out: bool) -> None:
+def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",)) -> Evaluator | None:
     """Refuse tasks that lm-eval does not have, that would execute code, or that cannot work, and an absent backend.
 
     Args:
         settings: of the run.
         try_out: make the tasks whose data are here, too, and try their metrics. A run does so before it evaluates
             anything; a plan, or a long download, should not come before that.
+        devices: where models would be put.
+
+    Returns:
+        The evaluator of the tasks that were tried out.
 
     Raises:
         UserError: the first mistake.
@@ -163,15 +220,17 @@ def check(settings: Settings, *, try_out: bool) -> None:
                 f"evaluate.share is {settings.evaluate.share:g}, and {settings.evaluate.evaluator} has no method "
                 "`part`, which would say what a share of the samples is; leave the share at null"
             )
-        return
+        return None
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
     _check_backend(settings.evaluate)
     _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
-    if try_out:
-        from src.evaluation.evaluator import Evaluator
+    if not try_out:
+        return None
+    from src.evaluation.evaluator import Evaluator
 
-        Evaluator(with_local_data(settings.evaluate), seed=settings.seed)
+    asked = with_local_data(settings.evaluate)
+    return Evaluator(asked, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
 
 
 def _check_backend(settings: Evaluate) -> None:
@@ -192,7 +251,7 @@ def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, byt
         own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
     """
     _check_names(settings, known)
-    for task, found in _defined(settings):
+    for task, found in defined(settings):
         if not settings.unsafe_code and (code := found.code(own)) is not None:
             raise UserError(
                 f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
@@ -202,9 +261,16 @@ def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, byt
 
 
 def with_local_data(settings: Evaluate) -> Evaluate:
-    """Return the settings with only those tasks whose data are on this machine."""
-    defined = list(_defined(settings))
-    here = {task.name for task, _ in defined} - {task.name for task, found in defined if not found.is_local}
+    """Return the settings with only those tasks whose data are on this machine: as files, or downloaded before."""
+    known: dict[str, list[Definition]] = {}
+    for task, one in defined(settings):
+        known.setdefault(task.name, []).append(one)
+    here = {name for name, found in known.items() if all(one.is_local for one in found)}
+    for name, found in known.items():
+        if name not in here and all(one.is_local or one.is_downloaded for one in found):
+            with suppress(UserError):  # of another version, or only in part
+                load(task_manager(settings), Task(name=name), {})
+                here.add(name)
     held_out = tuple(task for task in settings.held_out if task.name in here)
     return settings.model_copy(
         update={
@@ -214,7 +280,7 @@ def with_local_data(settings: Evaluate) -> Evaluate:
     )
 
 
-def _defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
+def defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
     """Yield every task with each definition that it leads to; none where their folder is not there yet."""
     if settings.include is None or settings.include.is_dir():
         manager = task_manager(settings)
@@ -261,8 +327,8 @@ def task_manager(settings: Evaluate) -> TaskManager:
     return _default_manager(include)
 
 
-def load(manager: TaskManager, task: Task) -> dict[str, Any]:
-    """Load a task or group.
+def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Load a task or group; what it generates is generated as `gen_kwargs` say over what it says itself.
 
     Raises:
         UserError: its data cannot be reached, or its definition or its first question is no good.
@@ -283,18 +349,18 @@ def load(manager: TaskManager, task: Task) -> dict[str, Any]:
         elif leaf.get_config("num_fewshot") is None:
             leaf.set_config("num_fewshot", 0)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
+        if gen_kwargs and leaf.get_config("output_type") == "generate_until":
+            leaf.set_config("generation_kwargs", dict(gen_kwargs), update=True)
     return {"groups": {}, "group_map": {}, **loaded}
 
 
-def main_metric(task: Task, leaf: HarnessTask, key: str) -> tuple[str, str]:
+def main_metric(task: Task, requests: TaskRequests, key: str) -> tuple[str, str]:
     """Return metric and filter of a task, as lm-eval names them in its results.
 
     Raises:
         UserError: listing those that the task has.
     """
-    with attribute_errors(leaf, "its metrics cannot be listed"):
-        known = list(leaf.aggregation())
-    return _chosen(task, known, private.filter_names(leaf), key)
+    return _chosen(task, requests.metric_names(), requests.filters, key)
 
 
 def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:

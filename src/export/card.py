@@ -12,8 +12,10 @@ from src.export.licence import Licence, describe, merged_fields
 from src.export.metadata import metadata
 from src.journal import HeldOut, State
 from src.pages.markdown import code, fenced, plain
+from src.pages.text import gain
 from src.population import KinshipTable, normalised_average
 from src.runtime.plugins import is_dotted
+from src.runtime.provenance import described
 from src.tracking.summary import NORMAL, skills_kept
 
 
@@ -75,7 +77,7 @@ def model_card(
 
 {describe(licences)}
 
-{_rebuilding(state, winner, sources)}"""
+{_origin(state)}{_rebuilding(state, winner, sources)}"""
 
 
 def _scores(state: State, winner: str) -> str:
@@ -143,7 +145,7 @@ def _gained(state: State, side: str) -> str:
         return ""
     winner, founder = plain(found.winner), plain(found.founder)
     return (
-        f"{winner} is {found.difference:+.2f} points ({found.low:+.2f} to {found.high:+.2f}) on {founder}, "
+        f"{winner} is {gain(found.difference, found.low, found.high, found.p)} points on {founder}, "
         f"the best founder here, over the same {found.samples} samples.\n\n"
     )
 
@@ -153,6 +155,18 @@ def _opening(state: State, winner: str, models: int) -> str:
         return f"This is a founder: none of the {models - len(state.sources) + 1} merges that were tried beats it."
     base, generation = code(state.sources["base"]), state.population[winner].generation
     return f"A merge of fine-tunes of {base}, evolved by kinmerge; it is of generation {generation}."
+
+
+def _origin(state: State) -> str:
+    """Return when, by what command and with which code the run was begun, and last gone on with."""
+    if not state.starts:
+        return ""
+    first = dict(described(state.starts[0]))
+    command = fenced(first.pop("command", "") + "\n", "bash")
+    rows = [f"| {name} | {plain(text)} |" for name, text in first.items()]
+    for one in map(dict, map(described, state.starts[1:])):
+        rows.append(f"| gone on with | {plain(', '.join(one[key] for key in ('date', 'commit') if key in one))} |")
+    return "\n".join(["## How it was made", "", command, "| | |", "| --- | --- |", *rows, "", ""])
 
 
 def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:

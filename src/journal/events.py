@@ -75,15 +75,29 @@ class _Machine(_Fields):
     processes: int = 1
 
 
+class _Provenance(_Fields):
+    date: str = ""
+    command: str = ""
+    kinmerge: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    python: str = ""
+    platform: str = ""
+    gpu: str | None = None
+
+
 class _Started(_Fields):
     version: int
     settings: _Settings
     versions: dict[str, str] = {}
     machine: _Machine = _Machine()
+    provenance: _Provenance = _Provenance()
 
 
 class _Resumed(_Fields):
     settings: _Settings
+    versions: dict[str, str] = {}
+    provenance: _Provenance = _Provenance()
 
 
 class _Founder(_Fields):
@@ -192,14 +206,24 @@ class _Measured(_Fields):
     cached: bool = False
 
 
+class _CutOff(_Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    answers: Count
+    of: Annotated[int, Field(ge=1, lt=2**63)]
+    tokens: Count
+
+
 class _Scored(_Fields):
     model: str
     scores: dict[str, float]
     average: float
     stderr: float
+    stderrs: dict[str, float] = {}
     samples: Count
     seconds: float
     metrics: dict[str, str] = {}
+    cut_off: dict[str, _CutOff] = {}
     cached: bool = False
     part: Count | None = None
     parts: Count = 1
@@ -248,6 +272,8 @@ class _Compared(_Fields):
     high: float
     p: float
     samples: Count
+    resamples: Count = 0
+    error: float = 0.0
 
 
 class _Retried(_Fields):

@@ -16,7 +16,7 @@ from src.runtime.errors import UserError, machine_fault, persistently
 from src.runtime.signals import uninterrupted
 
 VERSION = 1
-VOLATILE = frozenset({"seconds", "cached", "processes"})
+VOLATILE = frozenset({"seconds", "cached", "processes", "provenance"})
 """Fields that may differ between two runs of the same command; all others are the same, bit for bit."""
 
 Event = dict[str, Any]

@@ -62,6 +62,25 @@ class Compared:
     """Two-sided, of no difference."""
     samples: int
     """Answered by both."""
+    resamples: int = 0
+    """Drawn for interval and p; 0 in older journals, which had 2,000."""
+    error: float = 0.0
+    """Monte-Carlo error of the bounds, in points."""
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """Generated answers of a task that ended since no more tokens were allowed, not since the model had finished."""
+
+    answers: int
+    of: int
+    """All answers that were generated for it."""
+    tokens: int
+    """At which they were cut off: lm-eval's max_gen_toks."""
+
+    def words(self, task: str) -> str:
+        """Return it as a sentence, without its end."""
+        return f"{self.answers} of {self.of} answers of {task} were cut off at {self.tokens} tokens"
 
 
 @dataclass
@@ -70,6 +89,8 @@ class State:
 
     started: Mapping[str, Any] | None = None
     """Settings, versions and machine of the run; None before its first event."""
+    starts: list[Mapping[str, Any]] = field(default_factory=list)
+    """Versions and provenance of every start that the journal tells of; none in journals of older versions."""
     models: dict[str, Model] = field(default_factory=dict)
     """Everyone by name, oldest first."""
     kinship: dict[str, dict[frozenset[str], float]] = field(default_factory=dict)
@@ -101,6 +122,8 @@ class State:
     holdout_failures: dict[str, str] = field(default_factory=dict)
     """Why a model could not be scored there."""
     holdout_samples: int = 0
+    cut_off: dict[tuple[str, str, str], CutOff] = field(default_factory=dict)
+    """By event (evaluated, held_out), model and lm-eval task; of those only of which an answer was."""
     compared: dict[str, Compared] = field(default_factory=dict)
     """The winner and the best founder, by side: `select` and `holdout`."""
     expected_gain: float | None = None
@@ -175,6 +198,12 @@ class State:
             self.seconds[kind] += event["seconds"]
             self.asked[kind] += 1
             self.known[kind] += event.get("cached", False)
+        if kind in {"evaluated", "held_out"}:
+            self.cut_off |= {
+                (kind, event["model"], task): CutOff(**one) for task, one in event.get("cut_off", {}).items()
+            }
+        if "provenance" in event:
+            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
         if kind == "started":
             self.started = event
         elif kind == "founder":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
+from src.kinship.measuring import device_of
 from src.models.checkpoint import Checkpoint
 from src.runtime import progress
 from src.runtime.cache import Cache, key_of
@@ -85,7 +86,7 @@ class Measurements:
                 self._base,
                 models,
                 known=known,
-                device=self._workers.devices[0],
+                device=device_of(self._workers.devices[0]),
                 progress=progress.whole(bar),
                 share=(lambda name, job, items: self._workers.map(f"{topic} {name}", job, items)) if several else None,
             )

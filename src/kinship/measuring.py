@@ -253,6 +253,14 @@ def _stretches(tensors: Sequence[Compared], specs: Sequence[Sequence[TensorSpec]
             yield _Stretch(index, start, count, count * width)
 
 
+def device_of(workers: str) -> str:
+    """Return where a run measures: on the processors, but on its GPU where there is no C compiler.
+
+    The kernel in C keeps up with the reading; the GPU waits for it, and was four times slower (docs/gpu.md).
+    """
+    return "cpu" if native.build() is not None else workers
+
+
 def _kernels(rows: int, first: int, device: str, fine: bool) -> tuple[Callable[[], Kernel], int]:
     """Return a factory of kernels, one a thread, and how many threads to use."""
     if device == "cpu" and native.build() is not None:

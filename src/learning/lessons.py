@@ -97,10 +97,11 @@ class Learner:
         how, evaluator = lesson.settings, self._evaluator()
         folders = [self._store.checkpoint(name).path for name in ("base", *lesson.directions)]
         base, *directions = map(Stored, folders)
+        model = evaluator.model(folders[1])  # before its samples: the template is its own
         found, weights = samples(evaluator, lesson.targets)
         division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
         total = WeightedSum(base, directions, lesson.blocks)
-        return Training(lesson, total, evaluator.model(folders[1]), division), division.kept_count
+        return Training(lesson, total, model, division), division.kept_count
 
     def _reached(self, steps: int, training: Training, key: str) -> Course:
         """Return the course as it was left, which is at these steps or past them; learn it again if that is lost."""

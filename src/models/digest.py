@@ -14,12 +14,14 @@ from src.models.header import TensorSpec
 from src.runtime.errors import UserError
 from src.runtime.files import check_regular
 
+TEMPLATES = "additional_chat_templates"
+"""Folder within a checkpoint's of the templates that have names, as transformers has it."""
 _DTYPES = {  # torch's word for it, and safetensors'
     **{"torch.float64": "F64", "torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"},
     **{"torch.int64": "I64", "torch.int32": "I32", "torch.int16": "I16", "torch.int8": "I8", "torch.uint8": "U8"},
     **{"torch.bool": "BOOL", "torch.float8_e4m3fn": "F8_E4M3", "torch.float8_e5m2": "F8_E5M2"},
 }
-_OTHER_FILES = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "vocab.txt")
+_OTHER_FILES = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "vocab.txt", f"{TEMPLATES}/*.jinja")
 
 
 def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: int | None = None) -> str:

@@ -22,7 +22,7 @@ from mergekit.options import MergeOptions
 from pydantic import TypeAdapter, ValidationError
 
 from src.config import Merge
-from src.models import private
+from src.models import digest, private
 from src.models.checkpoint import Checkpoint
 from src.models.methods import treated
 from src.runtime import plugins
@@ -380,6 +380,8 @@ def _copy_from_donor(donor: Path, out: Path, *, tokenizer: bool) -> None:
     (out / "config.json").write_text(json.dumps({**config, **decided_by_merge}, indent=2) + "\n")
     if tokenizer:
         _copy_files(TOKENIZER_FILES, donor, out)
+        if (donor / digest.TEMPLATES).is_dir():
+            shutil.copytree(donor / digest.TEMPLATES, out / digest.TEMPLATES, dirs_exist_ok=True)
 
 
 def _copy_files(names: Iterable[str], source: Path, target: Path) -> None:

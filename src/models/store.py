@@ -16,6 +16,7 @@ import torch
 
 from src.models import digest, merging
 from src.models.checkpoint import Checkpoint, open_checkpoint, tensors_of
+from src.models.methods import memory
 from src.population import Model
 from src.runtime import checksums, files, names
 from src.runtime.cache import Cache, key_of
@@ -162,7 +163,8 @@ class Store:
             return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
         partial.mkdir()
-        tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
+        with memory.kept_in(self._cache):
+            tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
         if tensors is None:
             shutil.rmtree(partial)
             merging.merge(recipe, self._paths(recipe), partial, **options)
@@ -258,9 +260,12 @@ class Store:
 
     def copy_to(self, name: str, target: Path) -> None:
         """Put copies of a model's files into a folder: a founder's are the user's own, and links would lead to them."""
-        for file in self.checkpoint(name).path.iterdir():
+        place = self.checkpoint(name).path
+        for file in (*place.iterdir(), *place.glob(f"{digest.TEMPLATES}/*.jinja")):
             if file.suffix in CHECKPOINT_FILES and file.is_file():
-                files.copy(file, target / file.name)
+                copied = target / file.relative_to(place)
+                copied.parent.mkdir(exist_ok=True)
+                files.copy(file, copied)
 
     def _key(self, recipe: merging.Recipe) -> str:
         """Return the key of a merge: its recipe, with models by their content, not by their names.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
@@ -38,6 +39,29 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Slider:
+    """A number that the reader chooses."""
+
+    name: str
+    value: float
+    """At first."""
+
+
+@dataclass(frozen=True)
+class Sliders:
+    """Weights of a merge that the reader chooses, and what is expected of it: what_if.js computes it from `data`."""
+
+    sliders: Sequence[Slider]
+    low: float
+    high: float
+    rows: Sequence[Sequence[str]]
+    """A row a task: its name, and scores to compare with."""
+    columns: Sequence[str]
+    """Headings of the scores to compare with."""
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Section:
     """A question, and what answers it."""
 
@@ -50,6 +74,7 @@ class Section:
     tables: Sequence[Table] = ()
     wide: bool = False
     """Whether each figure takes the page's whole width."""
+    sliders: Sliders | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +99,7 @@ def document(
 
     Args:
         title: the browser's.
-        sections: what follows the opening, in order; links to them are made.
+        sections: what follows the opening, in order; links to them are made. One of them may have sliders.
         heading: the first words on the page.
         words: paragraphs below the heading.
         tiles: numbers below the words.
@@ -98,6 +123,7 @@ def document(
         warnings=warnings,
         palette=PALETTE,
         data={"template": resolve(TEMPLATE.to_plotly_json(), {}), "figures": figures},
+        explored=next((section.sliders.data for section in sections if section.sliders), None),
         plotly=get_plotlyjs(),
     )
 

@@ -14,6 +14,11 @@ def interval(low: float, high: float) -> str:
     return f"{number(low, '+.2f')} to {number(high, '+.2f')}"
 
 
+def gain(points: float, low: float, high: float, p: float) -> str:
+    """Format a difference with its interval and its p."""
+    return f"{number(points, '+.2f')} ({interval(low, high)}, {p_value(p)})"
+
+
 def p_value(p: float) -> str:
     """Format a p value, down to 0.001."""
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}"

@@ -14,7 +14,7 @@ from src.pages.text import interval, number, p_value, plural
 from src.population import Model
 from src.report.points import points, sampling
 from src.report.run_data import RunData
-from src.statistics import METHODS, Correlation, correlate, early_stop, saturation, stop_after
+from src.statistics import METHODS, Correlation, correlate, early_stop, holm, saturation, stop_after
 from src.statistics.saturation import ALPHA
 
 LEAST = 3
@@ -32,8 +32,9 @@ def section(run: RunData) -> Section:
     merges, gains, kinship = (list(column) for column in zip(*known, strict=True))
     targets = {"gain": gains, "|gain|": [abs(gain) for gain in gains]}
     found = {(name, method): correlate(kinship, y, method) for name, y in targets.items() for method in METHODS}
+    adjusted = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
     words = [
-        _summary(found["|gain|", "pearson"], run.metric.name),
+        _summary(found["|gain|", "pearson"], adjusted["|gain|", "pearson"], len(found), run.metric.name),
         _saturation(run, merges, gains, kinship),
         *_stop(run),
     ]
@@ -50,22 +51,25 @@ def section(run: RunData) -> Section:
             number(one.r, "+.2f"),
             interval(one.low, one.high),
             p_value(one.p).removeprefix("p "),
+            p_value(adjusted[target, method]).removeprefix("p "),
             str(one.n),
         )
         for (target, method), one in found.items()
     ]
-    table = Table(("correlation of", "method", "r", "95 % interval", "p", "n"), rows)
+    table = Table(("correlation of", "method", "r", "95 % interval", "p", "adjusted p", "n"), rows)
     return Section("relation", title, words, panels, [table])
 
 
-def _summary(found: Correlation, metric: str) -> str:
+def _summary(found: Correlation, adjusted: float, family: int, metric: str) -> str:
     if math.isnan(found.r):
         return "Nothing varies here, so nothing correlates."
-    verdict = "beyond chance" if found.p < 0.05 else "which chance alone could do"
+    verdict = "beyond chance" if adjusted < 0.05 else "which chance alone could do"
     return (
         f"Between the parents' {metric} and the size of the gain, r is {found.r:+.2f} (95 % interval "
-        f"{interval(found.low, found.high)}, {p_value(found.p)}, n {found.n} merges), {verdict}. Merges that share a "
-        "parent are not independent, so true intervals are wider."
+        f"{interval(found.low, found.high)}, {p_value(found.p)}; adjusted for the {family} correlations here after "
+        f"Holm, {p_value(adjusted)}; n {found.n} merges), {verdict}. The interval is from {found.resamples:,} "
+        f"resamples: another seed would move a bound by {found.error:.3f}. Merges that share a parent are not "
+        "independent, so true intervals are wider."
     )
 
 

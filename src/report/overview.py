@@ -6,13 +6,17 @@ import math
 from dataclasses import dataclass
 
 from src.evaluation import benchmarks
+from src.pages import text
 from src.pages.document import Table, Tile
-from src.pages.text import duration, interval, plural
+from src.pages.text import duration, interval, p_value, plural
 from src.population import neglected, normalised_average, worst
 from src.report.run_data import RunData
 from src.statistics import compare_models
 from src.tracking import summary
 from src.tracking.table import cells, rows
+
+CHANCE = 0.05
+"""The p above which chance alone could do it, whatever the interval says: the two are of different tests."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Gain:
     points: float
     low: float
     high: float
+    p: float
     held_out: bool = False
     """Whether nothing was chosen on these samples."""
     paired: bool = True
@@ -36,15 +41,17 @@ def gain(run: RunData) -> Gain | None:
     for side in reversed(summary.sides(run.state)):
         if (known := side.compared) is not None:
             held_out = side.name == "holdout"
-            return Gain(known.founder, known.difference, known.low, known.high, held_out=held_out)
+            return Gain(known.founder, known.difference, known.low, known.high, known.p, held_out=held_out)
     best = run.founders[0]
     mine, theirs = (run.samples.get(model.name) for model in (run.winner, best))
     if mine and theirs and set(mine) == set(theirs):
         found = compare_models(mine, theirs, weights=run.weights)
-        return Gain(best.name, found.difference, found.low, found.high)
+        return Gain(best.name, found.difference, found.low, found.high, found.p)
     points = (run.winner.average or 0.0) - (best.average or 0.0)
-    half = summary.NORMAL * math.hypot(run.winner.stderr or 0.0, best.stderr or 0.0)
-    return Gain(best.name, points, points - half, points + half, paired=False)
+    error = math.hypot(run.winner.stderr or 0.0, best.stderr or 0.0)
+    half = summary.NORMAL * error
+    p = math.erfc(abs(points) / error / math.sqrt(2)) if error else float(not points)
+    return Gain(best.name, points, points - half, points + half, p, paired=False)
 
 
 def tiles(run: RunData) -> list[Tile]:
@@ -59,7 +66,7 @@ def tiles(run: RunData) -> list[Tile]:
         shown.append(Tile("on the holdout: quote this", f"{held_out.average:.2f}", note))
     if found:
         title = f"gain on the best founder{' there' if found.held_out else ''}"
-        note = f"95 %: {interval(found.low, found.high)}, on {found.founder}"
+        note = f"95 %: {interval(found.low, found.high)}, {p_value(found.p)}, on {found.founder}"
         shown.append(Tile(title, f"{found.points:+.2f}", note))
     else:
         shown.append(Tile("gain on the best founder", "none", "no merge beats it"))
@@ -103,8 +110,8 @@ def _quote(run: RunData) -> str:
         return f"Quote another score: {steered}. evaluate.holdout=0.5 keeps half of the samples for the end."
     gained = ""
     if found and found.held_out:
-        bounds = interval(found.low, found.high)
-        gained = f", {found.points:+.2f} ({bounds}) on {found.founder}, the best founder there"
+        words = text.gain(found.points, found.low, found.high, found.p)
+        gained = f", {words} on {found.founder}, the best founder there"
     return (
         f"The number to quote is {run.winner.name}'s {held_out.average:.2f} on the holdout "
         f"({_bounds(held_out.low, held_out.high)}){gained}. {steered}."
@@ -118,11 +125,11 @@ def _bounds(low: float, high: float) -> str:
 def warnings(run: RunData) -> list[str]:
     """Return what a reader should know before trusting the figures."""
     found = gain(run)
-    texts = [text] if (text := benchmarks.warning(run.settings["evaluate"])) else []
-    if found and found.low <= 0:
+    texts = [warning] if (warning := benchmarks.warning(run.settings["evaluate"])) else []
+    if found and (found.low <= 0 or found.p > CHANCE):
         side = "on the holdout" if found.held_out else "on what steered the search"
-        bounds = interval(found.low, found.high)
-        texts.append(f"The gain on {found.founder} {side} is within chance: its interval ({bounds}) has 0.")
+        words = text.gain(found.points, found.low, found.high, found.p)
+        texts.append(f"The gain on {found.founder} {side} is within chance: {words}.")
     if found and not found.paired:
         texts.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
     if not run.winner.founder and (lost := neglected(summary.skills_kept(run.state)[1])):

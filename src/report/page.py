@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING
 
 from src.pages.document import Section, document, drawings
 from src.pages.figures import standalone
-from src.report import costs, kinship, kinship_gain, layer_change, overview, pedigree, progress, scores
+from src.report import (
+    costs,
+    kinship,
+    kinship_gain,
+    layer_change,
+    overview,
+    pedigree,
+    progress,
+    scores,
+    settings,
+    what_if,
+)
 from src.report.run_data import RunData, load
 from src.runtime import files, plugins
 from src.runtime.errors import UserError
 from src.runtime.terminal import warn
 
 if TYPE_CHECKING:
-    from src.tracking.trackers import Tracker
+    from plotly.graph_objects import Figure
 
-SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, costs)
+    from src.tracking.sender import Sender
+
+SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, what_if, costs)
 NAME = "report.html"
 
 
@@ -35,20 +48,24 @@ def write(folder: Path, target: Path | None = None) -> Path:
     return target
 
 
-def present(folder: Path, tracker: Tracker, generation: int) -> None:
-    """Write the page of a run that has ended, and send its figures to the tracker.
+def present(folder: Path, tracker: Sender) -> None:
+    """Send the figures of a run that has ended to its tracker, and write its page, which says that all is done.
 
     Nothing is raised: whatever fails here costs the page and a warning, not the run.
     """
     try:
         run = load(folder)
         found = sections(run)
+        tracker.figures(figures(found))
         files.write_text(folder / NAME, render(run, found))
-        for drawing in drawings(found):
-            tracker.figure(drawing.name, standalone(drawing.figure, drawing.title), generation)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         warn(f"the page failed ({reason}); python -m src.report {folder} tries again")
+
+
+def figures(found: Sequence[Section]) -> dict[str, Figure]:
+    """Return the figures of sections by name, as they are shown outside the page."""
+    return {one.name: standalone(one.figure, one.title) for one in drawings(found)}
 
 
 def sections(run: RunData) -> list[Section]:
@@ -57,7 +74,8 @@ def sections(run: RunData) -> list[Section]:
     Raises:
         UserError: one of the user's own cannot be imported, or is no section.
     """
-    return [*(module.section(run) for module in SECTIONS), *map(partial(_own, run), run.settings.get("figures") or ())]
+    found = [made for module in SECTIONS if (made := module.section(run)) is not None]
+    return [*found, *map(partial(_own, run), run.settings.get("figures") or ())]
 
 
 def check(figures: Sequence[str]) -> None:
@@ -81,7 +99,11 @@ def render(run: RunData, found: Sequence[Section]) -> str:
     """Return the page's HTML: the opening, these sections, and the table of all models."""
     return document(
         f"{run.name}: {run.winner.name}",
-        [*found, Section("models", "All models", run.omissions, tables=[overview.models(run)])],
+        [
+            *found,
+            Section("models", "All models", run.omissions, tables=[overview.models(run)]),
+            settings.section(run),
+        ],
         heading=run.name,
         words=overview.words(run),
         tiles=overview.tiles(run),

@@ -40,6 +40,8 @@ class RunData:
     """Of the samples' tasks in the average; None where no file has them: then all weigh the same."""
     unreadable: Sequence[str]
     """Files that are there but cannot be read, and why."""
+    folder: Path
+    """Where it lies."""
 
     @property
     def population(self) -> Population:
@@ -170,7 +172,7 @@ def load(folder: Path) -> RunData:
     unreadable: list[str] = []
     grams = _load_grams(folder / "kinship.npz", state, unreadable)
     samples, weights = _load_samples(folder, state, unreadable)
-    return RunData(folder.resolve().name, events, state, grams, samples, weights, unreadable)
+    return RunData(folder.resolve().name, events, state, grams, samples, weights, unreadable, folder)
 
 
 def _load_grams(path: Path, state: State, unreadable: list[str]) -> Grams | None:

@@ -49,10 +49,12 @@ def section(run: RunData) -> Section:
             f"{normalised_average(kept):.0f} % of their scores are kept in the mean over tasks."
         )
     if run.winner.name in run.samples and not run.winner.founder:
-        tables.append(_comparison(run))
+        table, drawn = _comparison(run)
+        tables.append(table)
         words.append(
             "The last table compares the winner with each founder on the very same samples: bootstrap within tasks, p "
-            "of the sign-flip test, adjusted after Holm. These samples chose the winner, so the gains lean to its side."
+            f"of the sign-flip test, adjusted after Holm.{drawn} These samples chose the winner, so the gains lean to "
+            "its side."
         )
     return Section("scores", "What the winner can do", words, panels, tables)
 
@@ -123,7 +125,8 @@ def _shares(found: dict[str, float], height: int) -> Figure:
     )
 
 
-def _comparison(run: RunData) -> Table:
+def _comparison(run: RunData) -> tuple[Table, str]:
+    """Return the comparison with each founder, and in words how much was drawn for it."""
     mine = run.samples[run.winner.name]
     against = [model.name for model in run.founders if set(run.samples.get(model.name, ())) == set(mine)]
     found = [compare_models(mine, run.samples[name], weights=run.weights) for name in against]
@@ -137,4 +140,10 @@ def _comparison(run: RunData) -> Table:
         )
         for name, one, p in zip(against, found, holm([one.p for one in found]), strict=True)
     ]
-    return Table(("winner against", "points", "95 % interval", "p", "samples"), rows)
+    drawn = (
+        f" Of {min(one.resamples for one in found):,} resamples: another seed would move a bound by "
+        f"{max(one.error for one in found):.2f}."
+        if found
+        else ""
+    )
+    return Table(("winner against", "points", "95 % interval", "p", "samples"), rows), drawn

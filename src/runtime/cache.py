@@ -1,4 +1,4 @@
-"""What is remembered across runs, keyed by content: evaluations, kinship numbers and, if asked for, merged weights.
+"""What is remembered across runs, keyed by content: evaluations, kinship numbers, factors and, if asked for, weights.
 
 A key is a digest of everything that the value depends on, so an entry is right for ever or never found again. Entries
 are written beside their place and renamed: any number of runs may share a folder, which may be deleted at any time.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -35,15 +37,23 @@ class Cache:
         weights: whether merged weights are remembered too.
     """
 
-    def __init__(self, folder: Path | None, *, weights: bool = False) -> None:
-        """Use `folder` (made on first use), for merged weights too if `weights`; clear what killed writers left."""
+    def __init__(self, folder: Path | None, *, weights: bool = False, factors: int = 0) -> None:
+        """Use a folder; clear what killed writers left.
+
+        Args:
+            folder: made on first use.
+            weights: whether merged weights are remembered too.
+            factors: bytes that factors of founders' changes have at most.
+        """
         self._folder = folder
         self._broken: set[str] = set()
         self._warned: set[str] = set()
         self.weights = weights and folder is not None
+        self._most = factors
+        self._began = time.time()
         if folder is not None:
             with suppress(OSError):
-                for kind in ("evaluations", "kinship", "weights"):
+                for kind in ("evaluations", "kinship", "factors", "weights"):
                     files.remove_abandoned(folder / kind)
 
     def evaluation(self, key: str, read: Callable[[Mapping[str, Any]], Kept]) -> Kept | None:
@@ -79,6 +89,42 @@ class Cache:
     def keep_kinship(self, key: str, content: Callable[[], bytes]) -> None:
         """Remember inner products; the names that a run gave the models are its own affair."""
         self._put("kinship", f"{key}.npz", lambda: checksums.wrap(content(), key))
+
+    def factors(self, key: str, read: Callable[[bytes], Kept]) -> Kept | None:
+        """Return what `read` makes of the factors kept under a key; None where there are none."""
+        name = f"{key}.safetensors"
+        found = self._get("factors", name, lambda data: read(checksums.unwrap(data, key)))
+        if found is not None:
+            with suppress(OSError):
+                os.utime(self._place("factors", name))
+        return found
+
+    def keep_factors(self, key: str, content: Callable[[], bytes]) -> None:
+        """Remember factors, in place of others that nobody has used since this process began, the oldest first.
+
+        Those that were used stay: of more than there is room for, a part is found again and again, not none.
+        """
+        if self._folder is None or not self._most or "written" in self._broken:
+            return
+        data = checksums.wrap(content(), key)
+        if self._make_room(len(data)):
+            self._put("factors", f"{key}.safetensors", lambda: data)
+
+    def _make_room(self, needed: int) -> bool:
+        """Return whether there is room for so many more bytes of factors, now that others had to go."""
+        kept = []
+        with suppress(OSError), os.scandir(self._place("factors")) as entries:
+            kept = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in entries)
+        excess = sum(size for _, size, _ in kept) + needed - self._most
+        unused = [(size, path) for used, size, path in kept if used < self._began]
+        if excess > sum(size for size, _ in unused):
+            return False
+        for size, path in unused:
+            if excess > 0:
+                excess -= size
+                with suppress(OSError):
+                    Path(path).unlink()
+        return True
 
     def take_weights(self, key: str, target: Path) -> bool:
         """Put a copy of the merged checkpoint kept under a key into the new folder `target`; False where there is none.

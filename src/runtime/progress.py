@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from src.runtime import log
 from src.runtime.errors import printable_lines
 
 Progress = Callable[[int, int], None]
@@ -31,7 +32,9 @@ def bar(label: str, total: int | None = None, unit: str = "") -> Iterator[tqdm]:
 
 def note(text: str) -> None:
     """Print a line about something finished, where no bar shows it."""
-    if not sys.stderr.isatty():
+    if sys.stderr.isatty():
+        log.note(printable_lines(text))
+    else:
         print(printable_lines(text), flush=True)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from src.statistics.average import Samples, bootstrap_macro, task_shares
+from src.statistics.average import Samples, bootstrap_macro, enough, flipped_macro, quantiles, task_shares
 
 EXACT = 14
 """Pairs up to which every assignment of signs is tried (2^14) instead of some drawn at random."""
@@ -26,6 +26,10 @@ class Difference:
     """Two-sided, of no difference: how often the pairs would show as large a one with their signs drawn at random."""
     n: int
     """Pairs."""
+    resamples: int = 0
+    """Drawn for the interval and for p; 0 where nothing was drawn."""
+    error: float = 0.0
+    """Monte-Carlo error of the bounds: what another seed would move them by. That of p is √(p (1 − p) / resamples)."""
 
 
 def compare_models(
@@ -34,7 +38,7 @@ def compare_models(
     *,
     weights: Mapping[str, float] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Difference:
     """Return the difference of two models' macro averages on the samples that both have answered, in points (×100).
@@ -46,7 +50,7 @@ def compare_models(
         first, second: by task and document, how well it was answered. Documents of only one of the two are left out.
         weights: of the tasks in the average; equal where not given.
         level: share of the bootstrap that the interval covers.
-        resamples: of the bootstrap, and random signs of the test.
+        resamples: of the bootstrap, and random signs of the test; None: 100,000, or what takes seconds (see `enough`).
         seed: of both.
 
     Raises:
@@ -59,17 +63,12 @@ def compare_models(
         for task, scored in first.items()
     }
     shares = task_shares(pairs, weights)
-    value, drawn = bootstrap_macro(pairs, shares, resamples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    rng = np.random.default_rng(seed + 1)
-    flipped = np.zeros(resamples)
-    for task, values in pairs.items():
-        # Pairs of one size are alike: what counts is how many of them change sign.
-        sizes, counts = np.unique(np.abs(values), return_counts=True)
-        turned = rng.binomial(counts, 0.5, size=(resamples, len(sizes)))
-        flipped += shares[task] * ((counts - 2 * turned) @ sizes) / len(values)
-    p = (1 + (np.abs(flipped) >= abs(value) - 1e-12).sum()) / (1 + resamples)
-    return Difference(100 * value, 100 * float(low), 100 * float(high), float(p), sum(map(len, pairs.values())))
+    drawings = enough(pairs) if resamples is None else resamples
+    value, drawn = bootstrap_macro(pairs, shares, drawings, seed)
+    low, high, error = quantiles(100 * drawn, level)
+    flipped = flipped_macro(pairs, shares, drawings, seed + 1)
+    p = (1 + (np.abs(flipped) >= abs(value) - 1e-12).sum()) / (1 + drawings)
+    return Difference(100 * value, low, high, float(p), sum(map(len, pairs.values())), drawings, error)
 
 
 def compare_configurations(
@@ -108,15 +107,16 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Adjust the p values of several comparisons: if none is real, one falls below α with a chance of at most α.
 
     Holm's step-down method (1979, Scandinavian Journal of Statistics 6:65), in the order given; it asks nothing of how
-    the comparisons depend on each other.
+    the comparisons depend on each other. NaN, of what could not be tested, stays NaN and does not count.
 
     Raises:
         ValueError: a value outside 0 to 1.
     """
-    if wrong := [p for p in p_values if not 0 <= p <= 1]:
+    if wrong := [p for p in p_values if p < 0 or p > 1]:
         raise ValueError(f"{wrong[0]} is no p value; expected 0 to 1")
-    order = np.argsort(p_values, kind="stable")
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(np.asarray(p_values)[known], kind="stable")]
     steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
+    adjusted = np.full(len(p_values), np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return tuple(adjusted.tolist())

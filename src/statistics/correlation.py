@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from src.statistics.average import quantiles
+
 METHODS = ("pearson", "spearman")
 DRAWN = 1 << 20
 """Figures that are drawn at a time: 8 MiB, a few times over."""
+RESAMPLES = 10_000
+LEAST = 2000
+DRAWS = 1 << 21
+"""Rows that are drawn at most, a second's work: of many merges fewer resamples are enough."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,10 @@ class Correlation:
     """Bounds of the interval: percentiles of the bootstrap over rows."""
     n: int
     """Rows, without those where one of the two is not known."""
+    resamples: int
+    """Drawn for the interval."""
+    error: float
+    """Monte-Carlo error of its bounds: what another seed would move them by; NaN where r is."""
 
 
 def correlate(
@@ -38,7 +49,7 @@ def correlate(
     method: str = "pearson",
     *,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Correlation:
     """Return the correlation of x with y, [n] each; rows where one of them is NaN are left out.
@@ -47,7 +58,7 @@ def correlate(
         x, y: one figure a merge, in the same order.
         method: one of METHODS.
         level: share of the bootstrap that the interval covers. A resample in which nothing varies is left out of it.
-        resamples: how many times n rows are drawn with replacement.
+        resamples: how many times n rows are drawn with replacement; None: RESAMPLES, or what DRAWS allow.
         seed: of that drawing.
 
     Raises:
@@ -75,8 +86,8 @@ def correlate(
         warnings.simplefilter("ignore")  # of figures that never change
         found = test(a, b)
         batch = max(1, DRAWN // len(a))
-        drawn = stats.bootstrap(
-            (a, b), r, n_resamples=resamples, batch=batch, paired=True, method="percentile", rng=seed
-        )
-        low, high = np.nanquantile(drawn.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
-    return Correlation(method, float(found.statistic), float(found.pvalue), float(low), float(high), len(a))
+        count = min(RESAMPLES, max(LEAST, DRAWS // len(a))) if resamples is None else resamples
+        drawn = stats.bootstrap((a, b), r, n_resamples=count, batch=batch, paired=True, method="percentile", rng=seed)
+        known = drawn.bootstrap_distribution[np.isfinite(drawn.bootstrap_distribution)]
+        low, high, error = quantiles(known, level) if len(known) else (math.nan,) * 3
+    return Correlation(method, float(found.statistic), float(found.pvalue), low, high, len(a), count, error)

@@ -19,7 +19,9 @@ class Strategy(ABC):
 
     name: str
     needs_answers: ClassVar[bool] = False
-    """Whether it asks what models answered (`Population.answers`), which is then kept, the base's too."""
+    """Whether it asks what models answered (`Population.answers`), which is then kept."""
+    needs_base: ClassVar[bool] = False
+    """Whether it asks what the base answered, which costs an evaluation."""
     learns: ClassVar[bool] = False
     """Whether it has weights learned by gradient (`Population.learner`)."""
 

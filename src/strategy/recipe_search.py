@@ -51,6 +51,7 @@ class RecipeSearch(Strategy):
     high: float = 2.5
     """Bounds of a recipe's weights."""
     needs_answers: ClassVar[bool] = True
+    needs_base: ClassVar[bool] = True
 
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
         """Return the directions' merges in generation 1, after it the recipes that promise most; [] if none is new."""
@@ -58,7 +59,7 @@ class RecipeSearch(Strategy):
         first = [one for one in self._first(population) if one.key not in done]
         if population.generation == 0 and first:
             return first
-        problem = self._problem(population, kinship)
+        problem = self.problem(population, kinship)
         if problem is None:
             return []
         proposals = {one.key: one for one in problem.propose(population, self.batch, self.seed + len(population))}
@@ -66,7 +67,7 @@ class RecipeSearch(Strategy):
 
     def outlook(self, population: Population, kinship: KinshipTable) -> Outlook | None:
         """Return what every evaluated recipe is taken to be worth, given the answers of all, and what may be gained."""
-        problem = self._problem(population, kinship)
+        problem = self.problem(population, kinship)
         return None if problem is None else problem.outlook(self.seed + len(population))
 
     def possible_parents(self, population: Population) -> set[str]:
@@ -90,7 +91,7 @@ class RecipeSearch(Strategy):
         """Return the models that are directions."""
         return made(population, self.directions or {})
 
-    def _problem(self, population: Population, kinship: KinshipTable) -> Problem | None:
+    def problem(self, population: Population, kinship: KinshipTable) -> Problem | None:
         """Return what is known, fitted; None before the founders were measured, or where answers are not kept."""
         if kinship.geometry is None or population.answers is None:
             return None
@@ -124,7 +125,9 @@ class RecipeSearch(Strategy):
         )
         objective = _objective(population, questions.tasks)
         climb = proposals.Climb(radius=self.radius, curiosity=self.curiosity, low=self.low, high=self.high)
-        return Problem(tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb)
+        return Problem(
+            tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb, questions
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +142,8 @@ class Problem:
     scorer: Scorer
     objective: Objective
     climb: Climb
+    questions: Questions
+    """That the process's answers are to."""
 
     def propose(self, population: Population, count: int, seed: int) -> list[Proposal]:
         """Return the recipes that promise most."""

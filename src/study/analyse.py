@@ -40,6 +40,8 @@ class Findings:
 
     correlations: tuple[tuple[str, str, Correlation], ...]
     """Metric, target (gain or abs_gain), and their correlation."""
+    adjusted: tuple[float, ...]
+    """The p of each, adjusted for all of them as one family (Holm)."""
     metric: str
     """The metric that saturation and the stop are read from."""
     saturation: Saturation
@@ -84,7 +86,7 @@ def read(path: Path, distances: Sequence[str] = ()) -> Table:
 
 def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> Findings:
     """Correlate kinship with gain, find saturation, and evaluate an early stop."""
-    from src.statistics import METHODS, correlate, early_stop, saturation, stop_after
+    from src.statistics import METHODS, correlate, early_stop, holm, saturation, stop_after
 
     targets = {"gain": table.gain, "abs_gain": [*map(abs, table.gain)]}
     correlations = tuple(
@@ -107,7 +109,8 @@ def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> 
             patience=patience,
             larger_is_closer=closer,
         )
-    return Findings(correlations, metric, found, stop)
+    adjusted = holm([one.p for _, _, one in correlations])
+    return Findings(correlations, adjusted, metric, found, stop)
 
 
 def as_json(findings: Findings) -> str:
@@ -116,7 +119,8 @@ def as_json(findings: Findings) -> str:
 
     content = {
         "correlations": [
-            {"metric": metric, "target": target, **asdict(found)} for metric, target, found in findings.correlations
+            {"metric": metric, "target": target, **asdict(found), "adjusted_p": adjusted}
+            for (metric, target, found), adjusted in zip(findings.correlations, findings.adjusted, strict=True)
         ],
         "saturation_generation": findings.saturation.generation,
         "saturation": {"metric": findings.metric, **asdict(findings.saturation)},
@@ -128,12 +132,19 @@ def as_json(findings: Findings) -> str:
 def as_text(findings: Findings) -> str:
     """Return a table of correlations, and the rest in words."""
     width = max(len("metric"), *(len(metric) for metric, _, _ in findings.correlations))
-    row = f"{{:>{width}}}  {{:>6}}  {{:>8}}  {{:>6}}  {{:>14}}  {{:>5}}  {{:>2}}"
-    lines = [row.format("metric", "with", "method", "r", "95 % interval", "p", "n")]
-    for metric, target, found in findings.correlations:
+    row = f"{{:>{width}}}  {{:>6}}  {{:>8}}  {{:>6}}  {{:>14}}  {{:>5}}  {{:>10}}  {{:>2}}"
+    lines = [row.format("metric", "with", "method", "r", "95 % interval", "p", "adjusted p", "n")]
+    for (metric, target, found), adjusted in zip(findings.correlations, findings.adjusted, strict=True):
         interval, against = f"{found.low:+.2f} to {found.high:+.2f}", "|gain|" if target == "abs_gain" else target
-        lines.append(row.format(metric, against, found.method, f"{found.r:+.3f}", interval, f"{found.p:.3f}", found.n))
-    return "\n".join([*lines, "", _saturation(findings), *_stop(findings.stop)])
+        r, p, q = f"{found.r:+.3f}", f"{found.p:.3f}", f"{adjusted:.3f}"
+        lines.append(row.format(metric, against, found.method, r, interval, p, q, found.n))
+    resamples = min(one.resamples for _, _, one in findings.correlations)
+    error = max((one.error for _, _, one in findings.correlations if not math.isnan(one.error)), default=0.0)
+    told = (
+        f"intervals: bootstrap over merges, {resamples:,} resamples, so that another seed would move a bound by "
+        f"{error:.3f} at most; adjusted p: Holm, over all {len(findings.correlations)}"
+    )
+    return "\n".join([*lines, told, "", _saturation(findings), *_stop(findings.stop)])
 
 
 def _saturation(findings: Findings) -> str:

@@ -1,9 +1,9 @@
-"""The kernel of recipes, from the inner products that kinship has measured, and its factors for models that lack answers.
+"""The kernel of recipes, from the inner products that kinship has measured, and its factors where answers are missing.
 
     k(c, c') = l · Σ_b w_b ⟨δ_b, δ_b'⟩ + (1 − l) · exp(−Σ_b w_b |δ_b − δ_b'|² / 2 r²)
 
-with δ_b what a recipe adds to the base in block b. The first part is what a small change of weights does to first order;
-the second lets the answers bend.
+with δ_b what a recipe adds to the base in block b. The first part is what a small change of weights does to first
+order; the second lets the answers bend.
 """
 
 from __future__ import annotations

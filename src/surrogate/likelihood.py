@@ -1,7 +1,8 @@
 """Which hyperparameters make the answers likely: the marginal likelihood, summed over all answers.
 
-The mean of each answer is integrated out with a flat prior (Rasmussen and Williams 2006, equation 2.45), the variance v of
-each group g of answers is at its best. Let the models that gave answers make them fall into parts p, of A_p answers; then
+The mean of each answer is integrated out with a flat prior (Rasmussen and Williams 2006, equation 2.45), the variance v
+of each group g of answers is at its best. Let the models that gave answers make them fall into parts p, of A_p answers;
+then
 
     ½ Σ_g N_g log v_g + Σ_p A_p (½ log |K_p| + ½ log 1ᵀ K_p⁻¹ 1),    v_g = Σ_p tr(Q_p Y_pg Y_pgᵀ) / N_g
 

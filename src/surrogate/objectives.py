@@ -1,4 +1,4 @@
-"""What a search is to raise: functions from scores by task [M, T], 0 to 1, to a figure a model [M]; all are differentiable."""
+"""What a search is to raise: differentiable functions from scores by task [M, T], 0 to 1, to a figure a model [M]."""
 
 from __future__ import annotations
 

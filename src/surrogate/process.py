@@ -1,6 +1,7 @@
 """A Gaussian process over answers: one kernel, that of kinship, for thousands of outputs.
 
-All answers share the kernel k of recipes, so E evaluated models cost one Cholesky factorisation of K = k + noise, [E, E],
+All answers share the kernel k of recipes, so E evaluated models cost one Cholesky factorisation of K = k + noise,
+[E, E],
 whatever the number A of answers (Rasmussen and Williams 2006, equations 2.25, 2.26 and, for the mean, 2.41 and 2.42):
 
     mean(c)     = m + k(c)ᵀ K⁻¹ (Y − m)                                                   [A]
@@ -9,9 +10,9 @@ whatever the number A of answers (Rasmussen and Williams 2006, equations 2.25, 2
 m is each answer's generalised least-squares mean, v the variance of its group. Where models answered only some of the
 questions, the answers fall into parts that the same models gave: a factorisation each, the hyperparameters shared.
 
-GPyTorch's batched outputs and scikit-learn's regressor factorise and predict variances output by output, or know neither
-a mean of each output nor parts, and BoTorch's KroneckerMultiTaskGP learns the [A, A] covariance of the outputs; none has
-the likelihood through Y Yᵀ. `python -m benchmarks.surrogate` has the figures.
+GPyTorch's batched outputs and scikit-learn's regressor factorise and predict variances output by output, or know
+neither a mean of each output nor parts, and BoTorch's KroneckerMultiTaskGP learns the [A, A] covariance of the outputs;
+none has the likelihood through Y Yᵀ. `python -m benchmarks.surrogate` has the figures.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Process:
         unit: float64 [A], each answer's variance v.
         mean: float64 [A], each answer's mean m.
         alpha: float64 [E, A], K⁻¹ (Y − m); 0 where a model was not asked.
-        chol: float64 [P, E, E], lower Cholesky factors of K, with the rows of the identity for models that were not asked.
+        chol: float64 [P, E, E], lower Cholesky factors of K; rows of the identity for models that were not asked.
     """
 
     space: Space
@@ -59,7 +60,7 @@ class Process:
         return self.mean + pairs.kernel(self.hyper) @ self.alpha, variance
 
     def spread(self, recipes: torch.Tensor) -> torch.Tensor:
-        """Return the standard deviation of the answers of recipes [M, n, B] over their own, on average: [M]; about 0 to 1."""
+        """Return the standard deviation of the answers of recipes [M, n, B] over their own, on average: [M]."""
         return (self._relative(Pairs.of(self.space, recipes, self.recipes)) @ self._shares).clamp_min(1e-12).sqrt()
 
     def answers(self) -> torch.Tensor:

@@ -6,9 +6,9 @@ A proposal is the recipe c of largest
 
 within a trust region of weight space around the best that is known, found by climbing its gradient from several places.
 The deviation of an objective is that of the answers, on average and over their own, times how far the objectives of the
-evaluated models lay from what the other models let expect (leave one out), over theirs. Of several proposals each is told
-of those before: its deviation is less near them, for as much as their answers will tell (Desautels, Krause and Burdick
-2014, batch upper confidence bounds).
+evaluated models lay from what the other models let expect (leave one out), over theirs. Of several proposals each is
+told of those before: its deviation is less near them, for as much as their answers will tell (Desautels, Krause and
+Burdick 2014, batch upper confidence bounds).
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ def choose(process: Process, scorer: Scorer, objective: Objective) -> int:
 
 
 def gain(process: Process, scorer: Scorer, objective: Objective, climb: Climb, centre: int, seed: int = 0) -> float:
-    """Return the points (hundredths of the objective's unit) that the next proposal is expected to gain over the best."""
+    """Return the points (hundredths of the unit) that the next proposal is expected to gain over the best."""
     return propose(process, scorer, objective, climb, centre=centre, seed=seed)[0].gain
 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """For one proposal: `told` knows of the proposals before it, `unit` is the objective's deviation over the answers'."""
+    """For one proposal: `told` knows those before it, `unit` is the objective's deviation over the answers'."""
 
     process: Process
     told: Process
@@ -163,7 +163,7 @@ class _Search:
         return torch.tensor(self.process.space.free, dtype=torch.float64)[:, None]
 
     def _within(self, points: torch.Tensor) -> torch.Tensor:
-        """Move points [M, n, B] to within the bounds, then straight towards the middle until within the trust region."""
+        """Move points [M, n, B] to within the bounds, then straight towards the middle into the trust region."""
         points = (points * self._free()).clamp(self.climb.low, self.climb.high)
         far = self.process.space.distances(points, self.middle[None])[:, 0]
         return (
@@ -188,7 +188,7 @@ def _described(process: Process, scorer: Scorer, objective: Objective, recipes: 
 
 
 def _deviation(process: Process, recipes: torch.Tensor) -> torch.Tensor:
-    """Return the deviation of the answers of recipes [M, n, B], what no recipe explains included, over their own: [M]."""
+    """Return the deviation [M] of the answers of recipes [M, n, B] over their own, with what no recipe explains."""
     return (process.spread(recipes) ** 2 + noise(process.hyper)).sqrt()
 
 

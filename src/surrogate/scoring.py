@@ -25,6 +25,12 @@ _LEAST = 1e-9
 """Standard deviation of answers that are certain: ties share, all else is decided."""
 
 
+def quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Return points and weights, float64 [NODES] each: a function's weighted sum is its mean over a normal deviate."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return nodes, weights / math.sqrt(2 * math.pi)
+
+
 class Scorer:
     """Scores by task from answers [M, A], or from their means and variances: [M, T], 0 to 1.
 
@@ -45,8 +51,7 @@ class Scorer:
         self._task = torch.from_numpy(questions.task)
         self._weight = torch.from_numpy(questions.weight)
         self._tasks = len(questions.tasks)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        self._nodes, self._shares = torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
+        self._nodes, self._shares = map(torch.from_numpy, quadrature())
 
     def smooth(self, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
         """Return the expected probability of the right choice by task, [M, T]: smooth enough to climb on.

@@ -69,7 +69,7 @@ class Space:
         return ((turned @ self.metric) * turned).sum(-1)
 
     def distances(self, these: torch.Tensor, those: torch.Tensor) -> torch.Tensor:
-        """Return how far apart in weight space recipes [M, n, B] and [E, n, B] lie: [M, E], in lengths of a direction."""
+        """Return how far apart in weight space recipes [M, n, B] and [E, n, B] lie, [M, E], in directions' lengths."""
         squares = self.squares(these)[:, :, None] + self.squares(those)[:, None] - 2 * self.inner(these, those)
         return squares.sum(0).clamp_min(0.0).sqrt()
 

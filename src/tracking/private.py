@@ -1,4 +1,4 @@
-"""Parts of W&B that are not public, as of wandb 0.31: its look-up of API keys, and its reading of its variables.
+"""Parts of W&B that are not public, as of wandb 0.31: its look-up of API keys, its reading of variables and sys.argv.
 
 The public wandb.login would write the key that it finds to a file, and report neither a missing key nor a bad variable
 without a prompt or a traceback.
@@ -7,9 +7,13 @@ without a prompt or a traceback.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from src.runtime.errors import UserError
+from src.runtime.secrets import masked_command
 
 
 def has_wandb_key() -> bool:
@@ -49,6 +53,17 @@ def wandb_settings() -> Any:
         message = f"{variable} is nothing that W&B takes ({first_line(wrong['msg'])}); mend or unset it"
         raise UserError(message) from error
     return found
+
+
+@contextmanager
+def masked_command_line() -> Iterator[None]:
+    """Have W&B, which keeps sys.argv with a run, see it without secrets."""
+    given = sys.argv
+    sys.argv = [*given[:1], *masked_command(given[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = given
 
 
 def first_line(error: object) -> str:

@@ -10,9 +10,12 @@ from pathlib import Path
 from rich.table import Table
 
 from src.journal import Compared, State, cache_savings
+from src.pages.text import gain
 from src.population import Skill, neglected, normalised_average, skills, worst
 from src.runtime import terminal
 
+OFTEN = 0.05
+"""Share of a task's generated answers that may be cut off before the end of a run warns of it."""
 NORMAL = 1.96
 """Standard errors to either side of an average that make its 95 % interval."""
 
@@ -107,8 +110,28 @@ def show(state: State, made: Sequence[Path]) -> None:
                 f"less than half is kept of {len(lost)} skill{'s'[: len(lost) > 1]}, least of {least}; other merge "
                 "methods may keep more (docs/merging.md)"
             )
+    if warning := cut_off(state):
+        terminal.warn(warning)
     for path in made:
         console.print(os.path.relpath(path), highlight=False, soft_wrap=True)
+
+
+def cut_off(state: State) -> str | None:
+    """Return a warning of generated answers that were cut off, where they are more than OFTEN of a task's, else None.
+
+    Such a score is of the answers' lengths too: of two models that know as much the one that says less wins.
+    """
+    often = [(one.answers / one.of, *key, one) for key, one in state.cut_off.items() if one.answers > OFTEN * one.of]
+    if not often:
+        return None
+    _, event, model, task, worst = max(often, key=lambda found: found[0])
+    where = " on the holdout" if event == "held_out" else ""
+    others = len(often) - 1
+    more = f", and more than {OFTEN:.0%} in {others} more cases" if others else ""
+    return (
+        f"{model}: {worst.words(task)}{where}{more}: what is scored there is how long answers are, too; in a run of "
+        f"another name, evaluate.gen_kwargs.max_gen_toks={2 * worst.tokens} gives them more room"
+    )
 
 
 def figures(state: State) -> dict[str, float]:
@@ -131,6 +154,7 @@ def summary(state: State) -> dict[str, float | str]:
         values |= {"holdout/best": side.average, "holdout/stderr": state.holdout[winner.name].stderr}
         if (found := side.compared) is not None:
             values |= {"holdout/gain": found.difference, "holdout/gain_low": found.low, "holdout/gain_high": found.high}
+            values["holdout/p"] = found.p
     side_of, kept = skills_kept(state)
     if kept:
         lowest = worst(kept)
@@ -145,4 +169,4 @@ def summary(state: State) -> dict[str, float | str]:
 def _gain(compared: Compared | None) -> str:
     if compared is None:
         return ""
-    return f", {compared.difference:+.2f} ({compared.low:+.2f} to {compared.high:+.2f}) on {compared.founder}"
+    return f", {gain(compared.difference, compared.low, compared.high, compared.p)} on {compared.founder}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,8 @@ from src.pages.markdown import fenced, plain
 from src.runtime.errors import UserError, printable
 from src.runtime.terminal import warn
 from src.tracking import private
+from src.tracking.about import About
+from src.tracking.calls import BY_EVALUATION, BY_GENERATION, EVALUATIONS, GENERATION, Call, Table, axis
 from src.tracking.private import first_line
 
 if TYPE_CHECKING:
@@ -25,88 +27,107 @@ PATIENCE = 15
 MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """What WANDB_MODE may be, and what it comes to; `run` and `dryrun` are W&B's older names."""
 
-Row = Sequence[str | float | int | None]
+FILES = ("README.md", "recipe.yaml", "LICENSE.md")
+"""What of the winner's folder is sent itself; its weights stay where they are."""
 
 
 class Tracker:
-    """No tracking: every method does nothing. The trackers below replace those that they have a place for."""
+    """No tracking: every method does nothing. The trackers below replace those that they have a place for.
 
-    def log(self, values: Mapping[str, float], generation: int) -> None:
-        """Send the numbers of one generation."""
+    Attributes:
+        place: where it sends things, in words.
+    """
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
-        """Send a table as it stands after this generation."""
+    place = "nowhere"
 
-    def figure(self, name: str, figure: Figure, generation: int) -> None:
-        """Send an interactive figure."""
+    def send(self, call: Call) -> None:
+        """Send what follows from one event; what has this step or a later one already is left as it is."""
 
-    def summary(self, values: Mapping[str, float | str]) -> None:
-        """Send the result of the run."""
+    def figures(self, figures: Mapping[str, Figure], step: int) -> None:
+        """Send interactive figures."""
 
-    def artifact(self, path: Path, kind: str) -> None:
-        """Send a file."""
+    def model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Send where the winner's weights lie, with its card and recipe."""
 
     def finish(self) -> None:
         """Flush and close."""
 
 
 class WandB(Tracker):
-    """Weights & Biases. Everything is drawn over the step `generation`; figures are under figures/."""
+    """Weights & Biases. A step is a line of the journal; numbers are drawn over evaluations or over generations."""
 
-    def __init__(self, settings: Track, folder: Path, config: Mapping[str, Any]) -> None:
-        """Start a W&B run: online with an API key, else offline files in `folder`. Never a prompt."""
+    def __init__(self, settings: Track, folder: Path, run: About) -> None:
+        """Start a W&B run: online with an API key, else offline files in `folder`. Never a prompt.
+
+        Online, a run that is there already goes on after its last step. Offline nobody knows what is there: each start
+        writes all of the run, and removes what earlier ones wrote, unless that was synced.
+        """
         import wandb
 
         self._wandb, self._folder = wandb, folder
         wandb.setup(wandb.Settings(silent=True))  # W&B asks for a key nowhere but on a terminal that it may write to
-        mode, name = _mode(settings.mode), str(config.get("name", folder.name))
+        mode = _mode(settings.mode)
         try:
-            self._run = self._init(settings, mode, name)
+            self._run = self._init(settings, mode, run)
         except wandb.errors.Error as error:
             if mode == "offline":
                 raise
             warn(f"W&B could not be reached ({first_line(error)}); later: wandb sync {folder}/wandb/offline-run-*")
             wandb.teardown()  # its service would still hold the run's id
-            self._run = self._init(settings, "offline", name)
-        self._run.config.update(flat(config), allow_val_change=True)  # flat: W&B's panels offer keys of one level
-        self._run.define_metric("generation", hidden=True)
-        self._run.define_metric("*", step_metric="generation")
+            self._run = self._init(settings, "offline", run)
+        self._next = self._run.step if self._run.resumed else 0
+        if self._run.offline:
+            written = Path(self._run.dir).parent
+            self.place = f"W&B, offline: wandb sync {os.path.relpath(written)}"
+            _remove_superseded(written, run.id)
+        else:
+            self.place = f"W&B: {self._run.url}"
+        self._run.config.update(dict(run.config), allow_val_change=True)
+        for name, names in ((EVALUATIONS, BY_EVALUATION), (GENERATION, BY_GENERATION)):
+            self._run.define_metric(name, hidden=name == GENERATION)
+            for prefix in names:
+                self._run.define_metric(f"{prefix}*", step_metric=name)
 
-    def _init(self, settings: Track, mode: str, name: str) -> Any:
-        return self._wandb.init(
-            project=settings.project,
-            name=name,
-            # The same folder is the same run on the server, however often it was interrupted.
-            id=hashlib.sha256(str(self._folder).encode()).hexdigest()[:16],
-            resume="allow",
-            group=settings.group,
-            dir=str(self._folder),
-            mode=mode,  # type: ignore[arg-type]
-            # Offline files are flushed every 15 s otherwise, and a killed run would lose the last of them.
-            settings=self._wandb.Settings(silent=True, x_transaction_log_flush_interval=1.0, init_timeout=PATIENCE),
-        )
+    def _init(self, settings: Track, mode: str, run: About) -> Any:
+        with private.masked_command_line():
+            return self._wandb.init(
+                project=settings.project,
+                name=run.name,
+                id=run.id,
+                resume=None if mode == "offline" else "allow",
+                group=settings.group,
+                job_type=run.job_type,
+                tags=list(run.tags),
+                dir=str(self._folder),
+                mode=mode,  # type: ignore[arg-type]
+                # Offline files are flushed every 15 s otherwise, and a killed run would lose the last of them.
+                settings=self._wandb.Settings(silent=True, x_transaction_log_flush_interval=1.0, init_timeout=PATIENCE),
+            )
 
-    def log(self, values: Mapping[str, Any], generation: int) -> None:
-        """Send the numbers of one generation."""
-        self._run.log({**values, "generation": generation})
+    def send(self, call: Call) -> None:
+        """Send what follows from one event."""
+        if call.step >= self._next:
+            tables = {name: self._table(table) for name, table in call.tables.items()}
+            self._run.log({**call.numbers, **tables}, step=call.step, commit=True)
+        if call.summary:
+            self._run.summary.update({name: _printable(value) for name, value in call.summary.items()})
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
-        """Send a table as it stands after this generation."""
-        cells = [list(map(_printable, row)) for row in rows]
-        self.log({name: self._wandb.Table(list(columns), cells, allow_mixed_types=True)}, generation)
+    def _table(self, table: Table) -> Any:
+        rows = [list(map(_printable, row)) for row in table.rows]
+        return self._wandb.Table(list(table.columns), rows, allow_mixed_types=True)
 
-    def figure(self, name: str, figure: Figure, generation: int) -> None:
-        """Send an interactive figure."""
-        self.log({f"figures/{name}": figure}, generation)
+    def figures(self, figures: Mapping[str, Figure], step: int) -> None:
+        """Send interactive figures, under figures/."""
+        if step >= self._next:
+            self._run.log({f"figures/{name}": figure for name, figure in figures.items()}, step=step, commit=True)
 
-    def summary(self, values: Mapping[str, float | str]) -> None:
-        """Send the result of the run."""
-        self._run.summary.update({name: _printable(value) for name, value in values.items()})
-
-    def artifact(self, path: Path, kind: str) -> None:
-        """Send a file."""
-        artifact = self._wandb.Artifact(f"{path.stem}-{self._run.id}", type=kind)
-        artifact.add_file(str(path))
+    def model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Send a reference to the winner's weights, with its card and recipe, as an artifact."""
+        artifact = self._wandb.Artifact(f"best-{self._run.id}", type="model", metadata=dict(about))
+        artifact.add_reference(folder.absolute().as_uri(), name="checkpoint")
+        for file in FILES:
+            if (folder / file).is_file():
+                artifact.add_file(str(folder / file))
         self._run.log_artifact(artifact)
 
     def finish(self) -> None:
@@ -118,50 +139,73 @@ class WandB(Tracker):
             warn(f"W&B did not take the last figures within a minute; later: wandb sync {self._folder}/wandb/*run-*")
 
 
+def _remove_superseded(written: Path, identity: str) -> None:
+    """Remove offline files of a run that one with more in it has taken the place of, as far as they were not synced."""
+    for old in written.parent.glob(f"offline-run-*-{identity}"):
+        if old != written and not any(old.glob("*.synced")):
+            shutil.rmtree(old, ignore_errors=True)
+
+
 class TensorBoard(Tracker):
     """TensorBoard. It has neither tables nor files, so they are sent as text, and no interactive figures."""
 
-    def __init__(self, settings: Track, folder: Path, config: Mapping[str, Any]) -> None:
-        """Start an event file in `folder`/tensorboard/PROJECT."""
+    def __init__(self, settings: Track, folder: Path, run: About) -> None:
+        """Start an event file in `folder`/tensorboard/PROJECT, in place of what earlier ones there have."""
         from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.summary import hparams
 
-        self._writer = SummaryWriter(folder / "tensorboard" / settings.project)
-        self._generation = 0
-        for key, value in flat(config).items():
-            self._writer.add_text(f"config/{key}", str(value), 0)
+        where = folder / "tensorboard" / settings.project
+        self.place = f"TensorBoard: tensorboard --logdir {os.path.relpath(where)}"
+        self._writer = SummaryWriter(where, purge_step=0)
+        events: Any = self._writer.file_writer
+        searched = {key: value for key, value in flat(run.config).items() if not key.startswith(NO_HPARAMS)}
+        for summary in hparams(searched, dict.fromkeys(HPARAM_METRICS, 0)):
+            events.add_summary(summary)
 
-    def log(self, values: Mapping[str, Any], generation: int) -> None:
-        """Send the numbers, or the texts, of one generation."""
-        self._generation = generation
-        for name, value in values.items():
-            add = self._writer.add_text if isinstance(value, str) else self._writer.add_scalar
-            add(name, value, generation)
+    def send(self, call: Call) -> None:
+        """Send the numbers that are drawn over this call's axis, tables as Markdown, and the result."""
+        step = int(call.numbers[call.axis])
+        for name, value in call.numbers.items():
+            if axis(name) == call.axis and name != call.axis:
+                self._writer.add_scalar(name, value, step)
+        for name, table in call.tables.items():
+            self._text(name, table.columns, table.rows, step)
+        for name, result in call.summary.items():
+            add = self._writer.add_text if isinstance(result, str) else self._writer.add_scalar
+            add(f"summary/{name}", plain(result) if isinstance(result, str) else result, step)
         self._writer.flush()
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Row], generation: int) -> None:
-        """Send a table, as Markdown, as it stands after this generation."""
+    def _text(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         lines = [columns, ["---"] * len(columns), *rows]
         cells = [["" if cell is None else plain(cell) for cell in line] for line in lines]
-        self.log({name: "\n".join(f"| {' | '.join(line)} |" for line in cells)}, generation)
+        self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in cells), step)
 
-    def summary(self, values: Mapping[str, float | str]) -> None:
-        """Send the result of the run."""
-        self.log({f"summary/{name}": value for name, value in values.items()}, self._generation)
-
-    def artifact(self, path: Path, kind: str) -> None:
-        """Send the text of a file."""
-        self.log({f"{kind}/{path.name}": fenced(path.read_text() + "\n", "")}, self._generation)
+    def model(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Send the winner's card and recipe as text."""
+        for file in FILES:
+            if (folder / file).is_file():
+                self._writer.add_text(f"best/{file}", fenced((folder / file).read_text() + "\n", ""), 0)
+        self._writer.flush()
 
     def finish(self) -> None:
         """Flush and close."""
         self._writer.close()
 
 
+HPARAM_METRICS = ("candidate/best_so_far", "average/best", "summary/holdout/best", "summary/holdout/gain")
+"""The numbers that TensorBoard's HParams has beside a run's settings."""
+NO_HPARAMS = (
+    *("name", "outputs", "keep", "trust_remote_code", "figures"),
+    *("track.", "workers.", "cache.", "zoo.", "founders.", "evaluate.include", "start.", "versions."),
+)
+"""Beginnings of settings that say where and with what a run was made: HParams has a column for each of the others."""
+
+
 class _Guarded(Tracker):
     """A tracker whose failure costs its figures and a warning, not the run."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, tracker: Tracker, folder: Path) -> None:
+        self._tracker, self._folder = tracker, folder
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -171,13 +215,16 @@ class _Guarded(Tracker):
             try:
                 getattr(self._tracker, name)(*arguments)
             except Exception as error:
-                warn(f"tracking failed and goes on no further ({first_line(error)}); the journal has every figure")
+                warn(
+                    f"tracking failed and goes on no further ({first_line(error)}); the journal has every figure: "
+                    f"python -m src.track {os.path.relpath(self._folder)} sends them later"
+                )
                 self._tracker = Tracker()
 
         return call
 
 
-TRACKERS = {"wandb": WandB, "tensorboard": TensorBoard, "none": Tracker}
+TRACKERS: Mapping[str, type[Tracker]] = {"wandb": WandB, "tensorboard": TensorBoard, "none": Tracker}
 
 
 def check(settings: Track) -> None:
@@ -200,18 +247,18 @@ def check(settings: Track) -> None:
         )
 
 
-def start(settings: Track, folder: Path, config: Mapping[str, Any], *, main: bool = True) -> Tracker:
-    """Return the tracker that the settings ask for; one that does nothing in all processes but the main one.
+def is_off(settings: Track) -> bool:
+    """Return whether nothing is sent anywhere: by the settings, or by WANDB_MODE=disabled."""
+    return settings.tracker == "none" or (settings.tracker == "wandb" and _mode(settings.mode) == "disabled")
 
-    Args:
-        settings: which tracker, and its project and group.
-        folder: the run's folder; its name is the run's, where the configuration has none.
-        config: the run's settings, as plain nested data.
-        main: whether this is the main process.
-    """
-    if settings.tracker == "none" or not main or (settings.tracker == "wandb" and _mode(settings.mode) == "disabled"):
+
+def start(settings: Track, folder: Path, run: About, *, guarded: bool = True) -> Tracker:
+    """Return the tracker that the settings ask for, `guarded` so that a failure of it costs a warning."""
+    if is_off(settings):
         return Tracker()
-    return _Guarded(TRACKERS[settings.tracker](settings, folder, config))
+    kind = {"wandb": WandB, "tensorboard": TensorBoard}[settings.tracker]
+    tracker = kind(settings, folder, run)
+    return _Guarded(tracker, folder) if guarded else tracker
 
 
 def _printable(cell: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.kinship import measure, native
+from src.kinship import measure, measuring, native
 from tests.checkpoints import write_family
 from tests.kinship.test_measure import opened, reference
 
@@ -130,3 +130,10 @@ def test_code_that_others_can_write_is_not_run(family: dict[str, Path], tmp_path
         assert not start(), f"{place} {mode:o}"
         place.chmod(usual)
     assert start(), "code planted in this way would not have run in any case"
+
+
+def test_a_run_measures_on_its_gpu_only_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "build", lambda: Path("gram.so"))
+    assert measuring.device_of("cuda:0") == "cpu"
+    monkeypatch.setattr(native, "build", lambda: None)
+    assert measuring.device_of("cuda:0") == "cuda:0"

@@ -19,7 +19,7 @@ from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from src.models.methods import METHODS, calibration, matrices, memory
+from src.models.methods import METHODS, calibration, matrices
 from tests.checkpoints import CONFIG, llama_shapes, random_weights, write_checkpoint
 from tests.conftest import Command
 from tests.family import FOUNDERS
@@ -511,53 +511,3 @@ def test_state_dicts_in_memory() -> None:
     found = merge_state_dicts(states, "wudi", base="base")
     given = [states[name][LINEAR] for name in ("base", "a", "b")]
     assert torch.equal(found[LINEAR], merge("wudi", given))
-
-
-# What was computed of one founder.
-
-
-class Counting:
-    """A memory that says what was asked of it."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, memory.Arrays] = {}
-        self.found = 0
-
-    def get(self, key: str) -> memory.Arrays | None:
-        self.found += key in self.kept
-        return self.kept.get(key)
-
-    def put(self, key: str, arrays: memory.Arrays) -> None:
-        assert key not in self.kept
-        self.kept[key] = arrays
-
-
-@pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
-    monkeypatch.setattr(memory, "shared", used := Counting())
-    return used
-
-
-def test_a_founder_is_decomposed_once(counting: Counting) -> None:
-    base, *founders = tensors((6, 5), 3)
-    first = merge("tsv_m", [base, *founders])
-    assert (len(counting.kept), counting.found) == (3, 0)
-    assert torch.equal(merge("tsv_m", [base, *reversed(founders)]), first)
-    assert (len(counting.kept), counting.found) == (3, 3)
-    merge("tsv_m", [base, *founders[:2]], name="model.layers.9.mlp.up_proj.weight", scale=2.0)
-    assert (len(counting.kept), counting.found) == (3, 5)
-    merge("tsv_m", [base + 1, *founders[:2]])
-    assert (len(counting.kept), counting.found) == (5, 5)
-
-
-def test_memory_is_bounded() -> None:
-    kilobyte = {"s": torch.zeros(128, dtype=torch.float64)}
-    bounded = memory.Memory(3 * 1024)
-    for key in "abc":
-        bounded.put(key, kilobyte)
-    assert bounded.get("a") is not None
-    bounded.put("d", kilobyte)
-    assert [key for key in "abcd" if bounded.get(key) is not None] == ["a", "c", "d"]
-    bounded.put("large", {"s": torch.zeros(1024, dtype=torch.float64)})
-    assert bounded.get("large") is None
-    assert bounded.get("a") is not None

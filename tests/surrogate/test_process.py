@@ -1,4 +1,4 @@
-"""The process against a dense one written out in numpy, answer by answer; and what it does where there is little to know."""
+"""The process against a dense one written out in numpy, answer by answer; and where there is little to know."""
 
 from __future__ import annotations
 
@@ -267,5 +267,5 @@ def test_what_does_not_fit_is_refused(change: Callable[..., tuple], words: str) 
 
 @pytest.mark.parametrize("groups", [np.zeros(3, int), np.full(ANSWERS, -1), np.zeros(ANSWERS)])
 def test_groups_that_do_not_fit_are_refused(groups: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="groups .A. should be 60 integers"):
+    with pytest.raises(ValueError, match=r"groups .A. should be 60 integers"):
         fit(space(), *family(), groups=groups)

@@ -143,7 +143,7 @@ def test_objectives() -> None:
 
 @pytest.mark.parametrize("wrong", [[], [1.0, -1.0], [np.nan, 1.0], [0.0, 0.0]])
 def test_objectives_refuse_what_weighs_nothing(wrong: list[float]) -> None:
-    with pytest.raises(ValueError, match="of the tasks should|weights should"):
+    with pytest.raises(ValueError, match=r"of the tasks should|weights should"):
         average(wrong)
     with pytest.raises(ValueError, match="of the tasks should be above 0"):
         normalised(wrong)

@@ -23,7 +23,7 @@ from tests.conftest import Outcome, run
 from tests.family import FOUNDERS, TASKS
 from tests.test_kills import in_child
 from tests.test_run import ALL_RULES_OFF
-from tests.test_track import inspect
+from tests.test_track import check_whole, dies_at, history, merged  # noqa: F401
 
 Sweep = Callable[..., Outcome]
 
@@ -357,31 +357,36 @@ def test_ctrl_c_ends_a_sweep_with_the_way_to_go_on(sweep: Sweep, tmp_path: Path)
     assert states(tmp_path) == ["COMPLETE"] * begun
 
 
-def test_the_runs_of_a_sweep_are_a_group_on_wandb_with_their_flat_configuration_and_summary(
-    sweep: Sweep, tmp_path: Path
+def test_the_runs_of_a_sweep_are_a_group_on_wandb_whole_even_of_a_trial_that_died_before_a_generation_was_sent(
+    sweep: Sweep,
+    tmp_path: Path,
+    dies_at: Callable[[str], None],  # noqa: F811
 ) -> None:
-    outcome = sweep("hydra.sweeper.n_trials=2", "track=wandb", "stop.generations=1")
+    command = ("hydra.sweeper.n_trials=2", "track=wandb", "stop.generations=1")
+    dies_at("closed")
+    assert sweep(*command).status == 137
+    (begun_trial,) = study(tmp_path).trials
+    (tmp_path / f"outputs/sweeps/study/.sweeper-{begun_trial.user_attrs['sweeper']}").touch()  # a kill leaves its lock
+    outcome = sweep(*command)
     assert outcome.status == 0, outcome.err
     for trial in study(tmp_path).trials:
-        records = inspect(tmp_path / f"outputs/sweeps/study/{trial.number}")
+        records = check_whole(tmp_path / f"outputs/sweeps/study/{trial.number}")
+        assert [row["generation"] for row in history(records).values() if "average/best" in row] == [0, 1]
         (begun,) = [record["run"] for record in records if record["type"] == "run"]
         assert (begun["run_group"], begun["display_name"]) == ("study", f"sweeps/study/{trial.number}")
+        assert (begun["job_type"], begun["tags"][0]) == ("trial", trial.params["strategy"])
         config, summary = merged(records, "config"), merged(records, "summary")
-        assert config["strategy.name"] == trial.params["strategy"]
-        assert config["merge.method"]
-        assert {"seed", "stop.evaluations", "kinship.metric"} <= set(config)
+        assert config["sweep"] == {"study": "study", "trial": trial.number}
+        assert config["strategy"]["name"] == trial.params["strategy"]
+        assert {"seed", "stop", "kinship", "merge", "versions", "start"} <= set(config)
         assert summary["average/best"] == pytest.approx(trial.value)
         assert summary["stopped"]
         assert summary["cost/evaluations"] <= 9
 
 
-def merged(records: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """What all updates of one kind leave in the end."""
-    found: dict[str, Any] = {}
-    for record in records:
-        if record["type"] == kind:
-            found |= record[kind]["update"]
-    return found
+def test_the_study_names_its_objectives(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=1", kind="pareto").status == 0
+    assert study(tmp_path).metric_names == ["best", "evaluations"]
 
 
 @pytest.mark.slow

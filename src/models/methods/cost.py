@@ -10,11 +10,13 @@ from functools import cache
 
 import torch
 
-from src.models.methods import memory
 from src.models.methods.matrices import is_linear_weight, working_dtype
 
-_PROBE = 768
+_SIDES = {"cpu": (768, 768)}
+"""Of the matrices that a device multiplies and decomposes to show its speed: a GPU is busy with larger ones only."""
+_LARGER = (4096, 1024)
 _SPREAD = 1 << 22
+_MOVED = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Rates:
     """d_out · d_in · min(d_out, d_in) a second within a singular value decomposition."""
     move: float
     """Values a second that a bf16 tensor is widened and subtracted at."""
+    to: float = math.inf
+    """Bytes a second from the process's memory to the device."""
+    back: float = math.inf
+    """Bytes a second from the device to new memory of the process."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Cost:
     """The cost of one merge."""
 
     seconds: float
-    """Of computing; what reading and writing the weights takes is not included."""
+    """Of computing, and of moving weights to the device and back; reading and writing files is not included."""
     peak: int
     """Bytes held at once in addition to the offspring, a tensor at a time."""
 
@@ -52,19 +58,18 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
     Raises:
         KeyError: another method.
     """
-    seconds, peak, remembered = 0.0, 0, 0
+    seconds, peak = 0.0, 0
     for name, shape in shapes.items():
         values = math.prod(shape)
         held = (founders + 2) * values * itemsize
         if is_linear_weight(name, shape):
             spent, own = METHODS[method](shape[0], shape[1], founders, rates)
             held += own
-            remembered += 8 * founders * (sum(shape) + 1) * min(shape) * (method == "tsv_m")
         else:
             spent = founders * values / rates.move
-        seconds += spent
+        seconds += spent + values * itemsize * ((founders + 1) / rates.to + 1 / rates.back)
         peak = max(peak, held)
-    return Cost(seconds, peak + min(remembered, memory.SIZE))
+    return Cost(seconds, peak)
 
 
 @cache
@@ -76,14 +81,26 @@ def rates(device: str, threads: int) -> Rates:
         short = torch.ones(_SPREAD, dtype=torch.bfloat16, device=device)
         precision = working_dtype(short)
         generator = torch.Generator().manual_seed(0)
-        square = torch.randn(_PROBE, _PROBE, generator=generator, dtype=torch.float32).to(device, precision)
+        multiplied, decomposed = _SIDES.get(device, _LARGER)
+        square = torch.randn(multiplied, multiplied, generator=generator, dtype=torch.float32).to(device, precision)
+        corner = square[:decomposed, :decomposed].contiguous()
+        to, back = (math.inf, math.inf) if device == "cpu" else _transfers(device)
         return Rates(
-            multiply=2 * _PROBE**3 / _least(lambda: square @ square, device),
-            decompose=_PROBE**3 / _least(lambda: torch.linalg.svd(square, full_matrices=False), device),
+            multiply=2 * multiplied**3 / _least(lambda: square @ square, device),
+            decompose=decomposed**3 / _least(lambda: torch.linalg.svd(corner, full_matrices=False), device),
             move=_SPREAD / _least(lambda: short.to(precision).sub_(short), device),
+            to=to,
+            back=back,
         )
     finally:
         torch.set_num_threads(before)
+
+
+def _transfers(device: str) -> tuple[float, float]:
+    """Return bytes a second to a device, from memory that is touched anew as a mapped file is, and back."""
+    there = torch.empty(_MOVED, dtype=torch.uint8, device=device)
+    to = _least(lambda: there.copy_(torch.zeros(_MOVED, dtype=torch.uint8)), device)
+    return _MOVED / to, _MOVED / _least(lambda: there.cpu(), device)
 
 
 def _regression(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:

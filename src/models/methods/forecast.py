@@ -53,7 +53,7 @@ def forecast(
         takes = cost.cost(part, shapes, parents, itemsize, cost.rates(device, threads))
         what = f"a merge of {parents} by {part}" if part == method else f"{part} of a merge of {parents} in addition"
         lines.append(
-            f"{what}: about {_duration(takes.seconds)} here ({where}), "
+            f"{what}: about {duration(takes.seconds)} here ({where}), "
             f"{takes.peak / GIB:.1f} GiB at its peak in addition to the offspring"
         )
     if method == "tsv_m" and (named := [name for name, one in founders.items() if adapter_like(base, one)]):
@@ -96,7 +96,8 @@ def _spread(side: int) -> Sequence[int]:
     return [index * side // SIDE for index in range(SIDE)]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words: in the largest unit of which it is at least two."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

@@ -8,9 +8,27 @@ they speak; from the founders it measured better (docs/merging.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from src.models.merging import Recipe
 
 COMPOSED = frozenset({"wudi", "actmat", "regmean", "linear", "task_arithmetic"})
+
+
+def composed(planned: Recipe, recipes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """Return the recipe with founders in place of offspring, where `from_founders` has them.
+
+    Args:
+        planned: of a merge, models named as in the population.
+        recipes: of the offspring among its parents, by name, as the journal keeps them.
+    """
+    config = from_founders(planned.config, recipes)
+    if config is planned.config:
+        return planned
+    donor = recipes[planned.donor]["donor"] if planned.donor in recipes else planned.donor
+    return replace(planned, config=config, donor=donor)
 
 
 def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -13,6 +13,9 @@ from src.models.methods import memory
 from src.models.methods.calibration import Factors, decompose
 from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
 
+WORTH_KEEPING = 256
+"""Rows or columns of a matrix, whichever are fewer, from which on its factors are read faster than computed."""
+
 
 @merge_method(
     name="tsv_m",
@@ -97,13 +100,19 @@ def equalised(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
 
 
 def _factors(deltas: Deltas, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return U [d_out, r], S [r] and V [d_in, r] of one founder's delta, from memory if they are there."""
+    """Return the first triplets of one founder's delta, U [d_out, r], S [r] and V [d_in, r], from memory if there.
+
+    r is half of the smaller dimension: no merge takes more of each of two founders, let alone of several.
+    """
+    delta = deltas[index]
+    most, worth = max(1, min(delta.shape) // 2), min(delta.shape) >= WORTH_KEEPING
     key = f"svd-{deltas.key(index)}"
-    known = memory.shared.get(key)
+    known = memory.get(key) if worth else None
     if known is None:
-        u, s, vt = decompose(deltas[index])
-        known = {"u": u.contiguous(), "s": s, "v": vt.mT.contiguous()}
-        memory.shared.put(key, known)
+        u, s, vt = decompose(delta)
+        known = {"u": u[:, :most].contiguous(), "s": s[:most].contiguous(), "v": vt[:most].mT.contiguous()}
+        if worth:
+            memory.put(key, known)
     u, s, v = (known[name].to(deltas.device) for name in ("u", "s", "v"))
     return u, s, v
 

@@ -68,9 +68,8 @@ def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]
         "configurations, means over seeds, the best first": [
             _means(one) for one in ranked if compared.paired == "seeds"
         ],
-        f"first minus second, in points, paired over {compared.paired}: 95 % interval, permutation test, Holm": [
-            _verdict(verdict, held_out) for verdict in compared.verdicts
-        ],
+        f"first minus second, in points, paired over {compared.paired}: 95 % interval{_drawn(compared)}, permutation "
+        "test, Holm": [_verdict(verdict, held_out) for verdict in compared.verdicts],
         "stopping on kinship, had the default rule been on": [asdict(row) for row in compared.stopping],
         "explorations": [asdict(row) for row in compared.exploring],
     }
@@ -162,8 +161,18 @@ def _means(one: Configuration) -> dict[str, Any]:
 
 def _verdict(verdict: Verdict, held_out: bool) -> dict[str, Any]:
     real = "yes" if verdict.adjusted <= 0.05 else "not shown"
-    row = {"first": verdict.first, "second": verdict.second, **asdict(verdict.found)}
+    found = {key: value for key, value in asdict(verdict.found).items() if key not in {"resamples", "error"}}
+    row = {"first": verdict.first, "second": verdict.second, **found}
     return {**row, "adjusted_p": verdict.adjusted, "real": real, "side": verdict.side if held_out else ""}
+
+
+def _drawn(compared: Comparison) -> str:
+    """Return how much was drawn for the intervals, in words; empty where nothing was."""
+    found = [verdict.found for verdict in compared.verdicts if verdict.found.resamples]
+    if not found:
+        return ""
+    error = max(one.error for one in found)
+    return f" ({min(one.resamples for one in found):,} resamples; another seed moves a bound by {error:.2f})"
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:

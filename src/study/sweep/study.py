@@ -125,6 +125,8 @@ class StudySearch(OptunaSweeperImpl):
                 f"{self.folder} has runs of a study that is not in {self._where}; bring that back, delete the folder, "
                 "or give this sweep another name: sweep.study=…"
             )
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of names, and of TPE's options
+        study.set_metric_names(list(self._sweep.objectives))
         begun = self._begun_with()
         if "begun_with" not in study.user_attrs:
             study.set_user_attr("begun_with", begun)
@@ -211,7 +213,6 @@ class StudySearch(OptunaSweeperImpl):
             settings = {"_target_": "optuna.samplers.RandomSampler", "seed": settings.get("seed")}
         if settings.get("seed") is not None and not settings["_target_"].endswith(FIXED_SEED):
             settings["seed"] += draw
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of TPE's options
         trusted = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
         return instantiate(settings, _execution_whitelist_=trusted)
 

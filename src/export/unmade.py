@@ -1,0 +1,117 @@
+"""A model that a run's answers speak for and that the run never made: its recipe, and its weights on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from src.export.card import multi_recipe
+from src.journal import Event, State, events_of, replay
+from src.population import Proposal
+from src.runtime import files
+from src.runtime.cache import Cache
+from src.runtime.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from src.models.checkpoint import Checkpoint
+    from src.models.store import Store
+
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True, eq=False)
+class Unmade:
+    """A merge of a run's models outside of its journal, where its files stay as they are."""
+
+    folder: Path
+    """The run's."""
+    proposal: Proposal
+    _state: State = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_state", replay(events_of(self.folder)))
+
+    @cached_property
+    def name(self) -> str:
+        """What the run would call it; it counts from 1 and never calls a model so."""
+        return f"{self._state.population.generation + 1}-0"
+
+    @cached_property
+    def _given(self) -> Mapping[str, Checkpoint]:
+        from src.models.checkpoint import open_checkpoint
+
+        return {name: open_checkpoint(source) for name, source in self._state.sources.items()}
+
+    @cached_property
+    def _recipe(self) -> dict[str, Any]:
+        from src.config import Merge
+        from src.models import merging
+        from src.models.methods.lineage import composed
+
+        started, given = self._state.started or {}, self._given
+        planned = merging.recipe(
+            TypeAdapter(Merge).validate_python(started["settings"]["merge"]),
+            self.proposal.parents,
+            seed=started["settings"]["seed"],
+            threads=started["machine"]["threads"],
+            own=self.proposal.merge,
+            align=merging.align([*given.values()]),
+            stored=next(one.dtype for name, one in given.items() if self._state.model(name) is not self._state.base),
+        )
+        recipes = {name: made for name in self.proposal.parents if (made := self._state.model(name).recipe) is not None}
+        return composed(planned, recipes).as_dict()
+
+    def recipe(self) -> str:
+        """Return all merges from the founders to the model, as one YAML stream for mergekit-multi."""
+        offspring = {"name": self.name, **self.proposal.as_dict()}
+        told: list[Event] = [
+            {"event": "selected", "generation": self._state.population.generation + 1, "offspring": [offspring]},
+            {"event": "merged", "model": self.name, "recipe": self._recipe, "fingerprint": "", "seconds": 0.0},
+        ]
+        whole = replay(told, replay(events_of(self.folder)))
+        given = self._given.items()
+        sources = {name: str(one.path) if Path(one.source).exists() else one.source for name, one in given}
+        return multi_recipe(whole, self.name, sources)
+
+    def make(self, target: Path, words: str) -> None:
+        """Merge it into a folder, with its recipe; ancestors that are not on disk are made again, and deleted after.
+
+        Args:
+            target: a folder that does not exist.
+            words: what is to be known of it, for the recipe's first lines.
+
+        Raises:
+            UserError: something lies at `target`; a founder is gone or has changed.
+        """
+        from src.models import merging
+
+        if target.exists():
+            raise UserError(f"{target} is there already and stays as it is; --out FOLDER makes the model elsewhere")
+        store = self._store()
+        before = [model.name for model in self._state.population if store.has(model.name)]
+        try:
+            with (
+                store.merged(self.name, merging.Recipe(**self._recipe), keep=False, disk=True) as candidate,
+                files.replacing_folder(target.absolute()) as partial,
+            ):
+                for file in candidate.folder.iterdir():
+                    files.copy(file, partial / file.name)
+                comment = "".join(f"# {printable(line)}\n" for line in words.splitlines())
+                (partial / RECIPE).write_text(comment + self.recipe(), encoding="utf-8")
+        finally:
+            store.discard(before)
+
+    def _store(self) -> Store:
+        from src.models.founders import check_unchanged
+        from src.models.store import Store
+
+        check_unchanged(self._given, self._state.model)
+        store = Store(self.folder.resolve(), self._given, self._state.model, cache=Cache(None))
+        for one in self.proposal.parents:
+            store.verify(one)
+        return store

@@ -1,0 +1,180 @@
+"""Calls: what a tracker is sent of a run, from its journal alone, so that it is the same whenever it is sent.
+
+    for call in calls(events): tracker.send(call)
+
+A call follows from one line of the journal and has that line's number as its step: a run that goes on, and one that is
+sent again later, send the very same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from src.journal import Event, State
+from src.population import KinshipTable
+from src.tracking import figures, summary, table
+
+EVALUATIONS, GENERATION = "cost/evaluations", "generation"
+BY_EVALUATION = ("candidate/", "scores/", "stderr/", "cost/")
+"""Beginnings of the names of numbers that are drawn over EVALUATIONS; all others are, over GENERATION."""
+BY_GENERATION = ("average/", "objective/", "gain/", "kinship/", "skills/", "cache/", "seconds/")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under named columns; None where a cell has no figure."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float | int | bool | None]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What follows from one event."""
+
+    step: int
+    """The journal's line, from 1 on."""
+    axis: str
+    """EVALUATIONS or GENERATION: that of `numbers` over which the others are drawn."""
+    numbers: Mapping[str, float]
+    """Never words, never NaN."""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    summary: Mapping[str, float | str] = field(default_factory=dict)
+    """The run's result; a name has numbers or words in every run, never now these and now those."""
+
+
+def axis(name: str) -> str:
+    """Return over what a number of this name is drawn."""
+    return EVALUATIONS if name.startswith(BY_EVALUATION) else GENERATION
+
+
+def calls(events: Iterable[Event]) -> Iterator[Call]:
+    """Yield all calls of a journal.
+
+    Raises:
+        ValueError, KeyError: events that are no run's; `replay` says so in words.
+    """
+    run = Calls()
+    for event in events:
+        if (call := run.add(event)) is not None:
+            yield call
+
+
+class Calls:
+    """A run as far as its events were added.
+
+    Attributes:
+        state: what they add up to.
+    """
+
+    def __init__(self) -> None:
+        self.state = State()
+        self._step = 0
+        self._best = -math.inf
+        self._failed: set[str] = set()
+        self._stderrs: dict[str, Mapping[str, float]] = {}
+        self._merging: dict[str, float] = {}
+
+    def add(self, event: Event) -> Call | None:
+        """Advance by one event; return what follows from it, if anything does."""
+        self.state.apply(event)
+        self._step += 1
+        kind = event["event"]
+        if kind == "merged":
+            self._merging[event["model"]] = event["seconds"]
+        elif kind == "evaluated":
+            return self._call(EVALUATIONS, self._candidate(event))
+        elif kind == "retried":
+            self._failed.discard(event["model"])
+        elif kind == "failed":
+            self._failed.add(event["model"])
+            return self._call(EVALUATIONS, self._costs())
+        elif kind == "closed":
+            return self._call(GENERATION, self._generation(), {"models": self._models()})
+        elif kind == "stopped":
+            numbers = {GENERATION: float(self.state.population.generation)}
+            return self._call(GENERATION, numbers, self._results(), summary.summary(self.state))
+        return None
+
+    def _call(self, axis: str, numbers: Mapping[str, float], *more: Any) -> Call:
+        return Call(self._step, axis, {name: value for name, value in numbers.items() if math.isfinite(value)}, *more)
+
+    @property
+    def _kinship(self) -> KinshipTable:
+        return self.state.table((self.state.started or {})["settings"]["kinship"]["metric"], larger_is_closer=True)
+
+    def _costs(self) -> dict[str, float]:
+        spent = self.state.spent
+        return {
+            EVALUATIONS: spent.evaluations,
+            "cost/samples": self.state.samples,
+            "cost/hours": spent.hours,
+            "cost/failures": len(self._failed),
+        }
+
+    def _candidate(self, event: Event) -> dict[str, float]:
+        """Return the numbers of a model that was evaluated, founders included."""
+        model, average = self.state.models[event["model"]], event["average"]
+        self._best = max(self._best, average)
+        self._stderrs[model.name] = event.get("stderrs", {})
+        parents = [self.state.models[name].average or 0.0 for name in model.parents]
+        return {
+            **self._costs(),
+            "candidate/average": average,
+            "candidate/stderr": event["stderr"],
+            "candidate/gain": average - fmean(parents) if parents else math.nan,
+            "candidate/kinship": self._kinship.mean(model.parents),
+            "candidate/generation": model.generation,
+            "candidate/exploration": float(model.exploration),
+            "candidate/seconds": event["seconds"] + self._merging.get(model.name, 0.0),
+            "candidate/best_so_far": self._best,
+            **{f"scores/{task}": score for task, score in event["scores"].items()},
+            **{f"stderr/{task}": error for task, error in self._stderrs[model.name].items()},
+        }
+
+    def _generation(self) -> dict[str, float]:
+        k = self.state.started["settings"]["strategy"].get("k") if self.state.started else None
+        numbers = figures.of_generation(self.state, self._kinship, k)
+        return {**numbers, **self._costs(), GENERATION: self.state.closed}
+
+    def _models(self) -> Table:
+        """Return every model with its scores by task and their standard errors."""
+        population, tasks = self.state.population, list(self._tasks())
+        columns = ["model", "generation", "exploration", *table.COLUMNS[1:]]
+        columns += [f"{what}/{task}" for task in tasks for what in ("scores", "stderr")]
+        rows = []
+        for model, (name, *others) in zip(population, table.rows(population, self._kinship), strict=True):
+            errors = self._stderrs.get(name, {})
+            by_task = [one.get(task) for task in tasks for one in (model.scores, errors)]
+            rows.append([name, model.generation, model.exploration, *others, *by_task, model.failure])
+        return Table([*columns, "failure"], rows)
+
+    def _tasks(self) -> Iterable[str]:
+        return next((model.scores for model in self.state.models.values() if model.scores), ())
+
+    def _results(self) -> dict[str, Table]:
+        """Return the tables of a run that has ended."""
+        state, kinship = self.state, self._kinship
+        names = [name for name in state.models if name in state.measured]
+        matrix = [[a, *(_known(kinship.between(a, b)) if a != b else None for b in names)] for a in names]
+        found = {"kinship": Table(["model", *names], matrix)}
+        if state.holdout:
+            tasks = list(next(iter(state.holdout.values())).scores)
+            rows = [[n, h.average, h.stderr, *(h.scores.get(task) for task in tasks)] for n, h in state.holdout.items()]
+            found["holdout"] = Table(["model", "average", "stderr", *(f"scores/{task}" for task in tasks)], rows)
+        if kept := summary.skills_kept(state)[1]:
+            columns = ["task", "specialist", "its_score", "winner", "kept"]
+            found["skills"] = Table(columns, [[s.task, s.specialist, s.best, s.score, s.kept] for s in kept])
+        if state.compared:
+            columns = ["side", "winner", "founder", "difference", "low", "high", "p", "samples", "resamples"]
+            sides = [[side, *(getattr(one, column) for column in columns[1:])] for side, one in state.compared.items()]
+            found["compared"] = Table(columns, sides)
+        return found
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
