@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -109,7 +111,7 @@ class Training:
                 pulse()
                 yield losses(self._model, part).sum() / len(batch)
 
-        with _recomputed(self._model, self._lesson.settings.checkpointing):
+        with recomputed(self._model.model, self._lesson.settings.checkpointing):
             return self._sum.gradient(self._model.model, weights.shape[1], parts)
 
     def _pull(self, weights: np.ndarray) -> np.ndarray:
@@ -160,23 +162,22 @@ def scheduled(settings: RecipeGradient, optimiser: torch.optim.Optimizer, steps:
     return get_scheduler(name, optimiser, settings.warmup, settings.total, scheduler_specific_kwargs=where)
 
 
-class _recomputed:  # noqa: N801 (a context manager)
-    """Has the layers of a model keep their inputs only, and compute the rest again for the gradient."""
-
-    def __init__(self, model: ReusableModel, wanted: bool) -> None:
-        self._model: Any = model.model if wanted else None
-
-    def __enter__(self) -> None:
-        if self._model is not None:
-            self._model.gradient_checkpointing_enable({"use_reentrant": False})
-            for layer in self._layers():
-                layer.training = True  # the layer alone, of which transformers asks it; nothing within drops out
-
-    def __exit__(self, *_: object) -> None:
-        if self._model is not None:
-            for layer in self._layers():
+@contextmanager
+def recomputed(model: Any, wanted: bool) -> Iterator[None]:
+    """Have the layers of a model of transformers keep their inputs only, and compute the rest again for the gradient."""
+    if not wanted:
+        yield
+        return
+    with warnings.catch_warnings():  # of the name, which is to change with transformers 6
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()  # the embeddings are among what is differentiated
+        layers = [one for one in model.modules() if getattr(one, "gradient_checkpointing", False)]
+        for layer in layers:
+            layer.training = True  # the layer alone, of which transformers asks it; nothing within it drops out
+        try:
+            yield
+        finally:
+            for layer in layers:
                 layer.training = False
-            self._model.gradient_checkpointing_disable()
-
-    def _layers(self) -> list[Any]:
-        return [one for one in self._model.modules() if getattr(one, "gradient_checkpointing", False)]
+            model.gradient_checkpointing_disable()
