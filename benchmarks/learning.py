@@ -34,10 +34,15 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "recipe-part": {"blocks": "part"},
     "recipe-whole": {"blocks": "whole"},
     "recipe-tensor-prior": {"blocks": "tensor", "prior": 1.0},
-    "recipe-founders": {"blocks": "tensor", "wudi": False},
+    "recipe-founders": {"blocks": "tensor", "directions": ()},
+    "recipe-tsv": {"blocks": "tensor", "directions": ("wudi", "tsv_m")},
+    "recipe-small": {"blocks": "tensor", "batch": 16, "steps": 30},
+    "weights-small": {"rate": 1e-4, "batch": 16, "steps": 30},
     "recipe-agreement": {"blocks": "tensor", "objective_loss": "agreement"},
     "weights": {"rate": 1e-4},
     "lora": {"rate": 2e-3, "rank": 8},
+    "weights-agreement": {"rate": 1e-4, "objective_loss": "agreement"},
+    "lora-agreement": {"rate": 2e-3, "rank": 8, "objective_loss": "agreement"},
 }
 """All that is compared: what differs from the strategy's defaults, and rates of AdamW for what is fine-tuned."""
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -109,7 +114,7 @@ class Family:
 
     seed: int
     folders: Mapping[str, Path]
-    """Of the base, the founders, and `wudi`."""
+    """Of the base, the founders, and their merges `wudi` and `tsv_m`."""
     evaluator: Evaluator
     founders: Mapping[str, Mapping[str, float]]
     """Their scores on the holdout, by task."""
@@ -125,20 +130,22 @@ class Family:
         from src.evaluation.evaluator import Evaluator
         from src.journal import run_state
 
-        zoo, name = options.zoo / f"seed-{seed}", f"wudi-{seed}"
-        common = [f"zoo.folder={zoo}", f"zoo.seed={seed}", f"seed={seed}", f"outputs={options.outputs}", f"name={name}"]
-        common += ["track=none", "workers.threads=1", "strategy=one_shot", "merge=wudi", "keep=all"]
-        if _front_door(*common, log=options.outputs / f"{name}.log"):
-            raise SystemExit(f"see {options.outputs / name}.log")
+        zoo, folders = options.zoo / f"seed-{seed}", {}
+        common = [f"zoo.folder={zoo}", f"zoo.seed={seed}", f"seed={seed}", f"outputs={options.outputs}", "keep=all"]
+        common += ["track=none", "workers.threads=1", "strategy=one_shot"]
+        for merge in ("tsv_m", "wudi"):
+            own = [f"merge={merge}", f"name={merge}-{seed}"]
+            if _front_door(*common, *own, log=options.outputs / f"{merge}-{seed}.log"):
+                raise SystemExit(f"see {options.outputs / merge}-{seed}.log")
+            folders[merge] = options.outputs / f"{merge}-{seed}/models/1-1"
         with initialize_config_dir(str(Path(__file__).parent.parent / "conf")):
-            settings = config.read(compose("config", common))
-        state = run_state(options.outputs / name)
+            settings = config.read(compose("config", [*common, *own]))
+        state = run_state(options.outputs / f"wudi-{seed}")
         assert state is not None
         founders = {model.name: model.scores for model in state.population if model.founder}
-        folders = {name: Path(source) for name, source in state.sources.items()}
         return cls(
             seed,
-            folders | {"wudi": options.outputs / name / "models/1-1"},
+            {name: Path(source) for name, source in state.sources.items()} | folders,
             Evaluator(settings.evaluate, seed=seed),
             {name: state.holdout[name].scores for name in founders},
             {task: max(founders, key=lambda one: founders[one][task]) for task in next(iter(founders.values()))},
@@ -156,9 +163,10 @@ class Family:
         different = dict(METHODS[name])
         if rate:
             different["rate"] = rate
-        extra = {key: different.pop(key, None) for key in ("wudi", "rank")}
+        extra = {key: different.pop(key, None) for key in ("directions", "rank")}
         how = RecipeGradient(name="recipe_gradient", seed=self.seed, samples=samples, total=steps)
         how = replace(how, **different)
+        how = replace(how, total=steps * 48 // how.batch)  # as many samples
         targets = self._agreement() if how.objective_loss == "agreement" else None
         found, weights = samples_of(self.evaluator, targets)
         division = Division.of(found, weights, share=how.kept_back, most=samples, seed=self.seed)
@@ -225,14 +233,15 @@ class Family:
         from src.strategy.recipe_gradient import Lesson
         from src.strategy.recipes import Blocks
 
-        left_out = {"base"} if extra["wudi"] is None else {"base", "wudi"}
+        made = ("wudi",) if extra["directions"] is None else extra["directions"]
+        left_out = {"base", "wudi", "tsv_m"} - {*made}
         names = tuple(name for name in self.folders if name not in left_out)
         known = {name: open_checkpoint(folder) for name, folder in self.folders.items()}
         geometry = kinship.measure(known["base"], {name: known[name] for name in names})
         blocks = Blocks.of(how.blocks, geometry)
         members = {one.name: block for one, block in zip(geometry.tensors, blocks.members, strict=True)}
         start = np.zeros((len(names), len(blocks.names)))
-        start[:] = 0.4 if extra["wudi"] is False else np.array([[name == "wudi"] for name in names])
+        start[:] = np.array([[name == "wudi"] for name in names]) if made else 0.4
         grams = blocks.grams(geometry, names)
         metric = grams / np.trace(grams.sum(axis=0)) * len(names)
         total = WeightedSum(Stored(self.folders["base"]), [Stored(self.folders[name]) for name in names], members)

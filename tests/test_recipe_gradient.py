@@ -1,4 +1,4 @@
-"""Learned recipes through the front door: candidates, costs, budgets; killed, resumed, lost, by two processes; export."""
+"""Learned recipes through the front door: candidates, costs, budgets; killed, lost, by two processes; export."""
 
 import shutil
 from pathlib import Path

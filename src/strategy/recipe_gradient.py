@@ -17,7 +17,7 @@ from pydantic import Field
 from src.population import Geometry, KinshipTable, Population, Proposal
 from src.strategy.base import Strategy
 from src.strategy.directions import Direction, first_merges, made
-from src.strategy.recipes import Blocks, Division, weighted, weights_of
+from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -56,7 +56,7 @@ class RecipeGradient(Strategy):
 
     name: Literal["recipe_gradient"]
     seed: int
-    blocks: Division = "tensor"
+    blocks: FineDivision = "tensor"
     directions: dict[str, Direction] | None = None
     """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
     start: float | None = None

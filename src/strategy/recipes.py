@@ -14,9 +14,10 @@ import numpy as np
 
 from src.population import Geometry, Model, Population, Prediction, Proposal
 
-Division = Literal["whole", "part", "layer", "tensor"]
-"""One weight for the whole model; one for embeddings, norms, attention and MLP; the last two for every layer; or one
-for every tensor, whose filter is its whole name."""
+Division = Literal["whole", "part", "layer"]
+"""One weight for the whole model; one for embeddings, norms, attention and MLP; the last two for every layer."""
+FineDivision = Literal["whole", "part", "layer", "tensor"]
+"""These, or one for every tensor, whose filter is its whole name: too many for a search that has no gradient."""
 
 DIGITS = 4
 """Decimals of a weight: fewer than any difference that is felt, and a recipe that can be read."""
@@ -39,7 +40,7 @@ class Blocks:
     filters: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, division: Division, geometry: Geometry | None) -> Blocks:
+    def of(cls, division: FineDivision, geometry: Geometry | None) -> Blocks:
         """Divide the tensors of a family; before they are known, the whole model is the only block.
 
         Raises:
@@ -157,7 +158,7 @@ def _settings(model: Model) -> dict[str, Any]:
     return {}
 
 
-def _block(division: Division, kind: str, layer: int | None) -> tuple[str, int]:
+def _block(division: FineDivision, kind: str, layer: int | None) -> tuple[str, int]:
     by_layer = division == "layer" and layer is not None and kind in {"attention", "mlp"}
     return kind, layer if by_layer and layer is not None else -1
 

@@ -15,7 +15,8 @@ from src.learning.gradient import Stored, WeightedSum
 from src.learning.samples import Division, Sample, losses, samples
 from src.learning.training import kept_back_loss, recomputed
 from src.runtime.errors import UserError
-from src.strategy.recipes import Blocks, Division as Blocked
+from src.strategy.recipes import Blocks
+from src.strategy.recipes import FineDivision as Blocked
 from tests.family import SAMPLES, TASKS
 from tests.strategy.test_recipes import geometry
 from tests.test_answers import line, plain_task
@@ -164,5 +165,5 @@ def test_what_is_kept_back_counts_by_task(family: Path) -> None:
 
 def test_a_model_whose_weights_have_other_names_than_on_disk_is_refused(family: Path) -> None:
     total, _ = total_of(family, "whole")
-    with pytest.raises(UserError, match="weight is .* in the loaded model, None in the base's files"):
+    with pytest.raises(UserError, match=r"weight is .* in the loaded model, None in the base's files"):
         total.check(torch.nn.Linear(2, 2))
