@@ -164,7 +164,7 @@ def scheduled(settings: RecipeGradient, optimiser: torch.optim.Optimizer, steps:
 
 @contextmanager
 def recomputed(model: Any, wanted: bool) -> Iterator[None]:
-    """Have the layers of a model of transformers keep their inputs only, and compute the rest again for the gradient."""
+    """Have a transformers model's layers keep their inputs only, and compute the rest again for the gradient."""
     if not wanted:
         yield
         return

@@ -11,6 +11,7 @@ import torch
 
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
+from src.learning.forecast import memory
 from src.learning.gradient import Stored, WeightedSum
 from src.learning.samples import Division, Sample, losses, samples
 from src.learning.training import kept_back_loss, recomputed
@@ -161,6 +162,40 @@ def test_what_is_kept_back_counts_by_task(family: Path) -> None:
     with torch.no_grad():
         first, second = (float(losses(model, division.kept[name]).mean()) for name in TASKS)
     assert kept_back_loss(model, division, 5) == pytest.approx(0.75 * first + 0.25 * second, rel=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+def test_the_memory_of_a_step_is_what_was_forecast(family: Path, checkpointing: bool) -> None:
+    """What autograd keeps, counted by storage: all; or with checkpointing, what a forward pass keeps, without a layer's."""
+    evaluator = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)
+    model, config = evaluator.model(family / "red"), json.loads((family / "red/config.json").read_text())
+    batch = samples(evaluator)[0]
+    kept: dict[int, int] = {}
+    owned = {weight.untyped_storage().data_ptr() for weight in model.model.parameters()}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in owned:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with recomputed(model.model, checkpointing), torch.autograd.graph.saved_tensors_hooks(count, lambda one: one):
+        loss = losses(model, batch).sum()
+    tokens, _ = model.batch(model.encode([one for sample in batch for one in sample.requests]))
+    rows, width = tokens.tokens.shape
+    takes = memory(
+        config,
+        {name: one.shape for name, one in model.model.named_parameters()},
+        4,
+        rows=rows,
+        width=width,
+        columns=len(torch.unique(tokens.columns)),
+        checkpointing=checkpointing,
+    )
+    assert takes is not None
+    assert loss.requires_grad
+    assert sum(kept.values()) < takes.activations
+    assert checkpointing or takes.activations < 2.5 * sum(kept.values())
+    assert memory({}, {}, 4, rows=1, width=1, columns=1, checkpointing=False) is None
 
 
 def test_a_model_whose_weights_have_other_names_than_on_disk_is_refused(family: Path) -> None:
