@@ -41,6 +41,9 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "recipe-agreement": {"blocks": "tensor", "objective_loss": "agreement"},
     "weights": {"rate": 1e-4},
     "lora": {"rate": 2e-3, "rank": 8},
+    "recipe-choice": {"blocks": "tensor", "objective_loss": "choice"},
+    "weights-choice": {"rate": 1e-4, "objective_loss": "choice"},
+    "lora-choice": {"rate": 2e-3, "rank": 8, "objective_loss": "choice"},
     "weights-agreement": {"rate": 1e-4, "objective_loss": "agreement"},
     "lora-agreement": {"rate": 2e-3, "rank": 8, "objective_loss": "agreement"},
 }
@@ -168,7 +171,8 @@ class Family:
         how = replace(how, **different)
         how = replace(how, total=steps * 48 // how.batch)  # as many samples
         targets = self._agreement() if how.objective_loss == "agreement" else None
-        found, weights = samples_of(self.evaluator, targets)
+        choose = how.objective_loss != "target"
+        found, weights = samples_of(self.evaluator, choose=choose, targets=targets)
         division = Division.of(found, weights, share=how.kept_back, most=samples, seed=self.seed)
         asked = self.evaluator._settings
         model = ReusableModel(self.folders["wudi"], None, asked, self._devices(), seed=self.seed, remote_code=False)

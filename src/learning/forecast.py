@@ -83,7 +83,7 @@ def forecast(
     """Return what the plan says of learning, in a line."""
     if founder is None or evaluator is None:
         return "learning: memory unknown, since no founder is here yet"
-    found, _ = samples(evaluator)
+    found, _ = samples(evaluator, choose=strategy.objective_loss != "target")
     rows, width, columns = _largest(found, strategy.at_once or strategy.batch, founder, settings.trust_remote_code)
     itemsize = max(spec.nbytes // max(1, spec.count) for spec in founder.tensors.values())
     takes = memory(

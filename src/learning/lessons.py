@@ -60,7 +60,7 @@ class Learner:
         Raises:
             UserError: naming the first.
         """
-        samples(self._evaluator())
+        samples(self._evaluator(), choose=True)
 
     def learn(self, lesson: Lesson) -> np.ndarray | None:
         """Go on with a lesson until there is a candidate, as `strategy.recipe_gradient.Learner` describes."""
@@ -98,7 +98,7 @@ class Learner:
         folders = [self._store.checkpoint(name).path for name in ("base", *lesson.directions)]
         base, *directions = map(Stored, folders)
         model = evaluator.model(folders[1])  # before its samples: the template is its own
-        found, weights = samples(evaluator, lesson.targets)
+        found, weights = samples(evaluator, choose=how.objective_loss != "target", targets=lesson.targets)
         division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
         total = WeightedSum(base, directions, lesson.blocks)
         return Training(lesson, total, model, division), division.kept_count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,14 @@ class Sample:
     target: np.ndarray
 
 
-def samples(evaluator: Evaluator, targets: Targets | None = None) -> tuple[list[Sample], dict[str, float]]:
+def samples(
+    evaluator: Evaluator, *, choose: bool, targets: Targets | None = None
+) -> tuple[list[Sample], dict[str, float]]:
     """Return all samples of an evaluator, and what each of its tasks counts; the weights sum to 1.
 
     Args:
         evaluator: of what steers the search.
+        choose: whether a sample with choices keeps them all, or the right one only.
         targets: what takes the place of the labels; samples without one are left out, and so are their tasks.
 
     Raises:
@@ -62,7 +65,7 @@ def samples(evaluator: Evaluator, targets: Targets | None = None) -> tuple[list[
                 if (name, one.document) in targets
             ]
         if labelled:
-            found += labelled
+            found += labelled if choose else map(_right, labelled)
             weights[name] = weight
     if not found:
         raise UserError(
@@ -89,6 +92,15 @@ def _labelled(requests: TaskRequests, metric: str) -> Iterator[Sample]:
             yield Sample(leaf.task_name, number, tuple(asked[: len(lengths)]), lengths, right.astype(float))
         else:
             yield Sample(leaf.task_name, number, (_told(leaf, kind, document, asked[0]),), np.ones(1), np.ones(1))
+
+
+def _right(sample: Sample) -> Sample:
+    """Return the sample with its right answer alone."""
+    if len(sample.requests) == 1:
+        return sample
+    return replace(
+        sample, requests=(sample.requests[int(sample.target.argmax())],), lengths=np.ones(1), target=np.ones(1)
+    )
 
 
 def _told(leaf: Any, kind: str, document: Any, asked: Instance) -> Instance:

@@ -34,7 +34,7 @@ class Lesson:
             1 over the blocks: how far weights are from the start.
         settings: how it is learned.
         targets: of questions (lm-eval task, document) the probabilities of their choices that are to be matched; None:
-            the labels are learned.
+            the right answers are learned.
     """
 
     directions: tuple[str, ...]
@@ -61,8 +61,9 @@ class RecipeGradient(Strategy):
     """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
     start: float | None = None
     """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
-    objective_loss: Literal["labels", "agreement"] = "labels"
-    """What is learned: the right answers; or to choose as each task's best founder does, without looking at them."""
+    objective_loss: Literal["target", "choice", "agreement"] = "target"
+    """What is learned: to say the right answer; to prefer it to the other choices, as the metric does, where there are
+    any; or to choose as each task's best founder does, without looking at what is right."""
     samples: Annotated[int, Field(ge=2)] | None = None
     """Of each task, what is learned from, the kept-back ones included; None: all that steer the search."""
     kept_back: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -79,7 +80,7 @@ class RecipeGradient(Strategy):
     """Looks without a better one after which learning ends."""
     total: Count = 100
     """Gradient steps, at most."""
-    rate: Annotated[float, Field(gt=0)] = 0.02
+    rate: Annotated[float, Field(gt=0)] = 0.03
     """Of Adam, in units of a weight."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Of the rate over all steps."""

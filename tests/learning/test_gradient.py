@@ -56,7 +56,7 @@ def test_the_gradient_by_weights_is_that_of_finite_differences(
     names: Any = [{"name": TASKS[0], "metric": "acc_norm"}, TASKS[1]]
     evaluator = Evaluator(asked(names, family / "tasks"), seed=0)
     others = Evaluator(asked(["generated", "told", "rolled"], tasks), seed=0)
-    batch = samples(evaluator)[0][::12] + samples(others)[0][::10]
+    batch = samples(evaluator, choose=True)[0][::12] + samples(others, choose=True)[0][::10]
     assert len(batch) == 10
     model = model_of(family / "red", evaluator)
     total, size = total_of(family, blocks)
@@ -103,20 +103,32 @@ def test_a_loss_is_the_cross_entropy_of_the_evaluations_own_answers(family: Path
     assert answers is not None
     values, gold = torch.from_numpy(answers.values.reshape(-1, 4)), torch.from_numpy(answers.questions.gold)
     expected = torch.nn.functional.cross_entropy(values, gold, reduction="none")
-    found, weights = samples(evaluator)
+    found, weights = samples(evaluator, choose=True)
     model = evaluator.model(family / "green")
     with torch.no_grad():
         torch.testing.assert_close(losses(model, found), expected, atol=1e-4, rtol=1e-4)
     assert weights == {TASKS[0]: 0.5, TASKS[1]: 0.5}
     targets = {one: torch.softmax(row, 0).numpy() for one, row in zip(answers.questions.ids, values, strict=True)}
-    agreed, _ = samples(evaluator, targets)
+    agreed, _ = samples(evaluator, choose=True, targets=targets)
     with torch.no_grad():
         assert losses(model, agreed).abs().max() < 1e-5  # the model agrees with itself
 
 
+def test_the_loss_of_a_right_answer_is_its_likelihood_by_token(family: Path) -> None:
+    evaluator = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)
+    answers = evaluator.evaluate(family / "green").answers
+    assert answers is not None
+    right = answers.values.reshape(-1, 4)[np.arange(2 * SAMPLES), answers.questions.gold]
+    found, _ = samples(evaluator, choose=False)
+    model = evaluator.model(family / "green")
+    tokens = [len(said) for _, said in model.encode([one.requests[0] for one in found])]
+    with torch.no_grad():
+        assert losses(model, found).tolist() == pytest.approx((-right / tokens).tolist(), rel=1e-4)
+
+
 def test_a_target_that_is_generated_is_what_the_task_says(family: Path, tasks: Path) -> None:
     evaluator = Evaluator(asked(["generated"], tasks), seed=0)
-    found, _ = samples(evaluator)
+    found, _ = samples(evaluator, choose=True)
     documents = [json.loads(text) for text in (tasks / "data.jsonl").read_text().splitlines()]
     assert [one.requests[0].args for one in found] == [(f"{d['question']}?", f" {d['answer']}") for d in documents]
 
@@ -126,11 +138,11 @@ def test_a_metric_that_gives_no_gradient_is_refused(family: Path, tmp_path: Path
     lines = [line(i % 2, "a", "b") for i in range(4)]
     name = plain_task(tmp_path, "odd", lines, metric_list=[{"metric": metric}])
     with pytest.raises(UserError, match=r"task odd: strategy.name=recipe_gradient learns which of several choices"):
-        samples(Evaluator(asked([name], tmp_path), seed=0))
+        samples(Evaluator(asked([name], tmp_path), seed=0), choose=True)
 
 
 def divided(evaluator: Evaluator, **changes: Any) -> tuple[Division, list[Sample]]:
-    found, weights = samples(evaluator)
+    found, weights = samples(evaluator, choose=True)
     return Division.of(found, weights, **{"share": 0.25, "most": None, "seed": 0, **changes}), found
 
 
@@ -166,10 +178,10 @@ def test_what_is_kept_back_counts_by_task(family: Path) -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 def test_the_memory_of_a_step_is_what_was_forecast(family: Path, checkpointing: bool) -> None:
-    """What autograd keeps, counted by storage: all; or with checkpointing, what a forward pass keeps, without a layer's."""
+    """What autograd keeps, counted by storage: all, or with checkpointing what a forward pass keeps."""
     evaluator = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)
     model, config = evaluator.model(family / "red"), json.loads((family / "red/config.json").read_text())
-    batch = samples(evaluator)[0]
+    batch = samples(evaluator, choose=True)[0]
     kept: dict[int, int] = {}
     owned = {weight.untyped_storage().data_ptr() for weight in model.model.parameters()}
 
