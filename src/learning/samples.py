@@ -53,7 +53,8 @@ def samples(
     Raises:
         UserError: a task that there is no gradient for, or no targets at all.
     """
-    found, weights = [], {}
+    found: list[Sample] = []
+    weights: dict[str, float] = {}
     for requests, metric, weight in evaluator.asked():
         name = requests.leaf.task_name
         with attribute_errors(name, "nothing can be learned from it"):
