@@ -83,7 +83,7 @@ def alone(method: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     """Return seconds of a merge in memory, bytes allocated at most, and those that any merge holds."""
     from src.models import merging
 
-    recipe = recipe_of(method, options.founders, options.threads)
+    recipe = recipe_of(method, options.founders, options.threads, stored="BF16")  # as in runs: float32, rounded once
     models = {name: folder / name for name in recipe.models}
     before = allocated()
     with most_allocated() as most:

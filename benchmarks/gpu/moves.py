@@ -12,6 +12,7 @@ from safetensors import safe_open
 from benchmarks.gpu import family
 from benchmarks.gpu.place import Place, Row, bytes_of
 from src.models.methods.matrices import digest
+from src.models.private import to_host
 
 BLOCK = 1 << 25
 
@@ -42,6 +43,7 @@ def run(place: Place) -> Iterator[Row]:
                 "memory of the process to the GPU": lambda: own.to(place.device),
                 "a file, read into pinned memory, to the GPU": read,
                 "the GPU to new memory of the process": lambda: there.cpu(),
+                "the GPU to new memory that threads touched": lambda: to_host(there),
                 "the GPU to memory that was used before": lambda: own.copy_(there),
                 "the GPU, hashed (through pinned memory)": lambda: digest(there),
                 "memory of the process, hashed": lambda: digest(own),

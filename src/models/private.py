@@ -90,7 +90,8 @@ def merged_tensors(
     """Compute the tensors that `run_merge` would write, by name, without writing them.
 
     Why: mergekit's own plan for merges in memory raises (it makes tasks of an abstract class), so the tasks of the plan
-    to disk are executed, all but those that write.
+    to disk are executed, all but those that write. On a GPU, weights go there and come back as they are stored:
+    mergekit would widen 16 bits before and narrow them after, which doubles what is moved.
 
     Args:
         config: of whole models, with paths; it is normalised in place.
@@ -98,11 +99,20 @@ def merged_tensors(
         described: the configuration of the merged model.
         options: mergekit's.
     """
-    planner = MergePlanner(config, architecture, options=options, out_model_config=described)
+    there = options.model_copy(update={"read_to_gpu": True})
+    planner = MergePlanner(config, architecture, options=there, out_model_config=described)
     saved = {task.tensor_task: task for task in planner.plan_to_disk("") if isinstance(task, SaveTensor)}
+    device = torch.device(options.device)
     tensors = {}
-    for task, tensor in Executor([*saved], math_device=torch.device(options.device)).run(quiet=True):
+    for task, tensor in Executor([*saved], math_device=device, storage_device=device).run(quiet=True):
         if tensor is not None:
             dtype = saved[task].dtype
-            tensors[saved[task].tensor_name] = tensor.to(dtype_from_name(dtype)) if dtype else tensor
+            tensors[saved[task].tensor_name] = to_host(tensor.to(dtype_from_name(dtype)) if dtype else tensor)
     return tensors
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor in the host's memory, whose pages all threads touch first: a copy touches them with one."""
+    if tensor.device.type == "cpu":
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype).fill_(0).copy_(tensor)

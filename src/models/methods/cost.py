@@ -10,13 +10,14 @@ from functools import cache
 
 import torch
 
-from src.models.methods.matrices import is_linear_weight, working_dtype
+from src.models.methods.matrices import digest, is_linear_weight, working_dtype
 
 _SIDES = {"cpu": (768, 768)}
 """Of the matrices that a device multiplies and decomposes to show its speed: a GPU is busy with larger ones only."""
 _LARGER = (4096, 1024)
 _SPREAD = 1 << 22
 _MOVED = 1 << 27
+_HASHED = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Rates:
     """Bytes a second from the process's memory to the device."""
     back: float = math.inf
     """Bytes a second from the device to new memory of the process."""
+    digest: float = math.inf
+    """Bytes a second that a tensor on the device is hashed at."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Cost:
     """The cost of one merge."""
 
     seconds: float
-    """Of computing, and of moving weights to the device and back; reading and writing files is not included."""
+    """Of computing, of hashing founders' tensors, and of moving weights to the device and back; reading and writing
+    files is not included."""
     peak: int
     """Bytes held at once in addition to the offspring, a tensor at a time."""
 
@@ -52,7 +56,7 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
         method: wudi, actmat, tsv_m or iso_c, without calibration; or "svc", what calibration takes in addition.
         shapes: of every tensor, by name.
         founders: how many are merged.
-        itemsize: bytes of a stored value.
+        itemsize: bytes of a stored value; those of 16 bits are merged as float32.
         rates: of the device.
 
     Raises:
@@ -61,13 +65,17 @@ def cost(method: str, shapes: Mapping[str, Sequence[int]], founders: int, itemsi
     seconds, peak = 0.0, 0
     for name, shape in shapes.items():
         values = math.prod(shape)
-        held = (founders + 2) * values * itemsize
+        wide = max(4, itemsize)
+        held = (founders + 2) * values * wide
         if is_linear_weight(name, shape):
             spent, own = METHODS[method](shape[0], shape[1], founders, rates)
             held += own
         else:
             spent = founders * values / rates.move
-        seconds += spent + values * itemsize * ((founders + 1) / rates.to + 1 / rates.back)
+        seconds += spent
+        if method != "svc":  # it works on what is there
+            seconds += values * itemsize * ((founders + 1) / rates.to + 1 / rates.back)
+            seconds += founders * values * wide / rates.digest
         peak = max(peak, held)
     return Cost(seconds, peak)
 
@@ -84,6 +92,7 @@ def rates(device: str, threads: int) -> Rates:
         multiplied, decomposed = _SIDES.get(device, _LARGER)
         square = torch.randn(multiplied, multiplied, generator=generator, dtype=torch.float32).to(device, precision)
         corner = square[:decomposed, :decomposed].contiguous()
+        hashed = torch.zeros(_HASHED, dtype=torch.uint8, device=device)
         to, back = (math.inf, math.inf) if device == "cpu" else _transfers(device)
         return Rates(
             multiply=2 * multiplied**3 / _least(lambda: square @ square, device),
@@ -91,16 +100,18 @@ def rates(device: str, threads: int) -> Rates:
             move=_SPREAD / _least(lambda: short.to(precision).sub_(short), device),
             to=to,
             back=back,
+            digest=_HASHED / _least(lambda: digest(hashed), device),
         )
     finally:
         torch.set_num_threads(before)
 
 
 def _transfers(device: str) -> tuple[float, float]:
-    """Return bytes a second to a device, from memory that is touched anew as a mapped file is, and back."""
-    there = torch.empty(_MOVED, dtype=torch.uint8, device=device)
-    to = _least(lambda: there.copy_(torch.zeros(_MOVED, dtype=torch.uint8)), device)
-    return _MOVED / to, _MOVED / _least(lambda: there.cpu(), device)
+    """Return bytes a second from memory to a device, and back to new memory as `private.merged_tensors` does it."""
+    own = torch.ones(_MOVED, dtype=torch.uint8)
+    there = own.to(device)
+    back = _least(lambda: torch.empty(_MOVED, dtype=torch.uint8).fill_(0).copy_(there), device)
+    return _MOVED / _least(lambda: there.copy_(own), device), _MOVED / back
 
 
 def _regression(rows: int, columns: int, founders: int, rates: Rates) -> tuple[float, int]:
