@@ -74,11 +74,11 @@ class RecipeGradient(Strategy):
     """Samples of a batch that go through the model together; None: all of them."""
     steps: Count = 10
     """Gradient steps between two looks at what was kept back."""
-    every: Count = 2
+    every: Count = 4
     """Looks between two candidates, at least: a candidate is evaluated only if its weights are the best so far."""
     patience: Count = 4
     """Looks without a better one after which learning ends."""
-    total: Count = 100
+    total: Count = 80
     """Gradient steps, at most."""
     rate: Annotated[float, Field(gt=0)] = 0.03
     """Of Adam, in units of a weight."""
