@@ -33,6 +33,7 @@ from src.strategy import (
     OneShot,
     OptunaSearch,
     RandomPairs,
+    RecipeGradient,
     RecipeSearch,
     Stop,
     Strategy,
@@ -395,7 +396,7 @@ class Settings(_Settings):
     founders: Founders
     strategy: SerializeAsAny[
         Annotated[
-            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | OptunaSearch | M2N2,
+            KinshipTopk | GreedyTopk | RandomPairs | OneShot | RecipeSearch | RecipeGradient | OptunaSearch | M2N2,
             Field(discriminator="name"),
         ]
     ]
@@ -422,6 +423,17 @@ class Settings(_Settings):
             return strategy_of(given)
         except ValidationError as error:
             raise ValueError(f"({given['name']}): {first_mistake(error, STRATEGIES)}") from error
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> Settings:
+        asked = self.evaluate
+        if self.strategy.learns and (asked.backend != "hf" or asked.evaluator is not None):
+            other = f"evaluator={asked.evaluator}" if asked.evaluator else f"backend={asked.backend}"
+            raise ValueError(
+                f"has strategy.name={self.strategy.name}, which follows gradients, and evaluate.{other}, which gives "
+                "none; leave evaluate.backend at hf and evaluate.evaluator at null"
+            )
+        return self
 
     @field_validator("name")
     @classmethod

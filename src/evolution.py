@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src import start
 from src.config import Settings
@@ -28,6 +28,9 @@ from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
 from src.tracking import sender, table
 from src.tracking.sender import Sender
+
+if TYPE_CHECKING:
+    from src.learning.lessons import Learner
 
 FINALISTS = 3
 """How many of the best are asked everything at the end, where candidates were asked a part of the samples."""
@@ -86,6 +89,8 @@ class Evolution:
         path = self.folder / "journal.jsonl"
         if workers.in_main("is new", lambda: not path.exists()):
             _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
+            if self._learner is not None:
+                self._learner.check()
         workers.agree(lambda: start.common(settings, workers, self._candidates.questions))
         own = Journal(path) if workers.main else None
         events = workers.in_main("journal", lambda: own.events if own else [])
@@ -128,6 +133,17 @@ class Evolution:
         return self.state.table(metric, metric_of(metric).larger_is_closer, self._predicted, self._measurements.grams)
 
     @cached_property
+    def _learner(self) -> Learner | None:
+        """What learns for the strategy, if it has anything learned."""
+        if not self.settings.strategy.learns:
+            return None
+        from src.learning.lessons import Learner
+
+        return Learner(
+            self.settings, self.state, self.store, lambda: self._candidates.lm_evaluator, self._workers.pulse
+        )
+
+    @cached_property
     def tracker(self) -> Sender:
         """What sends the journal's figures to a tracker; connected on first use."""
         return sender.start(self.settings.track, self.folder, self.journal.events, main=self._workers.main)
@@ -156,7 +172,7 @@ class Evolution:
         self._close_generation()
 
     def propose(self) -> list[Proposal]:
-        """Return the merges of the next generation; [] where the run ends. Nothing is changed by asking."""
+        """Return the merges of the next generation; [] where the run ends. Nothing changes but what is learned."""
         return self._next()[0]
 
     def run_generation(self, proposals: Sequence[Proposal] = ()) -> None:
@@ -232,9 +248,10 @@ class Evolution:
             return [], reason
         proposals = self._proposals()
         if stop.evaluations is not None:
-            proposals = proposals[: stop.evaluations - self.state.evaluations]
+            proposals = proposals[: stop.evaluations - self.state.spent.evaluations]
         if not proposals:
-            return [], "nothing is left to merge"
+            learns = self.settings.strategy.learns
+            return [], "nothing better is left to learn" if learns else "nothing is left to merge"
         hopeless = self._hopeless(population.generation)
         return ([], hopeless) if hopeless else (proposals, "")
 
@@ -242,17 +259,22 @@ class Evolution:
         """Ask the strategy, once a generation and in one process: another may round its predictions otherwise."""
         generation = self.state.population.generation
         if generation not in self._proposed:
-            found = self._workers.in_main(
-                self._topic("proposals"),
-                lambda: [one.as_dict() for one in self.settings.strategy.propose(self._seen(), self.kinship)],
-            )
-            self._proposed = {generation: [Proposal.from_dict(one) for one in found]}
+
+            def ask() -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+                found = self.settings.strategy.propose(self._seen(), self.kinship)
+                return [one.as_dict() for one in found], self._learner.event if self._learner else None
+
+            proposals, learned = self._workers.in_main(self._topic("proposals"), ask)
+            if learned is not None:
+                self._record("learned", **learned)
+            self._proposed = {generation: [Proposal.from_dict(one) for one in proposals]}
         return self._proposed[generation]
 
     def _seen(self) -> Population:
         """Return the population as a strategy sees it, with what was answered."""
         answers = self._candidates.answers if self.settings.strategy.needs_answers else None
-        return replace(self.state.population, answers=answers)
+        learner = self._learner.learn if self._learner is not None else None
+        return replace(self.state.population, answers=answers, learner=learner)
 
     def _asked_a_part(self) -> str | None:
         """Return the first of the FINALISTS best models that was asked a part of the samples; None if none was."""

@@ -17,6 +17,7 @@ from src.models.founders import Found
 from src.population import KinshipTable, Model, Population, Proposal
 from src.runtime import terminal
 from src.runtime.files import size_words
+from src.strategy import RecipeGradient
 
 if TYPE_CHECKING:
     from src.evaluation.evaluator import Evaluator
@@ -49,7 +50,8 @@ def show(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | 
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
-    for line in (*_merging(settings, found), *_evaluating(settings, found, evaluator)):
+    working = (*_evaluating(settings, found, evaluator), *_learning(settings, found, evaluator))
+    for line in (*_merging(settings, found), *working):
         console.print(line)
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
@@ -264,6 +266,15 @@ def _evaluating(settings: Settings, found: Mapping[str, Found], evaluator: Evalu
 
     founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
     return forecast(settings, founders, evaluator, most_merges(settings))
+
+
+def _learning(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
+    if not isinstance(settings.strategy, RecipeGradient):
+        return []
+    from src.learning.forecast import forecast
+
+    founder = next((one.checkpoint for name, one in found.items() if one.checkpoint and name != "base"), None)
+    return [forecast(settings, settings.strategy, founder, evaluator)]
 
 
 def _tasks(settings: Settings, evaluator: Evaluator | None) -> Table:

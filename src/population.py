@@ -129,10 +129,11 @@ class Spent:
     """What a run has cost so far, over all its starts."""
 
     evaluations: int
+    """What was learned by gradient included, in evaluations' worth of samples, of which going backwards counts two."""
     hours: float
-    """Of merging, measuring and evaluating."""
+    """Of merging, measuring, learning and evaluating."""
     samples: int = 0
-    """That were asked, in all evaluations that steered the search."""
+    """That were asked in all evaluations that steered the search, and in learning."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,8 @@ class Population:
     """What each task counts in the average, where it is not 1."""
     answers: Answered | None = field(default=None, compare=False)
     """What a model answered, by sample, for a strategy that asks for it; None where answers are not kept."""
+    learner: Callable[[Any], Any] | None = field(default=None, compare=False)
+    """Learns weights by gradient (`src.strategy.recipe_gradient.Learner`) for a strategy that asks for it."""
     expected_gain: float | None = None
     """What a search still expects to gain on its best model, in points; None where nothing is predicted."""
 

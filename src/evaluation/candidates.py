@@ -69,6 +69,12 @@ class Candidates:
         )
 
     @property
+    def lm_evaluator(self) -> Evaluator:
+        """The questions, of which this is sure to be lm-eval's way of asking them."""
+        assert isinstance(self.evaluator, Evaluator), "settings refuse others where this is needed"
+        return self.evaluator
+
+    @property
     def questions(self) -> dict[str, str]:
         """A digest of what is asked on each side."""
         sides = {"evaluate.tasks": self.evaluator, "evaluate.holdout": self.evaluator.holdout}

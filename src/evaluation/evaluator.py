@@ -202,6 +202,26 @@ class Evaluator(BaseEvaluator):
             self._in_templates[key] = requests_by_type(self._tasks["tasks"])
         return self._in_templates[key]
 
+    def asked(self) -> list[tuple[TaskRequests, str, float]]:
+        """Return every lm-eval task's requests, its main metric, and what it counts in the average; these sum to 1.
+
+        The requests are in the chat template of the last model, if one is applied.
+        """
+        total, weights = sum(task.weight for task in self._chosen), dict.fromkeys(self._metrics, 0.0)
+        for task in self._chosen:
+            for leaf, share in self._shares(task.name).items():
+                weights[leaf] += share * task.weight / total
+        return [(self._task_requests[leaf], self._metrics[leaf][0], weight) for leaf, weight in weights.items()]
+
+    def model(self, folder: Path) -> ReusableModel:
+        """Return the loaded model, with the weights of a checkpoint, for whoever computes more than answers with it.
+
+        It serves the next evaluation as before, whatever its weights have become by then.
+        """
+        model, *_ = self.prepare(folder)
+        assert isinstance(model, ReusableModel), "a backend that gives gradients"
+        return model
+
     def _results(self, pieces: Sequence[Piece], answers: Sequence[list[Any]]) -> Mapping[str, Any]:
         """Return lm-eval's results for the answers."""
         found: dict[str, list[Any]] = {kind: [None] * len(asked) for kind, asked in self.requests.items()}
@@ -227,9 +247,8 @@ class Evaluator(BaseEvaluator):
         total = sum(task.weight for task in self._chosen)
         for task in self._chosen:
             leaves = self._loaded[task.name]["tasks"]
-            sizes = {leaf: len(self._task_requests[leaf]) for leaf in leaves}
-            score, shares[task.name] = _score(results, task.name, sizes, self._metrics, self._loaded[task.name])
-            scores[task.name] = 100 * score
+            shares[task.name] = self._shares(task.name)
+            scores[task.name] = 100 * _score(results, task.name, self._metrics, list(leaves))
             if not math.isfinite(scores[task.name]):
                 raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
             errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
@@ -241,6 +260,16 @@ class Evaluator(BaseEvaluator):
         return Evaluation(
             scores, average, stderr, samples, weights, self._metric_names(), answers=answers, errors=errors
         )
+
+    def _shares(self, name: str) -> dict[str, float]:
+        """Return what each lm-eval task counts in a task of the configuration: by size where lm-eval does so."""
+        loaded = self._loaded[name]
+        sizes = {leaf: len(self._task_requests[leaf]) for leaf in loaded["tasks"]}
+        metric, _ = self._metrics[next(iter(sizes))]
+        aggregated = getattr(loaded["groups"].get(name), "aggregate_metric_list", None) or ()
+        by_size = all(one.weight_by_size for one in aggregated if one.metric == metric)
+        even = not any(one.metric == metric for one in aggregated) or not by_size
+        return {leaf: 1 / len(sizes) if even else size / sum(sizes.values()) for leaf, size in sizes.items()}
 
     def _answers(
         self, results: Mapping[str, Any], scores: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]
@@ -332,22 +361,17 @@ def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
 def _score(
     results: Mapping[str, Mapping[str, Any]],
     name: str,
-    sizes: Mapping[str, int],
     metrics: Mapping[str, tuple[str, str]],
-    loaded: Mapping[str, Any],
-) -> tuple[float, dict[str, float]]:
-    """Return the score of a task of the configuration, and the share in it of each lm-eval task.
+    leaves: Sequence[str],
+) -> float:
+    """Return the score of a task of the configuration, which has these lm-eval tasks.
 
     That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
     """
-    metric, chosen = metrics[next(iter(sizes))]
-    even = dict.fromkeys(sizes, 1 / len(sizes))
-    if name not in results or f"{metric},{chosen}" not in results[name]:
-        return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in sizes), even
-    aggregated = getattr(loaded["groups"].get(name), "aggregate_metric_list", None) or ()
-    by_size = all(one.weight_by_size for one in aggregated if one.metric == metric)
-    shares = {leaf: size / sum(sizes.values()) for leaf, size in sizes.items()} if by_size else even
-    return float(results[name][f"{metric},{chosen}"]), shares
+    main = ",".join(metrics[leaves[0]])
+    if name not in results or main not in results[name]:
+        return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in leaves)
+    return float(results[name][main])
 
 
 def _stderr(samples: Sequence[Mapping[int, float]]) -> float:

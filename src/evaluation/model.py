@@ -8,6 +8,7 @@ process can answer any piece, with the same result: pieces do not depend on the 
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,8 +179,38 @@ class ReusableModel(PrivateHFLM, HFLM):
         self._max_tokens = max(1, fitting) * width
         return fitting > 0
 
+    def log_likelihoods(self, batch: Batch) -> torch.Tensor:
+        """Return float [m], the log-probability of each of a batch's continuations, with its gradient."""
+        columns, place = torch.unique(batch.columns, return_inverse=True)
+        known = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        if known:  # the others' logits are the largest of all activations
+            logits = self.model(batch.tokens.to(self.device), logits_to_keep=columns.to(self.device)).logits
+        else:
+            logits = self.model(batch.tokens.to(self.device)).logits
+        at = batch.rows.to(logits.device), (place if known else batch.columns).to(logits.device)
+        said = torch.log_softmax(
+            logits[at], dim=-1, dtype=max(logits.dtype, torch.float32, key=lambda one: one.itemsize)
+        )
+        chosen = said.gather(1, batch.targets.to(said.device)[:, None])[:, 0]
+        sums = chosen.new_zeros(sum(len(places) for places, _ in batch.continuations))
+        for places, tokens in batch.continuations:
+            sums = sums.index_copy(0, places.to(said.device), chosen[tokens.to(said.device)].sum(1))
+        return sums
+
+    def batch(self, encoded: Sequence[tuple[list[int], list[int]]]) -> tuple[Batch, list[int]]:
+        """Return contexts and continuations as one batch, and which of them each of its continuations is."""
+        same = self._rows(encoded)
+        piece = self._batch(sorted(same, key=lambda row: (-len(row), row)), same, encoded)
+        assert piece.batch is not None
+        return piece.batch, list(piece.places)
+
     def _batches(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[Piece]:
         """Batch the requests, those that differ in their last token only in one row; longest rows first."""
+        same = self._rows(encoded)
+        rows = sorted(same, key=lambda row: (-len(row), row))
+        return [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
+
+    def _rows(self, encoded: Sequence[tuple[list[int], list[int]]]) -> dict[tuple[int, ...], list[int]]:
         same: dict[tuple[int, ...], list[int]] = {}
         for place, (context, continuation) in enumerate(encoded):
             if not 0 < len(continuation) <= self.max_length:
@@ -188,8 +219,7 @@ class ReusableModel(PrivateHFLM, HFLM):
                 )
             shared = tuple([*context, *continuation][:-1][-self.max_length :])
             same.setdefault(shared, []).append(place)
-        rows = sorted(same, key=lambda row: (-len(row), row))
-        return [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
+        return same
 
     def _batch(
         self,

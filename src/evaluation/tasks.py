@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import Task as HarnessTask
 from lm_eval.tasks import TaskManager
@@ -21,7 +22,7 @@ from src import zoo
 from src.config import Evaluate, Settings, Task
 from src.evaluation import private
 from src.evaluation.base import BaseEvaluator
-from src.evaluation.choices import choices_of, score_choices
+from src.evaluation.choices import Choices, choices_of, score_choices
 from src.evaluation.definition import Definition, definitions
 from src.evaluation.responses import Block, whole
 from src.runtime import plugins
@@ -96,6 +97,18 @@ class TaskRequests:
 
     def __len__(self) -> int:
         return len(self._documents)
+
+    def choices(self, metric: str) -> Choices | None:
+        """Return the documents' choices, in order; None unless the metric says whether the likeliest one is right."""
+        return self._choices(metric)
+
+    def documents(self) -> Iterator[tuple[int, Any, list[Instance]]]:
+        """Yield the number of every document, the document, and its requests as lm-eval has them, in order."""
+        asked: dict[Any, list[Instance]] = {}
+        for instance in self.leaf.instances:
+            asked.setdefault(instance.doc_id, []).append(instance)
+        for number, (place, document) in zip(self._ids, self._documents, strict=True):
+            yield number, document, sorted(asked[place], key=lambda one: one.idx)
 
     def apply_template(self, key: str, template: Callable[..., str]) -> None:
         """Ask the same documents in a chat template from now on; the requests of a key are built once.

@@ -249,6 +249,17 @@ class _Expected(_Fields):
     gain: Annotated[float, Field(ge=0)]
 
 
+class _Learned(_Fields):
+    generation: Generation
+    steps: Count
+    forward: Count
+    back: Count
+    loss: float | None
+    kept_back: float
+    weights: dict[str, float]
+    seconds: float
+
+
 class _Compared(_Fields):
     model_config = ConfigDict(extra="forbid")
 
@@ -287,6 +298,7 @@ KINDS: Mapping[str, type[_Fields]] = {
     "retried": _Retried,
     "closed": _Closed,
     "expected": _Expected,
+    "learned": _Learned,
     "compared": _Compared,
     "stopped": _Stopped,
 }
@@ -330,6 +342,8 @@ def models_in(event: Mapping[str, Any]) -> set[str]:
         return {*event["models"], *related}
     if kind == "expected":
         return {*event["values"]}
+    if kind == "learned":
+        return {*event["weights"]}
     if kind == "compared":
         return {event["winner"], event["founder"]}
     if kind == "merged":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,26 @@ class HeldOut:
     """Weighted mean of `scores`."""
     stderr: float
     """Standard error of `average`."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What was learned by gradient before a generation's candidate."""
+
+    generation: int
+    """The candidate's."""
+    steps: int
+    """Gradient steps by then, since the beginning."""
+    forward: int
+    """Samples that went through the model in this lesson, those kept back included."""
+    back: int
+    """Samples whose gradient was taken."""
+    loss: float | None
+    """On the samples of the last steps, in the mean; None before the first step."""
+    kept_back: float
+    """On the samples that were not learned from."""
+    weights: Mapping[str, float]
+    """Of every direction by name, in the mean over blocks."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +103,16 @@ class State:
     """lm-eval's name of each task's score."""
     measured: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(
-        default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0}
+        default_factory=lambda: {"merged": 0.0, "measured": 0.0, "evaluated": 0.0, "held_out": 0.0, "learned": 0.0}
     )
     evaluations: int = 0
     """Of founders, offspring and, where a search asks for it, the base; a model may be evaluated more than once."""
     samples: int = 0
-    """Of the evaluations that steered the search; what was held out is counted apart."""
+    """Of the evaluations that steered the search, and of learning; what was held out is counted apart."""
+    per_evaluation: int = 0
+    """Samples of one evaluation of everything that steers the search."""
+    lessons: list[Lesson] = field(default_factory=list)
+    """What was learned by gradient, oldest first."""
     asked: Counter[str] = field(default_factory=Counter)
     """How many results were wanted, of each kind: merged, measured, evaluated, held_out."""
     known: Counter[str] = field(default_factory=Counter)
@@ -157,8 +181,13 @@ class State:
     @property
     def spent(self) -> Spent:
         """What the run has cost so far."""
-        searching = sum(self.seconds[kind] for kind in ("merged", "measured", "evaluated"))
-        return Spent(self.evaluations, searching / 3600, self.samples)
+        searching = sum(self.seconds[kind] for kind in ("merged", "measured", "evaluated", "learned"))
+        return Spent(self.evaluations + int(self.learning), searching / 3600, self.samples)
+
+    @property
+    def learning(self) -> float:
+        """What learning has cost, in evaluations: samples that went through the model, backwards counted twice."""
+        return sum(one.forward + 2 * one.back for one in self.lessons) / max(self.per_evaluation, 1)
 
     def apply(self, event: Event) -> None:
         """Advance by one event."""
@@ -198,6 +227,9 @@ class State:
             self.expected_gain = event["gain"]
             for name, value in event["values"].items():
                 self._change(name, expected=value)
+        elif kind == "learned":
+            self.lessons.append(Lesson(**{one.name: event[one.name] for one in fields(Lesson)}))
+            self.samples += event["forward"] + 2 * event["back"]
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
@@ -208,8 +240,8 @@ class State:
         elif kind == "holdout_failed":
             self.holdout_failures[event["model"]] = event["reason"]
         elif kind == "compared":
-            fields = {key: value for key, value in event.items() if key not in {"event", "side"}}
-            self.compared[event["side"]] = Compared(**fields)
+            told = {key: value for key, value in event.items() if key not in {"event", "side"}}
+            self.compared[event["side"]] = Compared(**told)
         elif kind == "resumed":
             self._resume(event["settings"])
         elif kind == "retried":
@@ -267,6 +299,7 @@ class State:
         self.evaluations += 1
         self.metrics.update(event.get("metrics", {}))
         self.samples += event["samples"]
+        self.per_evaluation = max(self.per_evaluation, event["samples"])
         found = {key: event[key] for key in ("scores", "average", "stderr")}
         self._change(event["model"], **found, part=event.get("part"))
 

@@ -14,6 +14,7 @@ from src.report.run_data import HOLDOUT, RunData
 PARTS = {
     "merged": ("merging", "green"),
     "measured": ("measuring", "purple"),
+    "learned": ("learning", "sky"),
     "evaluated": ("evaluating", "blue"),
     "waiting": ("waiting and the rest", "grey"),
 }

@@ -132,7 +132,7 @@ class RunData:
 
     @cached_property
     def seconds(self) -> dict[int, dict[str, float]]:
-        """Where the time of each generation went: `merged`, `measured`, `evaluated`, and `waiting` where it is known.
+        """Where the time of each generation went: `merged`, `measured`, `learned`, `evaluated`, `waiting` where known.
 
         Several processes' work is added up. 0 is the founders' generation, and HOLDOUT what was scored at the end.
         """
@@ -143,9 +143,10 @@ class RunData:
             kind = event["event"]
             if kind == "selected":
                 generation = event["generation"]
-                spent[generation] = defaultdict(float)
-            elif kind in ("merged", "measured", "evaluated"):
-                spent[generation][kind] += event["seconds"]
+                spent.setdefault(generation, defaultdict(float))
+            elif kind in ("merged", "measured", "evaluated", "learned"):
+                # A lesson is told of before the generation whose candidate comes of it.
+                spent.setdefault(event.get("generation", generation), defaultdict(float))[kind] += event["seconds"]
             elif kind == "held_out":
                 spent.setdefault(HOLDOUT, defaultdict(float))["evaluated"] += event["seconds"]
             elif kind == "closed" and "seconds" in event:

@@ -15,6 +15,7 @@ from src.strategy.m2n2 import M2N2
 from src.strategy.one_shot import OneShot
 from src.strategy.optuna_search import OptunaSearch
 from src.strategy.random_pairs import RandomPairs
+from src.strategy.recipe_gradient import RecipeGradient
 from src.strategy.recipe_search import RecipeSearch
 from src.strategy.stop import Stop
 from src.strategy.topk import Exploration, GreedyTopk, KinshipTopk
@@ -25,6 +26,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "random_pairs": RandomPairs,
     "one_shot": OneShot,
     "recipe_search": RecipeSearch,
+    "recipe_gradient": RecipeGradient,
     "optuna_search": OptunaSearch,
     "m2n2": M2N2,
 }
@@ -52,6 +54,7 @@ __all__ = [
     "OneShot",
     "OptunaSearch",
     "RandomPairs",
+    "RecipeGradient",
     "RecipeSearch",
     "Stop",
     "Strategy",

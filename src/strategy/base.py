@@ -22,6 +22,8 @@ class Strategy(ABC):
     """Whether it asks what models answered (`Population.answers`), which is then kept."""
     needs_base: ClassVar[bool] = False
     """Whether it asks what the base answered, which costs an evaluation."""
+    learns: ClassVar[bool] = False
+    """Whether it has weights learned by gradient (`Population.learner`)."""
 
     @abstractmethod
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:

@@ -7,7 +7,7 @@ founders by other methods. docs/search.md has the method, its formulas and its f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from pydantic import Field
 from src.population import Geometry, KinshipTable, Model, Outlook, Population, Prediction, Proposal
 from src.runtime.names import BASE
 from src.strategy.base import Strategy
+from src.strategy.directions import Direction, first_merges, made
 from src.strategy.recipes import Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
@@ -27,18 +28,6 @@ if TYPE_CHECKING:
 
 _FITTED: dict[tuple[Any, ...], Problem | None] = {}
 """The last problem: fitted for the outlook of a generation, it proposes the next one."""
-
-
-@dataclass(frozen=True)
-class Direction:
-    """A merge of all founders, whose change is a direction like a founder's: `merge` of the configuration."""
-
-    method: str
-    parameters: dict[str, Any] = field(default_factory=dict)
-    each: dict[str, Any] = field(default_factory=dict)
-    base_model: Literal["ancestor"] = "ancestor"
-    dtype: None = None
-    tokenizer_source: Literal["auto"] | None = "auto"
 
 
 @dataclass(frozen=True)
@@ -95,30 +84,12 @@ class RecipeSearch(Strategy):
         return founders + len(self.directions or {})
 
     def _first(self, population: Population) -> list[Proposal]:
-        """Return the merges that the search begins with, the directions' first; none of them needs a prediction."""
-        founders = population.better_first(model.name for model in population if model.founder)
-        first = [
-            Proposal(
-                founders,
-                merge={
-                    "method": one.method,
-                    "base_model": one.base_model,
-                    "parameters": one.parameters,
-                    "each": [one.each] * len(founders),
-                },
-            )
-            for one in (self.directions or {}).values()
-        ]
-        if self.start is not None:
-            weights = {name: [self.start] for name in founders}
-            first.append(weighted(population, weights, Blocks.of("whole", None)))
-        return first
+        """Return the merges that the search begins with, the directions' first."""
+        return first_merges(population, self.directions or {}, self.start)
 
     def _made(self, population: Population) -> list[Model]:
-        """Return the models that are directions: merges of all founders by another method."""
-        wanted = {one.key for one in self._first(population)[: len(self.directions or {})]}
-        made = (model for model in population.models if model.merge is not None and model.failure is None)
-        return [model for model in made if Proposal(model.parents, merge=model.merge).key in wanted]
+        """Return the models that are directions."""
+        return made(population, self.directions or {})
 
     def problem(self, population: Population, kinship: KinshipTable) -> Problem | None:
         """Return what is known, fitted; None before the founders were measured, or where answers are not kept."""
@@ -137,8 +108,8 @@ class RecipeSearch(Strategy):
         assert population.answers is not None
         blocks = Blocks.of(self.blocks, geometry)
         founders = [model.name for model in population.eligible() if model.founder]
-        made = [model.name for model in self._made(population) if model.name in geometry.names]
-        directions = (*founders, *made)
+        merged = [model.name for model in self._made(population) if model.name in geometry.names]
+        directions = (*founders, *merged)
         recipes = {BASE: np.zeros((len(directions), len(blocks.names)))}
         for model in population.eligible():
             if (recipe := weights_of(model, directions, blocks)) is not None:

@@ -16,6 +16,8 @@ from src.population import Geometry, Model, Population, Prediction, Proposal
 
 Division = Literal["whole", "part", "layer"]
 """One weight for the whole model; one for embeddings, norms, attention and MLP; the last two for every layer."""
+FineDivision = Literal["whole", "part", "layer", "tensor"]
+"""These, or one for every tensor, whose filter is its whole name: too many for a search that has no gradient."""
 
 DIGITS = 4
 """Decimals of a weight: fewer than any difference that is felt, and a recipe that can be read."""
@@ -38,7 +40,7 @@ class Blocks:
     filters: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, division: Division, geometry: Geometry | None) -> Blocks:
+    def of(cls, division: FineDivision, geometry: Geometry | None) -> Blocks:
         """Divide the tensors of a family; before they are known, the whole model is the only block.
 
         Raises:
@@ -47,12 +49,20 @@ class Blocks:
         tensors = geometry.tensors if geometry is not None else ()
         if division == "whole" or not tensors:
             return cls(("whole",), (0,) * len(tensors), ((),))
+        if division == "tensor":
+            return cls._of_tensors([tensor.name for tensor in tensors])
         keys = [_block(division, tensor.kind, tensor.layer) for tensor in tensors]
         order = sorted(set(keys), key=lambda key: (_ORDER.index(key[0]), key[1]))
         members = tuple(order.index(key) for key in keys)
         names = [tensor.name for tensor in tensors]
         filters = [_filters(names, members, block) if block else () for block in range(len(order))]
         return cls(tuple(f"{kind} {layer}" if layer >= 0 else kind for kind, layer in order), members, tuple(filters))
+
+    @classmethod
+    def _of_tensors(cls, names: Sequence[str]) -> Blocks:
+        if both := next(((a, b) for a in names[1:] for b in names if a != b and a in b), None):
+            raise ValueError(f"no filter tells {both[0]} from {both[1]}; use larger blocks")
+        return cls(tuple(names), tuple(range(len(names))), ((), *((name,) for name in names[1:])))
 
     def setting(self, weights: Sequence[float]) -> float | list[dict[str, Any]]:
         """Return the weights [B] of one parent as mergekit takes them: a number, or filters and their values."""
@@ -148,7 +158,7 @@ def _settings(model: Model) -> dict[str, Any]:
     return {}
 
 
-def _block(division: Division, kind: str, layer: int | None) -> tuple[str, int]:
+def _block(division: FineDivision, kind: str, layer: int | None) -> tuple[str, int]:
     by_layer = division == "layer" and layer is not None and kind in {"attention", "mlp"}
     return kind, layer if by_layer and layer is not None else -1
 

@@ -14,7 +14,7 @@ def of_generation(state: State, kinship: KinshipTable, k: int | None) -> dict[st
 
     Averages and gains are in points (×100), kinship in the metric's own unit, costs and seconds since the run began;
     skills are those that the best model keeps on what steered; under cache/, the share (0 to 1) that was known from
-    other runs.
+    other runs; under learning/, what was learned by gradient: the loss, and weights in the mean over blocks.
     """
     population = state.population
     top = population.best(k or len(population))
@@ -40,6 +40,11 @@ def of_generation(state: State, kinship: KinshipTable, k: int | None) -> dict[st
         "seconds/measure": state.seconds["measured"],
         "seconds/evaluate": state.seconds["evaluated"],
     }
+    if state.lessons:
+        last = state.lessons[-1]
+        figures |= {"learning/steps": last.steps, "learning/kept_back": last.kept_back, "cost/learning": state.learning}
+        figures |= {"learning/loss": math.nan if last.loss is None else last.loss}
+        figures |= {f"learning/weight/{name}": weight for name, weight in last.weights.items()}
     if gains:
         figures |= {"gain/best": max(gains), "gain/mean": fmean(gains)}
     if between_parents:

@@ -67,7 +67,10 @@ def text(state: State) -> str:
     rows[1:] = [f"{row}: the number to quote" for row in rows[1:]]
     if (reason := state.holdout_failures.get(winner)) and len(found) == 1:
         rows.append(f"  holdout   none: {reason}; retry_failed=true tries again")
-    return "\n".join([f"best: {winner}, in points with 95 % intervals, after {state.evaluations} evaluations", *rows])
+    after = f"{state.evaluations} evaluations"
+    if state.lessons:
+        after += f" and {state.lessons[-1].steps} gradient steps, worth {state.learning:.1f} more"
+    return "\n".join([f"best: {winner}, in points with 95 % intervals, after {after}", *rows])
 
 
 def skills_kept(state: State) -> tuple[str, list[Skill]]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from src.population import KinshipTable, Model, Population
 from src.strategy import STRATEGIES as BUILT_IN
 from src.strategy import Strategy
+from src.strategy.directions import Direction
 from tests.docs import own
 
 STRATEGIES = {**BUILT_IN, "mine": own("strategy")["BestAndOthers"]}
@@ -24,7 +25,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **{"sampler": "tpe", "blocks": "whole", "batch": 3, "population_size": None},
         **{"low": 0.0, "high": 1.0, "seed": 7},
     },
-    "recipe_search": {"seed": 7, "batch": 2},
+    "recipe_search": {"seed": 7, "directions": {"wudi": Direction("wudi")}},
+    "recipe_gradient": {"seed": 7, "directions": {"wudi": Direction("wudi")}, "start": 0.4},
     "m2n2": {"archive": 4, "alpha": 1.0, "batch": 3, "seed": 7},
 }
 

@@ -11,7 +11,7 @@ from src.kinship.grams import Grams, Tensor
 from src.kinship.kinds import kind_of, layer_of
 from src.kinship.recipe import evaluate
 from src.population import Model, Population
-from src.strategy.recipes import Blocks, Division, weighted, weights_of
+from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
 LLAMA = [
     "model.embed_tokens.weight",
@@ -43,14 +43,15 @@ class Parts:
     whole: int = 1
     part: int = 4
     layer: int = 26
+    tensor: int | None = None
 
 
 @pytest.mark.parametrize("names", [LLAMA, GPT2], ids=["llama", "gpt2"])
-@pytest.mark.parametrize("division", ["whole", "part", "layer"])
-def test_filters_give_every_tensor_the_weight_of_its_block(names: list[str], division: Division) -> None:
+@pytest.mark.parametrize("division", ["whole", "part", "layer", "tensor"])
+def test_filters_give_every_tensor_the_weight_of_its_block(names: list[str], division: FineDivision) -> None:
     measured = geometry(names)
     blocks = Blocks.of(division, measured)
-    assert len(blocks.names) == getattr(Parts(), division)
+    assert len(blocks.names) == (getattr(Parts(), division) or len(names))
     weights = np.arange(1, len(blocks.names) + 1) / 8
     setting = blocks.setting(weights)
     for tensor, block in zip(measured.tensors, blocks.members, strict=True):
@@ -59,7 +60,7 @@ def test_filters_give_every_tensor_the_weight_of_its_block(names: list[str], div
 
 @given(st.data())
 def test_what_a_setting_says_is_read_back(data: st.DataObject) -> None:
-    division: Division = data.draw(st.sampled_from(["whole", "part", "layer"]))
+    division: FineDivision = data.draw(st.sampled_from(["whole", "part", "layer", "tensor"]))
     blocks = Blocks.of(division, geometry(LLAMA))
     weights = data.draw(st.lists(st.sampled_from([0.0, -0.25, 0.5, 1.0]), min_size=len(blocks.names)))[
         : len(blocks.names)
@@ -67,6 +68,11 @@ def test_what_a_setting_says_is_read_back(data: st.DataObject) -> None:
     found = blocks.weights(blocks.setting(weights))
     assert found is not None
     assert found.tolist() == weights
+
+
+def test_a_tensor_whose_name_is_part_of_another_has_no_filter_of_its_own() -> None:
+    with pytest.raises(ValueError, match=r"no filter tells norm\.weight from ln_norm\.weight"):
+        Blocks.of("tensor", geometry(["wte.weight", "ln_norm.weight", "norm.weight"]))
 
 
 def test_a_recipe_of_somebody_else_is_no_point_of_the_space() -> None:

@@ -51,7 +51,8 @@ def test_no_strategy_looks_at_all_pairs_of_a_long_run(name: str, pool: str, monk
     monkeypatch.setattr(itertools, "combinations", counted)
     more = {"explore": Exploration(pool=pool)} if name in {"kinship_topk", "random_pairs"} else {}  # type: ignore[arg-type]
     strategy = STRATEGIES[name](name=name, **SETTINGS[name], **more)
-    assert strategy.propose(population, KinshipTable("pcc", kinship))
+    proposed = strategy.propose(population, KinshipTable("pcc", kinship))
+    assert proposed or name.startswith("recipe")  # what these need after generation 1 is not given to them here
     assert strategy.possible_parents(population)
     assert seen < MANY
     assert kinship.asked < 4 * MANY

@@ -1,0 +1,177 @@
+"""The lessons of a run: one before every candidate, from wherever the journal says that learning is."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.config import Settings
+from src.evaluation.evaluator import Evaluator
+from src.journal import State
+from src.learning.gradient import Stored, WeightedSum
+from src.learning.samples import Division, samples
+from src.learning.training import Course, Training
+from src.models.store import Store
+from src.runtime import checksums, files
+from src.runtime.cache import key_of
+from src.runtime.errors import persistently
+from src.strategy.recipe_gradient import Lesson, RecipeGradient
+
+FILE = "learning.json"
+"""In a run's folder, how far learning has come: it spares learning that again, and can be deleted."""
+
+
+class Learner:
+    """Learns for a run, and knows what the journal is to tell of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        store: Store,
+        evaluator: Callable[[], Evaluator],
+        pulse: Callable[[], None],
+    ) -> None:
+        """Learn for the run of these settings.
+
+        Args:
+            settings: of the run.
+            state: what is known by now.
+            store: the weights of its models.
+            evaluator: returns the evaluator of what steers the search.
+            pulse: is called as work goes on.
+        """
+        self._settings, self._state, self._store = settings, state, store
+        self._evaluator, self._pulse = evaluator, pulse
+        self.event: dict[str, Any] | None = None
+        """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
+
+    def check(self) -> None:
+        """Refuse tasks that nothing can be learned from.
+
+        Raises:
+            UserError: naming the first.
+        """
+        samples(self._evaluator(), choose=True)
+
+    def learn(self, lesson: Lesson) -> np.ndarray | None:
+        """Go on with a lesson until there is a candidate, as `strategy.recipe_gradient.Learner` describes."""
+        began, generation = time.monotonic(), self._state.population.generation + 1
+        told = max((one.steps for one in self._state.lessons), default=-1)
+        since = max((one.steps for one in self._state.lessons if one.generation < generation), default=0)
+        over = any(one.generation == generation for one in self._state.lessons)
+        training, kept = self._training(lesson)
+        key, costs = self._key(lesson), _Costs(lesson.settings, kept)
+        course = self._reached(told, training, key)
+        room = self._room()
+        while not _ended(course, since, lesson.settings, over=over):
+            if costs.passes(told, course.steps + lesson.settings.steps) > room:
+                break
+            course = training.go_on(course, self._pulse)
+            self._keep(course, key)
+        self.event = None
+        if course.steps > told:
+            last, names = course.looks[-1], lesson.directions
+            self.event = {
+                "generation": generation,
+                "steps": course.steps,
+                "forward": costs.forward(told, course.steps),
+                "back": costs.back(told, course.steps),
+                "loss": last.loss,
+                "kept_back": last.kept_back,
+                "weights": dict(zip(names, np.mean(course.weights, axis=1).tolist(), strict=True)),
+                "seconds": time.monotonic() - began,
+            }
+        return np.array(course.best.weights) if course.looks and course.best.steps > since else None
+
+    def _training(self, lesson: Lesson) -> tuple[Training, int]:
+        """Return the lesson with model, weights and samples, and how many samples are kept back."""
+        how, evaluator = lesson.settings, self._evaluator()
+        folders = [self._store.checkpoint(name).path for name in ("base", *lesson.directions)]
+        base, *directions = map(Stored, folders)
+        model = evaluator.model(folders[1])  # before its samples: the template is its own
+        found, weights = samples(evaluator, choose=how.objective_loss != "target", targets=lesson.targets)
+        division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
+        total = WeightedSum(base, directions, lesson.blocks)
+        return Training(lesson, total, model, division), division.kept_count
+
+    def _reached(self, steps: int, training: Training, key: str) -> Course:
+        """Return the course as it was left, which is at these steps or past them; learn it again if that is lost."""
+        try:
+            found = checksums.load(self._file.read_bytes())
+            course = Course.from_dict(found["course"])
+            if found["key"] == key and course.steps >= steps:
+                return course
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"warning: {self._file}: {str(error).splitlines()[0]}; it is learned again", file=sys.stderr)
+        course = Course()
+        while course.steps < steps:
+            course = training.go_on(course, self._pulse)
+        return course
+
+    def _keep(self, course: Course, key: str) -> None:
+        content = checksums.dump({"key": key, "course": course.as_dict()})
+        persistently(partial(files.write_bytes, self._file, content), self._file)
+
+    def _key(self, lesson: Lesson) -> str:
+        """Return a digest of all that a course depends on."""
+        models = [self._store.checkpoint(name).fingerprint() for name in ("base", *lesson.directions)]
+        how = {**asdict(lesson.settings), "every": None, "patience": None}
+        return key_of(how, models, lesson.start.tolist(), dict(lesson.blocks), self._evaluator().identity)
+
+    def _room(self) -> float:
+        """Return how many samples may still go through the model, so that a candidate can be evaluated afterwards."""
+        stop, state, one = self._settings.stop, self._state, self._state.per_evaluation
+        left = [
+            float("inf") if stop.evaluations is None else (stop.evaluations - state.evaluations - state.learning) * one,
+            float("inf") if stop.samples is None else stop.samples - state.samples,
+        ]
+        return min(left) - one
+
+    @property
+    def _file(self) -> Path:
+        return self._settings.folder / FILE
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What it takes to come from one look to another; -1 is before the first, which is at step 0."""
+
+    how: RecipeGradient
+    kept: int
+
+    def back(self, first: int, last: int) -> int:
+        """Return how many samples go backwards."""
+        return (last - max(first, 0)) * self.how.batch
+
+    def forward(self, first: int, last: int) -> int:
+        """Return how many samples go forwards."""
+        looks = math.ceil((last - max(first, 0)) / self.how.steps) + (first < 0)
+        return self.back(first, last) + looks * self.kept
+
+    def passes(self, first: int, last: int) -> int:
+        """Return what that comes to, of which going backwards counts two."""
+        return self.forward(first, last) + 2 * self.back(first, last)
+
+
+def _ended(course: Course, since: int, how: RecipeGradient, *, over: bool) -> bool:
+    """Return whether a lesson that began after step `since` ends here.
+
+    `over`: it did before, so that whatever came of it is the candidate.
+    """
+    if not course.looks:
+        return False
+    better = course.best.steps > since
+    looks = sum(one.steps > since for one in course.looks)
+    idle = sum(one.steps > course.best.steps for one in course.looks)
+    return (better and (over or looks >= how.every)) or idle >= how.patience or course.steps >= how.total

@@ -1,0 +1,202 @@
+"""What is learned from: the samples that steer the search, as token sequences with a target, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+
+from src.evaluation.evaluator import Evaluator
+from src.evaluation.model import ReusableModel
+from src.evaluation.tasks import TaskRequests, attribute_errors
+from src.runtime.errors import UserError
+
+Targets = Mapping[tuple[str, int], np.ndarray]
+"""Of questions, the probabilities of their choices."""
+Tokens = list[tuple[list[int], list[int]]]
+"""Contexts and continuations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One document of a task.
+
+    Attributes:
+        task: lm-eval's name of the task.
+        document: its number.
+        requests: lm-eval's log-likelihood requests, one a choice, or one alone: the target.
+        lengths: float64 [choices], what their log-likelihoods are divided by under the task's metric.
+        target: float64 [choices], the probability that each should have.
+    """
+
+    task: str
+    document: int
+    requests: tuple[Instance, ...]
+    lengths: np.ndarray
+    target: np.ndarray
+
+
+def samples(
+    evaluator: Evaluator, *, choose: bool, targets: Targets | None = None
+) -> tuple[list[Sample], dict[str, float]]:
+    """Return all samples of an evaluator, and what each of its tasks counts; the weights sum to 1.
+
+    Args:
+        evaluator: of what steers the search.
+        choose: whether a sample with choices keeps them all, or the right one only.
+        targets: what takes the place of the labels; samples without one are left out, and so are their tasks.
+
+    Raises:
+        UserError: a task that there is no gradient for, or no targets at all.
+    """
+    found: list[Sample] = []
+    weights: dict[str, float] = {}
+    for requests, metric, weight in evaluator.asked():
+        name = requests.leaf.task_name
+        with attribute_errors(name, "nothing can be learned from it"):
+            labelled = list(_labelled(requests, metric))
+        if targets is not None:
+            labelled = [
+                Sample(name, one.document, one.requests, one.lengths, targets[name, one.document])
+                for one in labelled
+                if (name, one.document) in targets
+            ]
+        if labelled:
+            found += labelled if choose else map(_right, labelled)
+            weights[name] = weight
+    if not found:
+        raise UserError(
+            "strategy.objective_loss=agreement learns what founders choose, and no task of evaluate.tasks has choices "
+            "of which its metric takes the likeliest; take strategy.objective_loss=labels"
+        )
+    total = sum(weights.values())
+    return found, {name: weight / total for name, weight in weights.items()}
+
+
+def _labelled(requests: TaskRequests, metric: str) -> Iterator[Sample]:
+    leaf, kind = requests.leaf, requests.leaf.OUTPUT_TYPE
+    choices = requests.choices(metric)
+    if choices is None and kind == "multiple_choice":
+        raise UserError(
+            f"task {leaf.task_name}: strategy.name=recipe_gradient learns which of several choices is the right one, "
+            f"as acc, acc_norm or acc_bytes judge it, and its metric is {metric}, or its samples have no single right "
+            "choice; leave it out, or choose another metric or strategy"
+        )
+    for place, (number, document, asked) in enumerate(requests.documents()):
+        if choices is not None:
+            lengths = choices.lengths[place]
+            right = np.arange(len(lengths)) == choices.gold[place]
+            yield Sample(leaf.task_name, number, tuple(asked[: len(lengths)]), lengths, right.astype(float))
+        else:
+            yield Sample(leaf.task_name, number, (_told(leaf, kind, document, asked[0]),), np.ones(1), np.ones(1))
+
+
+def _right(sample: Sample) -> Sample:
+    """Return the sample with its right answer alone."""
+    if len(sample.requests) == 1:
+        return sample
+    return replace(
+        sample, requests=(sample.requests[int(sample.target.argmax())],), lengths=np.ones(1), target=np.ones(1)
+    )
+
+
+def _told(leaf: Any, kind: str, document: Any, asked: Instance) -> Instance:
+    """Return the request for the likelihood of what a model should say."""
+    if kind == "loglikelihood":
+        return asked
+    if kind == "loglikelihood_rolling":
+        context, said = "", asked.args[0]
+    else:
+        context, said = asked.args[0], leaf.doc_to_target(document)
+        said = said[0] if isinstance(said, list | tuple) and said else said
+        if not isinstance(said, str) or not said:
+            raise ValueError(f"sample {asked.doc_id} has {str(said)[:40]!r} for a target; expected a text")
+        said = said if said[:1].isspace() else f"{leaf.config.target_delimiter}{said}"
+    return Instance("loglikelihood", asked.doc, (context, said), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Samples to learn from and samples kept back, by task; the weights of tasks sum to 1."""
+
+    learned: Mapping[str, Sequence[Sample]]
+    kept: Mapping[str, Sequence[Sample]]
+    weights: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Sample], weights: Mapping[str, float], *, share: float, most: int | None, seed: int
+    ) -> Division:
+        """Divide samples by lot, task by task, so that each side has at least one of each task.
+
+        Args:
+            found: the samples.
+            weights: of their tasks.
+            share: of each task's samples, what is kept back.
+            most: of each task's samples, how many are used at all; None: all.
+            seed: of the lot.
+
+        Raises:
+            UserError: a task of one sample.
+        """
+        learned, kept = {}, {}
+        for name in weights:
+            mine = [one for one in found if one.task == name]
+            if len(mine) < 2:
+                raise UserError(f"task {name} has {len(mine)} sample that steers the search; learning needs 2 at least")
+            order = np.random.default_rng([seed, *name.encode()]).permutation(len(mine))[:most]
+            cut = min(max(round(share * len(order)), 1), len(order) - 1)
+            kept[name] = [mine[place] for place in order[:cut]]
+            learned[name] = [mine[place] for place in order[cut:]]
+        return cls(learned, kept, weights)
+
+    @property
+    def kept_count(self) -> int:
+        """How many samples are kept back."""
+        return sum(map(len, self.kept.values()))
+
+    def batches(self, size: int, seed: int) -> Iterator[list[Sample]]:
+        """Yield batches without end. A task has its weight's share of the samples; each is as often drawn as others."""
+        draw = np.random.default_rng(seed)
+        names = list(self.weights)
+        bounds = np.cumsum([self.weights[name] for name in names])
+        left: dict[str, list[Sample]] = {name: [] for name in names}
+        while True:
+            at = (np.arange(size) + draw.random()) / size * bounds[-1]
+            batch = []
+            for place in np.searchsorted(bounds, at, side="right").clip(max=len(names) - 1).tolist():
+                name = names[place]
+                if not left[name]:
+                    left[name] = [self.learned[name][one] for one in draw.permutation(len(self.learned[name]))]
+                batch.append(left[name].pop())
+            yield batch
+
+
+def losses(model: ReusableModel, asked: Sequence[Sample]) -> torch.Tensor:
+    """Return float [samples], with gradients: cross-entropy over the choices, or of a lone target by token.
+
+    Choices are weighed as the metric does: the softmax is over log-likelihood / length. Cross-entropy is measured from
+    the least that it can be (the target's own entropy), so that it is 0 where a model does as it should.
+    """
+    encoded: Tokens = model.encode([request for one in asked for request in one.requests])
+    batch, places = model.batch(encoded)
+    said = model.log_likelihoods(batch)
+    order = torch.empty(len(places), dtype=torch.long, device=said.device)
+    order[torch.tensor(places, device=said.device)] = torch.arange(len(places), device=said.device)
+    said = said[order]
+    found, first = [], 0
+    for one in asked:
+        values = said[first : first + len(one.requests)]
+        if len(one.requests) == 1:
+            found.append(-values[0] / len(encoded[first][1]))
+        else:
+            logits = values / torch.as_tensor(one.lengths, dtype=values.dtype, device=values.device)
+            target = torch.as_tensor(one.target, dtype=values.dtype, device=values.device)
+            entropy = torch.special.entr(target).sum()
+            found.append(-(target * torch.log_softmax(logits, 0)).sum() - entropy)
+        first += len(one.requests)
+    return torch.stack(found)

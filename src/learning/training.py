@@ -1,0 +1,183 @@
+"""Weights that follow their gradient, look by look: a sequence that only its own past decides, and that can be kept."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import get_scheduler
+
+from src.evaluation.model import ReusableModel
+from src.learning.gradient import WeightedSum
+from src.learning.samples import Division, Sample, losses
+from src.strategy.recipe_gradient import Lesson, RecipeGradient
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was known after so many steps."""
+
+    steps: int
+    loss: float | None
+    """On the samples that were learned from since the last look, their mean; None before the first step."""
+    kept_back: float
+    """On the samples that were kept back, weighted as in the average."""
+    weights: list[list[float]] | None = None
+    """[D, B], where no earlier look had a lower loss on what was kept back."""
+
+
+@dataclass
+class Course:
+    """How far learning has come."""
+
+    looks: list[Look] = field(default_factory=list)
+    moments: dict[str, Any] = field(default_factory=dict)
+    """Of the optimiser."""
+    weights: list[list[float]] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps so far; -1 before the first look."""
+        return self.looks[-1].steps if self.looks else -1
+
+    @property
+    def best(self) -> Look:
+        """The look with the lowest loss on what was kept back; the first of equals."""
+        return min(self.looks, key=lambda one: one.kept_back)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, exact to the bit in JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Course:
+        """Return what `as_dict` made plain data of."""
+        return cls([Look(**one) for one in kept["looks"]], kept["moments"], kept["weights"])
+
+
+class Training:
+    """The lesson of a run, from look to look."""
+
+    def __init__(self, lesson: Lesson, total: WeightedSum, model: ReusableModel, division: Division) -> None:
+        """Learn a lesson.
+
+        Args:
+            lesson: what, and how.
+            total: the directions.
+            model: what is given their weights, and asked.
+            division: the samples.
+        """
+        self._lesson, self._sum, self._model, self._division = lesson, total, model, division
+        total.check(model.model)
+
+    def go_on(self, course: Course, pulse: Callable[[], None] = lambda: None) -> Course:
+        """Return the course one look further."""
+        settings = self._lesson.settings
+        if not course.looks:
+            start = self._lesson.start
+            return self._look(Course(weights=start.tolist()), start, 0, None, pulse)
+        weights = torch.tensor(course.weights, dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.Adam([{"params": [weights], "initial_lr": settings.rate}], lr=settings.rate)
+        if course.moments:
+            optimiser.state[weights] = _moments(course)
+        schedule = scheduled(settings, optimiser, course.steps)
+        batches = islice(self._division.batches(settings.batch, settings.seed), course.steps, None)
+        steps = min(settings.steps, settings.total - course.steps)
+        spent = []
+        for batch in islice(batches, steps):
+            loss, gradient = self._gradient(weights.detach().numpy(), batch, pulse)
+            weights.grad = torch.from_numpy(gradient + self._pull(weights.detach().numpy()))
+            optimiser.step()
+            schedule.step()
+            spent.append(loss)
+        state = optimiser.state[weights]
+        moments = {name: value.tolist() for name, value in sorted(state.items())}
+        now = Course(list(course.looks), moments, weights.tolist())
+        return self._look(now, weights.detach().numpy(), course.steps + steps, float(np.mean(spent)), pulse)
+
+    def _gradient(
+        self, weights: np.ndarray, batch: Sequence[Sample], pulse: Callable[[], None]
+    ) -> tuple[float, np.ndarray]:
+        self._sum.write(self._model.model, weights)
+
+        def parts() -> Iterator[torch.Tensor]:
+            for part in _parts(batch, self._lesson.settings.at_once):
+                pulse()
+                yield losses(self._model, part).sum() / len(batch)
+
+        with recomputed(self._model.model, self._lesson.settings.checkpointing):
+            return self._sum.gradient(self._model.model, weights.shape[1], parts)
+
+    def _pull(self, weights: np.ndarray) -> np.ndarray:
+        """Return the derivative of prior · Σ_b (c − c₀)ᵀ G_b (c − c₀)."""
+        moved = weights - self._lesson.start
+        return 2 * self._lesson.settings.prior * np.einsum("bij,jb->ib", self._lesson.metric, moved)
+
+    def _look(
+        self, course: Course, weights: np.ndarray, steps: int, loss: float | None, pulse: Callable[[], None]
+    ) -> Course:
+        self._sum.write(self._model.model, weights)
+        kept = kept_back_loss(self._model, self._division, self._lesson.settings.at_once, pulse)
+        best = min((one.kept_back for one in course.looks), default=np.inf)
+        course.looks.append(Look(steps, loss, kept, weights.tolist() if kept < best else None))
+        return course
+
+
+def kept_back_loss(
+    model: ReusableModel, division: Division, at_once: int | None, pulse: Callable[[], None] = lambda: None
+) -> float:
+    """Return a model's loss on the samples that are kept back, in the mean over tasks by their weights."""
+    total = 0.0
+    for name, weight in division.weights.items():
+        with torch.no_grad():
+            found = []
+            for part in _parts(division.kept[name], at_once or 64):
+                pulse()
+                found += losses(model, part).double().tolist()
+        total += weight * float(np.mean(found))
+    return total
+
+
+def _parts(asked: Sequence[Sample], size: int | None) -> Iterator[Sequence[Sample]]:
+    size = size or len(asked)
+    return (asked[first : first + size] for first in range(0, len(asked), size))
+
+
+def _moments(course: Course) -> dict[str, torch.Tensor]:
+    """Return Adam's averages [D, B] as float64, and its count of steps as torch keeps it."""
+    exact = {name: torch.float32 if name == "step" else torch.float64 for name in course.moments}
+    return {name: torch.tensor(value, dtype=exact[name]) for name, value in course.moments.items()}
+
+
+def scheduled(settings: RecipeGradient, optimiser: torch.optim.Optimizer, steps: int) -> Any:
+    """Return the schedule of an optimiser's rate after so many steps, each of whose groups has an `initial_lr`."""
+    name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+    where = {"last_epoch": steps - 1}  # torch counts the step that it makes on construction
+    return get_scheduler(name, optimiser, settings.warmup, settings.total, scheduler_specific_kwargs=where)
+
+
+@contextmanager
+def recomputed(model: Any, wanted: bool) -> Iterator[None]:
+    """Have a transformers model's layers keep their inputs only, and compute the rest again for the gradient."""
+    if not wanted:
+        yield
+        return
+    with warnings.catch_warnings():  # of the name, which is to change with transformers 6
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()  # the embeddings are among what is differentiated
+        layers = [one for one in model.modules() if getattr(one, "gradient_checkpointing", False)]
+        for layer in layers:
+            layer.training = True  # the layer alone, of which transformers asks it; nothing within it drops out
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+            model.gradient_checkpointing_disable()
