@@ -326,7 +326,7 @@ class Evolution:
         """Measure every model that was not measured yet and whose weights are kept, against every other of them."""
         kept = self._retention.parents(self._seen())
         while new := [name for name in self._names() if name not in self.state.measured and name in kept]:
-            models = {name: self.store.checkpoint(name) for name in self._names() if name in kept}
+            models = {name: self.given.get(name) or self.store.checkpoint(name) for name in self._names() if name in kept}
             fingerprints = {name: self.state.model(name).fingerprint or "" for name in ("base", *self._names())}
             try:
                 cost = self._measurements.extend(models, fingerprints)
@@ -366,7 +366,12 @@ class Evolution:
             again: the journal knows the scores already, and is not told a second time.
             whole: ask everything, where only a part was asked before.
         """
-        self._workers.in_main(f"{label}, on disk", lambda: [str(self.store.checkpoint(name).path) for name in models])
+
+        def on_disk() -> list[str]:
+            self.store.require_space(models)
+            return [persistently(lambda name=name: str(self.store.checkpoint(name).path), self._where(name)) for name in models]
+
+        self._workers.in_main(f"{label}, on disk", on_disk)
         with self._bar(label, len(models)) as follow:
 
             def work(name: str) -> Found:
