@@ -29,6 +29,6 @@ def rebuild(folder: Path, model: str) -> Path:
     store = Store(folder.resolve(), given, state.model, cache=Cache(None))
     for one in (*(ancestor.name for ancestor in state.population.ancestors(model)), model):
         store.verify(one)
-    made = store.checkpoint(model).path
+    place = store.checkpoint(model).path
     store.discard(merged)  # the whole weights of adapters are for merges alone
-    return made
+    return place

@@ -48,7 +48,7 @@ class Factors:
     scaling: float
     transposed: bool
     embedding: bool
-    """Of an embedding's, PEFT rounds factors and product to the base's dtype."""
+    """Whether it is an embedding's, whose product PEFT rounds to the base's dtype before it is added."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,6 @@ class Adapter:
             if (one := self.factors.get(name)) is not None:
                 with safe_open(str(one.a.file), framework="pt") as file:
                     a, b = (file.get_tensor(part.name) for part in (one.a, one.b))
-                if one.embedding:
-                    a, b = a.to(weight.dtype), b.to(weight.dtype)
                 wide = a.double() if a.element_size() > 4 else a.float()
                 product = b.to(wide.dtype) @ wide
                 delta = (product.T if one.transposed else product) * one.scaling
@@ -137,8 +135,8 @@ def read(folder: Path, source: str, config: Mapping[str, Any], base: Checkpoint,
         if (folder / PICKLED).exists():
             raise UserError(
                 f"{source}: its factors are pickled ({PICKLED}), which may run code when loaded; convert them: python "
-                f"-c 'import torch, safetensors.torch as s; s.save_file(torch.load(\"{PICKLED}\", weights_only=True), "
-                f"\"{WEIGHTS}\")'"
+                f'-c \'import torch, safetensors.torch as s; s.save_file(torch.load("{PICKLED}", weights_only=True), '
+                f'"{WEIGHTS}")\''
             )
         raise UserError(f"{source}: no {WEIGHTS} beside its {CONFIG}; copy or download the adapter again")
     pairs: dict[str, dict[str, TensorSpec]] = {}
@@ -186,7 +184,9 @@ def _check_config(source: str, config: Mapping[str, Any]) -> None:
         raise UserError(f"{source}: its {CONFIG} lacks r or lora_alpha; copy or download the adapter again")
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(key) or {}, dict):
-            raise UserError(f"{source}: its {CONFIG} has a {key} that is no mapping; copy or download the adapter again")
+            raise UserError(
+                f"{source}: its {CONFIG} has a {key} that is no mapping; copy or download the adapter again"
+            )
 
 
 def _check_base(source: str, trained_on: Any, base: Checkpoint) -> None:
@@ -222,7 +222,9 @@ def _weight_of(source: str, module: str, base: Checkpoint) -> str:
                     "and a merged weight cannot do both; leave that module out"
                 )
             return name
-    raise UserError(f"{source}: it changes {printable(module[:100])}, which the base {base.source} lacks; is it its base?")
+    raise UserError(
+        f"{source}: it changes {printable(module[:100])}, which the base {base.source} lacks; is it its base?"
+    )
 
 
 def _patterned(config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:

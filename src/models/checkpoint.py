@@ -142,12 +142,10 @@ class Checkpoint:
             return self._digests[kind]
 
 
-def open_checkpoint(
-    source: str | Path, *, revision: str | None = None, base: Checkpoint | None = None
-) -> Checkpoint:
+def open_checkpoint(source: str | Path, *, revision: str | None = None, base: Checkpoint | None = None) -> Checkpoint:
     """Open a local folder, or else a model of the hub (`org/name`, at `revision`; HF_HUB_OFFLINE is honoured).
 
-    A LoRA adapter of `base` is a checkpoint, too, whose weights nobody has written yet; BASE+ADAPTER names its own base.
+    A LoRA adapter of `base` is a checkpoint, too, whose weights nobody has written yet; BASE+ADAPTER names its base.
 
     Raises UserError if there is no such checkpoint, or if it is not one whose weights can be trusted: no config.json,
     no safetensors, a damaged header, an index that does not fit its shards; an adapter of another base.
@@ -205,7 +203,9 @@ def _adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
     """Open an adapter of the base that it is said to be of."""
     named, own = split_source(text)
     if not adapters.is_adapter(path):
-        raise UserError(f"{text}: expected BASE+ADAPTER, and {own} has no adapter_config.json; give it without {named}+")
+        raise UserError(
+            f"{text}: expected BASE+ADAPTER, and {own} has no adapter_config.json; give it without {named}+"
+        )
     if base is None and not named:
         raise UserError(
             f"{text}: an adapter (LoRA) only, not a whole model; merge it into its base first: "

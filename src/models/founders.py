@@ -123,8 +123,8 @@ def _look_on_hub(source: str, base: Found | None) -> Found:
         whole = base is None or base.checkpoint is not None or not is_adapter(Path(snapshot))
         there = f"{named}+{snapshot}" if named else snapshot
         checkpoint = open_checkpoint(there, base=base and base.checkpoint) if whole else None
-        here = checkpoint and replace(checkpoint, source=source)
-        return Found(source, here, here and here.nbytes, f"downloaded, in {snapshot}")
+        here = None if checkpoint is None else replace(checkpoint, source=source)
+        return Found(source, here, None if here is None else here.nbytes, f"downloaded, in {snapshot}")
     except (LocalEntryNotFoundError, UserError):
         pass  # never downloaded, or only in part
     try:
