@@ -20,7 +20,7 @@ from src.models.checkpoint import Checkpoint, open_checkpoint, open_family, tens
 from src.population import KinshipTable
 from src.runtime.errors import UserError
 from tests.adapters import write_adapter
-from tests.conftest import Command, run
+from tests.conftest import Outcome, run
 from tests.family import TASKS, write_family
 
 NAMES = ("one", "two", "three")
@@ -116,16 +116,21 @@ def loras(tmp_path: Path) -> Path:
     return folder
 
 
+def start(folder: Path, founders: str, *overrides: str) -> Outcome:
+    """`python -m src.run` with these founders of a family, into `outputs` beside it."""
+    return run(
+        *("strategy=kinship_topk", "founders=local", f"founders.base={folder / 'base'}", f"founders.models={founders}"),
+        *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={folder / 'tasks'}", "stop.generations=2"),
+        *(f"outputs={folder.parent / 'outputs'}", "name=run", "track=none", "cache=off", "workers.threads=1"),
+        *overrides,
+    )
+
+
 def evolved(folder: Path, founders: str, *overrides: str) -> Path:
     """The folder of a run that came to its end."""
-    outputs = folder.parent / "outputs"
-    ended = run(
-        *("strategy=kinship_topk", "founders=local", f"founders.base={folder / 'base'}", f"founders.models={founders}"),
-        *(f"evaluate.tasks=[{','.join(TASKS)}]", f"evaluate.include={folder / 'tasks'}", f"outputs={outputs}"),
-        *("name=run", "track=none", "cache=off", "workers.threads=1", "stop.generations=2", *overrides),
-    )
+    ended = start(folder, founders, *overrides)
     assert ended.status == 0, ended.err
-    return outputs / "run"
+    return folder.parent / "outputs/run"
 
 
 def test_a_run_of_adapters_and_a_full_fine_tune(loras: Path) -> None:
@@ -143,6 +148,38 @@ def test_a_run_of_adapters_and_a_full_fine_tune(loras: Path) -> None:
     assert open_checkpoint(done / "best").fingerprint() in {
         event.get("fingerprint") for event in events if event.get("model") == stopped["best"]
     } | {open_checkpoint(done / "best").fingerprint() for event in events if stopped["best"] in ("one", "two")}
+
+
+def test_a_run_goes_on_with_the_adapters_that_it_finds(loras: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole weights that lie there are used; those that are damaged, or of another adapter, are made again."""
+    founders = f"{{one:{loras / 'one'},two:{loras / 'two'}}}"
+    options = ("strategy=one_shot", "merge=linear", "keep=all")
+    done = evolved(loras, founders, *options)
+    journal = done / "journal.jsonl"
+    whole = journal.read_text().splitlines()
+    before = {name: tensors_of(done / "founders" / name) for name in ("one", "two")}
+    cut = next(i for i, line in enumerate(whole) if json.loads(line)["event"] == "merged")
+    journal.write_text("\n".join(whole[:cut]) + "\n")
+    shutil.rmtree(done / "models")
+    weights = done / "founders/two/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    ended = start(loras, founders, *options)
+    assert ended.status == 0, ended.err
+    assert "two is not what was merged there" in ended.err
+    for name, tensors in before.items():
+        found = tensors_of(done / "founders" / name)
+        assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    merged = [
+        next(e for e in map(json.loads, lines) if e["event"] == "merged")
+        for lines in (whole, journal.read_text().splitlines())
+    ]
+    assert merged[0]["fingerprint"] == merged[1]["fingerprint"]
+
+    write_adapter(loras / "other", loras / "base", 9)
+    shutil.copy(loras / "other/adapter_model.safetensors", loras / "two/adapter_model.safetensors")
+    refused = start(loras, founders, *options)
+    assert refused.status == 2
+    assert "weights or configuration of two" in refused.err
 
 
 def test_mergekit_alone_rebuilds_a_merge_of_adapters(loras: Path, tmp_path: Path) -> None:
@@ -187,7 +224,7 @@ def test_what_is_no_plain_lora_is_refused_by_name(mistake: str, family: Path, tm
     assert "\n" not in str(refused.value)
 
 
-def test_factors_that_do_not_fit_are_refused(family: Path, tmp_path: Path, evolve: Command) -> None:
+def test_factors_that_do_not_fit_are_refused(family: Path, tmp_path: Path) -> None:
     base = open_checkpoint(family / "base")
     adapter = write_adapter(tmp_path / "lora", family / "base", 0)
     weights = adapter / "adapter_model.safetensors"
@@ -204,18 +241,18 @@ def test_factors_that_do_not_fit_are_refused(family: Path, tmp_path: Path, evolv
     save_file({**whole, f"{at}.q_proj.lora_B.weight": torch.ones(9, 2)}, weights)
     with pytest.raises(UserError, match=r"make \[9, 8\] of model.layers.0.self_attn.q_proj.weight, which is \[8, 8\]"):
         open_checkpoint(adapter, base=base)
-    with pytest.raises(UserError, match="an adapter of .*red, and the base is .*base; expected one base for all"):
+    with pytest.raises(UserError, match=r"an adapter of .*red, and the base is .*base; expected one base for all"):
         open_checkpoint(f"{family / 'red'}+{adapter}", base=base)
     weights.rename(adapter / "adapter_model.bin")
-    refused = evolve(f"founders.models={{one:{adapter},red:{family / 'red'}}}")
+    refused = start(family, f"{{one:{adapter},red:{family / 'red'}}}")
     assert refused.status == 2
     assert refused.err.count("\n") == 1
     assert "its factors are pickled (adapter_model.bin)" in refused.err
 
 
-def test_the_same_adapter_twice_is_refused(family: Path, tmp_path: Path, evolve: Command) -> None:
+def test_the_same_adapter_twice_is_refused(family: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "lora", family / "base", 0)
     shutil.copytree(adapter, tmp_path / "copy")
-    refused = evolve(f"founders.models={{one:{adapter},two:{family / 'base'}+{tmp_path / 'copy'}}}")
+    refused = start(family, f"{{one:{adapter},two:{family / 'base'}+{tmp_path / 'copy'}}}")
     assert refused.status == 2
     assert "is the same model as one" in refused.err

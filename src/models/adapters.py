@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,41 @@ def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds an adapter rather than a whole model."""
     whole = any(os.path.lexists(folder / name) for name in ("model.safetensors", "model.safetensors.index.json"))
     return not whole and any(os.path.lexists(folder / name) for name in (CONFIG, WEIGHTS, PICKLED))
+
+
+def split_source(text: str) -> tuple[str, str]:
+    """Return the base and the adapter of BASE+ADAPTER; no base, and the whole text, of anything else."""
+    named, plus, own = text.rpartition("+")
+    return (named, own) if plus and named and own and not os.path.lexists(os.path.expanduser(text)) else ("", text)  # noqa: PTH111
+
+
+def open_adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
+    """Open the adapter in a folder, of its base: `base`, or else the one that BASE+ADAPTER names.
+
+    Raises:
+        UserError: as `read`; no base, or another one than `base`.
+    """
+    from src.models.checkpoint import Checkpoint, open_checkpoint, read_json
+
+    named, own = split_source(text)
+    if not is_adapter(path):
+        raise UserError(
+            f"{text}: expected BASE+ADAPTER, and {own} has no adapter_config.json; give it without {named}+"
+        )
+    if base is None and not named:
+        raise UserError(
+            f"{text}: an adapter (LoRA) only, not a whole model; merge it into its base first: "
+            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW)"
+        )
+    if named and (base is None or named != base.source):
+        mine = open_checkpoint(named)
+        if base is not None and (mine.probe() != base.probe() or mine.fingerprint() != base.fingerprint()):
+            raise UserError(f"{text}: an adapter of {named}, and the base is {base.source}; expected one base for all")
+        base = base or mine
+    assert base is not None
+    found = read(path, own, read_json(path / CONFIG), base, named=bool(named))
+    unwritten = {name: replace(spec, file=path / "model.safetensors") for name, spec in base.tensors.items()}
+    return Checkpoint(text, path, unwritten, base.config, found)
 
 
 def read(folder: Path, source: str, config: Mapping[str, Any], base: Checkpoint, *, named: bool) -> Adapter:

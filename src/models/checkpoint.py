@@ -165,14 +165,8 @@ def open_family(sources: Mapping[str, str]) -> dict[str, Checkpoint]:
     return {"base": base, **models}
 
 
-def split_source(text: str) -> tuple[str, str]:
-    """Return the base and the adapter of BASE+ADAPTER; no base, and the whole text, of anything else."""
-    named, plus, own = text.rpartition("+")
-    return (named, own) if plus and named and own and not os.path.lexists(os.path.expanduser(text)) else ("", text)  # noqa: PTH111
-
-
 def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: bool) -> Checkpoint:
-    named, own = split_source(text)
+    named, own = adapters.split_source(text)
     folder = Path(os.path.expanduser(own))  # noqa: PTH111 (Path's own raises where there is no such user)
     if folder.is_file():
         raise UserError(f"{own} is a file; expected the folder of a checkpoint (config.json beside *.safetensors)")
@@ -182,7 +176,7 @@ def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: 
         folder = _download(own, revision)
     path = folder.absolute()
     if named or adapters.is_adapter(path):
-        return _adapter(text, path, base)
+        return adapters.open_adapter(text, path, base)
     files = _weight_files(path, text)
     config = _config(path, text)
     tensors: dict[str, TensorSpec] = {}
@@ -197,29 +191,6 @@ def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: 
     if not any(spec.dtype in _FLOATS for spec in tensors.values()):
         raise UserError(f"{text}: no float tensor in its safetensors; expected the weights of a language model")
     return Checkpoint(source=text, path=path, tensors=dict(sorted(tensors.items())), config=config)
-
-
-def _adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
-    """Open an adapter of the base that it is said to be of."""
-    named, own = split_source(text)
-    if not adapters.is_adapter(path):
-        raise UserError(
-            f"{text}: expected BASE+ADAPTER, and {own} has no adapter_config.json; give it without {named}+"
-        )
-    if base is None and not named:
-        raise UserError(
-            f"{text}: an adapter (LoRA) only, not a whole model; merge it into its base first: "
-            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW)"
-        )
-    if named and (base is None or named != base.source):
-        mine = open_checkpoint(named)
-        if base is not None and (mine.probe() != base.probe() or mine.fingerprint() != base.fingerprint()):
-            raise UserError(f"{text}: an adapter of {named}, and the base is {base.source}; expected one base for all")
-        base = base or mine
-    assert base is not None
-    found = adapters.read(path, own, _read_json(path / adapters.CONFIG), base, named=bool(named))
-    unwritten = {name: replace(spec, file=path / _SINGLE) for name, spec in base.tensors.items()}
-    return Checkpoint(text, path, unwritten, base.config, found)
 
 
 def tensors_of(path: Path) -> dict[str, Any]:
@@ -319,7 +290,7 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
 
 def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
     """Return the shards that an index names, each with the tensors it is said to hold."""
-    content = _read_json(index)
+    content = read_json(index)
     placed = content.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
         raise UserError(f"{index}: no weight_map from tensors to files; copy or download it again")
@@ -358,10 +329,11 @@ def _config(path: Path, text: str) -> dict[str, Any]:
         raise UserError(
             f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
         )
-    return _read_json(file)
+    return read_json(file)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; UserError where it is something else."""
     try:
         check_regular(file)
         content = json.loads(file.read_text(encoding="utf-8"))

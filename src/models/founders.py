@@ -8,8 +8,8 @@ from pathlib import Path
 
 from src.config import Settings
 from src.models import digest
-from src.models.adapters import CONFIG, is_adapter
-from src.models.checkpoint import Checkpoint, check_family, open_checkpoint, open_family, split_source
+from src.models.adapters import CONFIG, is_adapter, split_source
+from src.models.checkpoint import Checkpoint, check_family, open_checkpoint, open_family
 from src.population import KinshipTable, Model, Population
 from src.runtime.errors import UserError
 from src.runtime.terminal import warn
@@ -34,7 +34,7 @@ def look(settings: Settings) -> dict[str, Found]:
     Raises:
         UserError: a local folder that is no sound checkpoint, or a source that is neither a folder nor a hub name.
     """
-    base = _look(settings.founders.base, settings, None)
+    base = _look(settings.founders.base, settings)
     return {"base": base, **{name: _look(one, settings, base) for name, one in settings.founders.models.items()}}
 
 
@@ -95,16 +95,17 @@ def check_unchanged(given: Mapping[str, Checkpoint], recorded: Callable[[str], M
                 )
 
 
-def _look(source: str, settings: Settings, base: Found | None) -> Found:
+def _look(source: str, settings: Settings, base: Found | None = None) -> Found:
+    ancestor = None if base is None else base.checkpoint
     _, own = split_source(source)
     folder = Path(own).expanduser()
     if folder.is_relative_to(settings.zoo.folder) and not folder.exists():
         return Found(source, None, None, "not trained yet: the embedded family, about two minutes on two cores")
     if not folder.exists() and _is_hub_name(own):
         return _look_on_hub(source, base)
-    if base is not None and base.checkpoint is None and is_adapter(folder):
+    if base is not None and ancestor is None and is_adapter(folder):
         return Found(source, None, base.nbytes, "an adapter, whose base is not here yet")
-    checkpoint = open_checkpoint(source, base=base and base.checkpoint)
+    checkpoint = open_checkpoint(source, base=ancestor)
     return Found(source, checkpoint, checkpoint.nbytes, str(checkpoint.path))
 
 
@@ -120,9 +121,10 @@ def _look_on_hub(source: str, base: Found | None) -> Found:
     named, own = split_source(source)
     try:
         snapshot = huggingface_hub.snapshot_download(own, local_files_only=True)
-        whole = base is None or base.checkpoint is not None or not is_adapter(Path(snapshot))
+        ancestor = None if base is None else base.checkpoint
+        opens = ancestor is not None or not is_adapter(Path(snapshot))
         there = f"{named}+{snapshot}" if named else snapshot
-        checkpoint = open_checkpoint(there, base=base and base.checkpoint) if whole else None
+        checkpoint = open_checkpoint(there, base=ancestor) if opens else None
         here = None if checkpoint is None else replace(checkpoint, source=source)
         return Found(source, here, None if here is None else here.nbytes, f"downloaded, in {snapshot}")
     except (LocalEntryNotFoundError, UserError):
