@@ -150,14 +150,17 @@ def test_a_run_of_adapters_and_a_full_fine_tune(loras: Path) -> None:
     } | {open_checkpoint(done / "best").fingerprint() for event in events if stopped["best"] in ("one", "two")}
 
 
-def test_a_run_goes_on_with_the_adapters_that_it_finds(loras: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_with_the_adapters_that_it_finds(loras: Path) -> None:
     """Whole weights that lie there are used; those that are damaged, or of another adapter, are made again."""
     founders = f"{{one:{loras / 'one'},two:{loras / 'two'}}}"
     options = ("strategy=one_shot", "merge=linear", "keep=all")
     done = evolved(loras, founders, *options)
     journal = done / "journal.jsonl"
     whole = journal.read_text().splitlines()
-    before = {name: tensors_of(done / "founders" / name) for name in ("one", "two")}
+    before = {  # copies: what was loaded is mapped from the files
+        name: {key: tensor.clone() for key, tensor in tensors_of(done / "founders" / name).items()}
+        for name in ("one", "two")
+    }
     cut = next(i for i, line in enumerate(whole) if json.loads(line)["event"] == "merged")
     journal.write_text("\n".join(whole[:cut]) + "\n")
     shutil.rmtree(done / "models")

@@ -145,6 +145,8 @@ def open_adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
             raise UserError(f"{text}: an adapter of {named}, and the base is {base.source}; expected one base for all")
         base = base or mine
     assert base is not None
+    if not os.path.lexists(path / CONFIG):
+        raise UserError(f"{text}: no {CONFIG} beside its {WEIGHTS}; expected a LoRA as PEFT saves it")
     found = read(path, own, read_json(path / CONFIG), base, named=bool(named))
     unwritten = {name: replace(spec, file=path / "model.safetensors") for name, spec in base.tensors.items()}
     return Checkpoint(text, path, unwritten, base.config, found)
