@@ -1,4 +1,4 @@
-"""How fast the kinship of LoRA adapters is, from their factors: python -m benchmarks.adapters (--help; a minute at 1 B).
+"""How fast the kinship of LoRA adapters is, from their factors: python -m benchmarks.adapters (--help; two minutes).
 
 On a generated base (Llama's tensors, bf16) and generated adapters of all its linear weights, all removed afterwards:
 

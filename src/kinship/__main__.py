@@ -21,6 +21,7 @@ kinship is the similarity of what training changed: of the models' weights minus
   euclidean  distance, 0 or more; small is close
 
 MODEL and BASE are folders of safetensors checkpoints, or names on the Hugging Face hub (org/name).
+A MODEL may be a LoRA adapter of BASE, which is compared by its factors (docs/merging.md).
 A MODEL may be given a name of your own: math=outputs/zoo/math
 """
 
