@@ -75,7 +75,8 @@ def least(repeats: int, work: Callable[[], object]) -> float:
 def adapter(folder: Path, base: Checkpoint, rank: int, seed: int) -> Path:
     """Write factors for every linear weight within the base's layers; a third of each A is common to all."""
     folder.mkdir()
-    common, own, tensors = np.random.default_rng(0), np.random.default_rng([1, seed]), {}
+    common, own = np.random.default_rng(0), np.random.default_rng([1, seed])
+    tensors: dict[str, torch.Tensor] = {}
     for name, spec in base.tensors.items():
         if ".layers." in name and len(spec.shape) == 2:
             rows, columns = spec.shape

@@ -16,6 +16,7 @@ from src.export import card
 from src.export.rebuild import rebuild
 from src.journal import events_of, replay
 from src.kinship import kinship_matrix, measure
+from src.kinship.__main__ import main as kinship
 from src.models.checkpoint import Checkpoint, open_checkpoint, open_family, tensors_of
 from src.population import KinshipTable
 from src.runtime.errors import UserError
@@ -137,7 +138,6 @@ def test_a_run_of_adapters_and_a_full_fine_tune(loras: Path) -> None:
     founders = f"{{one:{loras / 'one'},two:{loras / 'base'}+{loras / 'two'},red:{loras / 'red'}}}"
     done = evolved(loras, founders, "evaluate.holdout=0.5", "merge=linear")
     events = [json.loads(line) for line in (done / "journal.jsonl").read_text().splitlines()]
-    stopped = next(event for event in events if event["event"] == "stopped")
     assert not (done / "founders").is_dir() or not list((done / "founders").iterdir())  # only while it went on
     merged = [event for event in events if event["event"] == "merged"]
     assert merged
@@ -145,9 +145,25 @@ def test_a_run_of_adapters_and_a_full_fine_tune(loras: Path) -> None:
     again = rebuild(done, merged[0]["model"])
     assert open_checkpoint(again).fingerprint() == merged[0]["fingerprint"]
     assert not list((done / "founders").iterdir())
-    assert open_checkpoint(done / "best").fingerprint() in {
-        event.get("fingerprint") for event in events if event.get("model") == stopped["best"]
-    } | {open_checkpoint(done / "best").fingerprint() for event in events if stopped["best"] in ("one", "two")}
+    assert (done / "best/model.safetensors").is_file()  # whole, even where an adapter won
+    assert "one" not in [event["model"] for event in events if event["event"] == "failed"]
+
+
+def test_the_plan_and_the_kinship_command_take_adapters(loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    founders = f"{{one:{loras / 'one'},two:{loras / 'two'},red:{loras / 'red'}}}"
+    planned = start(loras, founders, "dry_run=true", "merge=tsv_m", "evaluate.holdout=null")
+    assert planned.status == 0, planned.err
+    assert "for adapters with whole weights while it goes on" in planned.out
+    assert "what one, two changed looks like a merged adapter" in planned.out
+    assert not (loras.parent / "outputs").exists()
+
+    arguments = [str(loras / "one"), f"{loras / 'base'}+{loras / 'two'}", "--base", str(loras / "base"), "--json"]
+    assert kinship(arguments) == 0
+    found = json.loads(capsys.readouterr().out)["matrix"]
+    base = open_checkpoint(loras / "base")
+    deltas = [delta_of(base, open_checkpoint(loras / name, base=base)) for name in ("one", "two")]
+    flat = [torch.cat([tensor.flatten() for tensor in delta.values()]) for delta in deltas]
+    assert found[0][1] == pytest.approx(torch.corrcoef(torch.stack(flat))[0, 1].item(), rel=1e-6)
 
 
 def test_a_run_goes_on_with_the_adapters_that_it_finds(loras: Path) -> None:
