@@ -85,7 +85,7 @@ class Founders(_Settings):
     def _name_by_last_part(cls, models: Any) -> Any:
         if not isinstance(models, Sequence) or isinstance(models, str):
             return models
-        last = [Path(str(model)).name for model in models]
+        last = [Path(str(model)).name.rpartition("+")[2] for model in models]  # of BASE+ADAPTER, the adapter's
         if len(set(last)) < len(last):
             raise ValueError("two of the checkpoints end in the same name; name them: {first: PATH, second: PATH}")
         return dict(zip(last, models, strict=True))

@@ -338,7 +338,7 @@ class Evolution:
             return absent
 
         def write(name: str) -> str:
-            return persistently(lambda: str(self.store.checkpoint(name).path), self._where(name))
+            return persistently(partial(self._place, name), self._where(name))
 
         absent = self._workers.in_main(self._topic("absent"), missing)
         for _ in self._workers.map(self._topic("parents"), write, absent):
@@ -348,7 +348,8 @@ class Evolution:
         """Measure every model that was not measured yet and whose weights are kept, against every other of them."""
         kept = self._retention.parents(self._seen())
         while new := [name for name in self._names() if name not in self.state.measured and name in kept]:
-            models = {name: self.store.checkpoint(name) for name in self._names() if name in kept}
+            among = [name for name in self._names() if name in kept]
+            models = {name: self.given.get(name) or self.store.checkpoint(name) for name in among}
             fingerprints = {name: self.state.model(name).fingerprint or "" for name in ("base", *self._names())}
             try:
                 cost = self._measurements.extend(models, fingerprints)
@@ -388,7 +389,12 @@ class Evolution:
             again: the journal knows the scores already, and is not told a second time.
             whole: ask everything, where only a part was asked before.
         """
-        self._workers.in_main(f"{label}, on disk", lambda: [str(self.store.checkpoint(name).path) for name in models])
+
+        def on_disk() -> list[str]:
+            self.store.require_space(models)
+            return [persistently(partial(self._place, name), self._where(name)) for name in models]
+
+        self._workers.in_main(f"{label}, on disk", on_disk)
         with self._bar(label, len(models)) as follow:
 
             def work(name: str) -> Found:
@@ -433,6 +439,10 @@ class Evolution:
 
     def _names(self) -> list[str]:
         return [model.name for model in self.state.population]
+
+    def _place(self, name: str) -> str:
+        """Return the folder of a model's weights, which are made if need be."""
+        return str(self.store.checkpoint(name).path)
 
     def _topic(self, what: str) -> str:
         """Return what processes call a meeting of this generation."""

@@ -97,7 +97,9 @@ def _families(found: Mapping[str, Found]) -> Table:
         table.add_column(column, justify="right" if column in {"parameters", "size"} else "left", no_wrap=True)
     for name, one in found.items():
         parameters = f"{one.checkpoint.parameters / 1e6:,.2f} M" if one.checkpoint else "?"
-        table.add_row(name, parameters, _size(one.nbytes), one.source)
+        adapter = one.checkpoint and one.checkpoint.adapter
+        size = f"{_size(adapter.nbytes)}, whole {_size(one.nbytes)}" if adapter else _size(one.nbytes)
+        table.add_row(name, parameters, size, one.source)
     return table
 
 
@@ -240,7 +242,9 @@ def _disk(settings: Settings, found: Mapping[str, Found]) -> str:
         why = "the run has no bound" if merges is None else "not every founder could be looked at"
         return f"disk: unknown, since {why}"
     need = merges * max(size for size in sizes if size is not None)
-    return f"disk: at most {_size(need)} for offspring, in {settings.folder}"
+    whole = sum(one.nbytes or 0 for one in found.values() if one.checkpoint is not None and one.checkpoint.adapter)
+    adapters = f", and {_size(whole)} for adapters with whole weights while it goes on" if whole else ""
+    return f"disk: at most {_size(need)} for offspring, in {settings.folder}{adapters}"
 
 
 def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:

@@ -104,7 +104,7 @@ BROKEN = {
         f"{UP} has shape [13, 8] in blue and [12, 8] in the base",
     ),
     "pickle only": (pickled, "save_pretrained"),
-    "adapter only": (adapter, "an adapter (LoRA) only, not a whole model; merge it into its base first"),
+    "adapter only": (adapter, "has no peft_type; supported is LORA: merge the adapter into its base first"),
     "a shard is missing": (lacking_a_shard, "model-00002-of-00002.safetensors"),
     "an index that leads out of the folder": (leading_out, "model.safetensors.index.json"),
     "no configuration": (lambda model: (model / "config.json").unlink(), "config.json"),

@@ -163,9 +163,9 @@ def test_a_truncated_file(evolve: Command, copy: Path) -> None:
     check_refused(evolve(at=copy), "truncated")
 
 
-def test_an_adapter_is_not_a_model(evolve: Command, copy: Path) -> None:
+def test_an_adapter_needs_its_configuration(evolve: Command, copy: Path) -> None:
     (copy / "blue/model.safetensors").rename(copy / "blue/adapter_model.safetensors")
-    check_refused(evolve(at=copy), "an adapter (LoRA) only, not a whole model; merge it into its base first")
+    check_refused(evolve(at=copy), "no adapter_config.json beside its adapter_model.safetensors")
 
 
 def test_founders_of_another_architecture(evolve: Command, copy: Path) -> None:

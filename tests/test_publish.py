@@ -14,7 +14,7 @@ from huggingface_hub.repocard import metadata_load
 
 from src.export import licence
 from src.export.licence import Licence
-from src.export.metadata import is_hub_name, metadata
+from src.export.metadata import hub_name, metadata
 from tests.conftest import Command
 from tests.family import FOUNDERS
 from tests.test_run import ALL_RULES_OFF
@@ -72,7 +72,7 @@ def test_the_card_s_metadata_is_what_the_hub_reads(evolve: Command, copy: Path, 
     [("someone/model-7b", True), ("/data/model", False), ("./a/b", False), ("model", False), ("a/b/c", False)],
 )
 def test_what_is_a_name_on_the_hub(source: str, hub: bool) -> None:
-    assert is_hub_name(source) is hub
+    assert (hub_name(source) == source) is hub
 
 
 APACHE, MIT = Licence("apache-2.0"), Licence("mit")

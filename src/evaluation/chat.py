@@ -41,7 +41,7 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
         )
     merged = settings.merge.base_model == "ancestor" and settings.merge.tokenizer_source in {"base", "union"}
     ask_base = merged or settings.strategy.needs_answers
-    here = {name: one.checkpoint.path for name, one in found.items() if one.checkpoint is not None}
+    here = {name: one.checkpoint.tokenizer_folder for name, one in found.items() if one.checkpoint is not None}
     for name, folder in here.items():
         if name != "base" or ask_base:
             _try_out(asked, name, folder, remote_code=settings.trust_remote_code)

@@ -38,7 +38,7 @@ def forecast(
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.workers.threads or threads)
     try:
-        costs = [measure(side, checkpoint.path) for side in evaluator.sides]
+        costs = [measure(side, checkpoint.config_folder) for side in evaluator.sides]
         used = torch.get_num_threads()
         where = ", ".join(evaluator.devices) + (f", {used} thread{'s' * (used > 1)}" if _on_cpu(evaluator) else "")
     except (RuntimeError, MemoryError, ValueError, OSError) as error:  # no tokenizer, say

@@ -175,6 +175,8 @@ def _rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
     recipe = state.models[winner].recipe or {}
     seed, threads = recipe["seed"], recipe["threads"]
     options = f"--random-seed {seed} --num-threads {threads} --no-copy-tokenizer --no-write-model-card"
+    if any(one.startswith(f"{sources['base']}+") for one in sources.values()):  # adapters, which mergekit makes whole
+        options += " --lora-merge-cache merges/adapters"
     who, program = "mergekit alone", "mergekit-multi"
     if ours := _own_methods(state, winner):
         who = f"mergekit with methods that are not its own ({', '.join(ours)}; put kinmerge's folder in the command)"

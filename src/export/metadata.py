@@ -24,7 +24,8 @@ def metadata(state: State, winner: str, sources: Mapping[str, str], licence: Map
     """
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
-    bases = [sources[model.name] for model in line if model.founder and is_hub_name(sources[model.name])]
+    founders = [hub_name(sources[model.name]) for model in line if model.founder]
+    bases = [name for name in founders if name is not None]
     more: dict[str, Any] = dict(licence)
     if bases and not population[winner].founder:
         more["base_model_relation"] = "merge"
@@ -39,13 +40,14 @@ def metadata(state: State, winner: str, sources: Mapping[str, str], licence: Map
     ).to_yaml()
 
 
-def is_hub_name(source: str) -> bool:
-    """Return whether a founder's source is owner/name on the hub rather than a folder here."""
+def hub_name(source: str) -> str | None:
+    """Return a founder's owner/name on the hub, an adapter's own of BASE+ADAPTER; None of a folder here."""
+    own = source.rpartition("+")[2]
     try:
-        validate_repo_id(source)
+        validate_repo_id(own)
     except HFValidationError:
-        return False
-    return source.count("/") == 1
+        return None
+    return own if own.count("/") == 1 else None
 
 
 def _results(state: State, winner: str) -> Iterable[EvalResult]:

@@ -19,14 +19,16 @@ def rebuild(folder: Path, model: str) -> Path:
     if model not in merged:
         made = ", ".join(merged) or "none yet"
         raise UserError(f"{model!r} is no offspring of the run {folder.name}; merged were {made}")
-    from src.models.checkpoint import open_checkpoint
+    from src.models.checkpoint import open_family
     from src.models.founders import check_unchanged
     from src.models.store import Store
     from src.runtime.cache import Cache
 
-    given = {name: open_checkpoint(source) for name, source in state.sources.items()}
+    given = open_family(state.sources)
     check_unchanged(given, state.model)
     store = Store(folder.resolve(), given, state.model, cache=Cache(None))
     for one in (*(ancestor.name for ancestor in state.population.ancestors(model)), model):
         store.verify(one)
-    return store.checkpoint(model).path
+    place = store.checkpoint(model).path
+    store.discard(merged)  # the whole weights of adapters are for merges alone
+    return place

@@ -43,9 +43,9 @@ class Unmade:
 
     @cached_property
     def _given(self) -> Mapping[str, Checkpoint]:
-        from src.models.checkpoint import open_checkpoint
+        from src.models.checkpoint import open_family
 
-        return {name: open_checkpoint(source) for name, source in self._state.sources.items()}
+        return open_family(self._state.sources)
 
     @cached_property
     def _recipe(self) -> dict[str, Any]:
@@ -74,9 +74,7 @@ class Unmade:
             {"event": "merged", "model": self.name, "recipe": self._recipe, "fingerprint": "", "seconds": 0.0},
         ]
         whole = replay(told, replay(events_of(self.folder)))
-        given = self._given.items()
-        sources = {name: str(one.path) if Path(one.source).exists() else one.source for name, one in given}
-        return multi_recipe(whole, self.name, sources)
+        return multi_recipe(whole, self.name, {name: one.origin for name, one in self._given.items()})
 
     def make(self, target: Path, words: str) -> None:
         """Merge it into a folder, with its recipe; ancestors that are not on disk are made again, and deleted after.

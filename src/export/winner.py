@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from src.export import card, licence
-from src.export.metadata import is_hub_name
+from src.export.metadata import hub_name
 from src.journal import State
 from src.models.checkpoint import Checkpoint
 from src.models.store import Store
@@ -25,12 +25,9 @@ def export(folder: Path, state: State, kinship: KinshipTable, store: Store, give
         given: the base, as `base`, and the founders: where they came from, and the cards that say their licences.
     """
     winner = state.population.best(1)[0]
-    sources = {name: str(found.path) if Path(found.source).exists() else found.source for name, found in given.items()}
+    sources = {name: found.origin for name, found in given.items()}
     line = [model.name for model in (*state.population.ancestors(winner.name), winner) if model.founder]
-    licences = {
-        name: licence.declared_licence(given[name].path, sources[name] if is_hub_name(sources[name]) else None)
-        for name in line
-    }
+    licences = {name: licence.declared_licence(given[name].path, hub_name(sources[name])) for name in line}
     with files.replacing_folder(folder) as partial:
         store.copy_to(winner.name, partial)
         (partial / "README.md").write_text(card.model_card(state, winner.name, kinship, sources, licences))

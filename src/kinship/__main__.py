@@ -21,6 +21,7 @@ kinship is the similarity of what training changed: of the models' weights minus
   euclidean  distance, 0 or more; small is close
 
 MODEL and BASE are folders of safetensors checkpoints, or names on the Hugging Face hub (org/name).
+A MODEL may be a LoRA adapter of BASE, which is compared by its factors (docs/merging.md).
 A MODEL may be given a name of your own: math=outputs/zoo/math
 """
 
@@ -64,13 +65,13 @@ def _run(options: argparse.Namespace) -> None:
     if len(sources) < 2:
         raise UserError(f"one model, {options.models[0]}; kinship is between two or more: give another MODEL")
     base = open_checkpoint(options.base)
-    models = {name: open_checkpoint(source) for name, source in sources.items()}
+    models = {name: open_checkpoint(source, base=base) for name, source in sources.items()}
     for warning in check_family(base, models):
         warn(warning)
     from src.kinship.measuring import measure
 
     with bar("reading", unit="byte") as shown:
-        grams = measure(base, models, device=options.device, progress=whole(shown))
+        grams = measure(base, models, device=options.device, progress=whole(shown), with_base=False)
     if options.json:
         print(render.as_json(grams, metric, options.base, sources, options.by))
     elif options.csv:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from src.kinship import native
+from src.kinship import factored, native
 from src.kinship.grams import Grams, Tensor
 from src.kinship.handles import Handles
 from src.kinship.kinds import kind_of, layer_of
@@ -55,8 +55,11 @@ def measure(
     device: str = "cpu",
     progress: Progress | None = None,
     share: Share | None = None,
+    with_base: bool = True,
 ) -> Grams:
     """Read every weight of the base and of the models once, and return their Gram matrices.
+
+    Of an adapter nothing but the factors is read; what it changes is as it was trained, before any rounding.
 
     The totals are float64, and the same bit for bit whatever the number of threads. Long 16-bit tensors are summed in
     float32 over a few hundred elements at a time; where that leaves two models too close to tell apart (kinship above
@@ -72,6 +75,8 @@ def measure(
         device: "cpu", or a torch device like "cuda".
         progress: called with (bytes read, bytes to read), now and then and at the end.
         share: like `map`; has other processes measure some of the tensors. The result is the same bit for bit.
+        with_base: whether the base's own row is wanted. Without it (NaN) a family of adapters alone is measured without
+            reading its base; for others it makes no difference.
 
     Raises:
         UserError: tensors that do not match (see `compared`), a model without any change, weights that are not
@@ -92,17 +97,30 @@ def measure(
     order = [*(name for name in earlier if name in models), *(name for name in models if name not in earlier)]
     first = 0 if known is None else 1 + len(order) - len(new)  # rows before it are known, the base's among them
     checkpoints = [base, *(models[name] for name in order)]
-    gram, sums = _shared_pass(checkpoints, tensors, first, device, progress, share)
-    _check_finite(sums, order, tensors)
+    lean = not with_base and known is None and all(model.adapter for model in models.values())
+    if lean:
+        gram, sums = _factors_alone(checkpoints, tensors)
+    else:
+        gram, sums = _shared_pass(checkpoints, tensors, first, device, progress, share)
+    _check_finite(sums[:, 1:] if lean else sums, [*([] if lean else ["the base"]), *order], tensors)
     _check_changed(gram, order, first)
     if known is not None:
         _check_unchanged(known.of(order[: first - 1]), sums)
     names = (*earlier, *(name for name in order if name not in earlier))
     measured = _joined(names, described, known, order, gram, sums, first)
-    if _near_copies(measured.of(order), new) and _was_coarse(checkpoints, tensors, device):
+    if not lean and _near_copies(measured.of(order), new) and _was_coarse(checkpoints, tensors, device):
         gram, sums = _shared_pass(checkpoints, tensors, 0, device, progress, share, fine=True)
         return _joined(names, described, known, order, gram, sums, 0)
     return measured
+
+
+def _factors_alone(checkpoints: Sequence[Checkpoint], tensors: Sequence[Compared]) -> tuple[np.ndarray, np.ndarray]:
+    """Return gram [T, rows, rows] and sums [T, rows] of adapters, with NaN for their base, which is not read."""
+    rows = len(checkpoints)
+    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
+    factored.add(gram[:, 1:, 1:], sums[:, 1:], checkpoints[1:], tensors, 0)
+    gram[:, 0], gram[:, :, 0], sums[:, 0] = np.nan, np.nan, np.nan
+    return gram, sums
 
 
 def _joined(
@@ -143,10 +161,11 @@ def _near_copies(grams: Grams, new: Sequence[str]) -> bool:
 
 
 def _was_coarse(checkpoints: Sequence[Checkpoint], tensors: Sequence[Compared], device: str) -> bool:
+    whole = [one for one in checkpoints if not one.adapter]
     return (
         device == "cpu"
         and native.build() is not None
-        and any(native.is_coarse([c.tensors[tensor.name] for c in checkpoints], tensor.count) for tensor in tensors)
+        and any(native.is_coarse([c.tensors[tensor.name] for c in whole], tensor.count) for tensor in tensors)
     )
 
 
@@ -162,7 +181,7 @@ def _shared_pass(
     """Run `_pass` on portions of the tensors; each tensor is summed by itself, so the result is the same."""
     if share is None:
         return _pass(checkpoints, tensors, first, device, progress, fine)
-    sizes = [sum(checkpoint.tensors[tensor.name].nbytes for checkpoint in checkpoints) for tensor in tensors]
+    sizes = [sum(one.tensors[tensor.name].nbytes for one in checkpoints if not one.adapter) for tensor in tensors]
     whole, before = sum(sizes), [0, *itertools.accumulate(sizes)]
 
     def measured(portion: range) -> list[np.ndarray]:
@@ -198,6 +217,28 @@ def _pass(
     fine: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], base first."""
+    whole = [row for row, one in enumerate(checkpoints) if not one.adapter]
+    if len(whole) == len(checkpoints):
+        return _whole_pass(checkpoints, tensors, first, device, progress, fine)
+    rows = len(checkpoints)
+    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
+    some = [checkpoints[row] for row in whole]
+    gram[:, np.array(whole)[:, None], whole], sums[:, whole] = _whole_pass(
+        some, tensors, sum(row < first for row in whole), device, progress, fine
+    )
+    factored.add(gram, sums, checkpoints, tensors, first)
+    return gram, sums
+
+
+def _whole_pass(
+    checkpoints: Sequence[Checkpoint],
+    tensors: Sequence[Compared],
+    first: int,
+    device: str,
+    progress: Progress | None,
+    fine: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run `_pass` on models whose weights are all on disk."""
     rows = len(checkpoints)
     specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
     stretches = list(_stretches(tensors, specs))
@@ -277,9 +318,9 @@ def processors() -> int:
     return min(8, usable)
 
 
-def _check_finite(sums: np.ndarray, order: Sequence[str], tensors: Sequence[Compared]) -> None:
+def _check_finite(sums: np.ndarray, names: Sequence[str], tensors: Sequence[Compared]) -> None:
     """Raise UserError unless all sums are finite; the base comes first, since its NaN is in every delta."""
-    for row, name in enumerate(["the base", *order]):
+    for row, name in enumerate(names):
         wrong = np.flatnonzero(~np.isfinite(sums[:, row]))
         if len(wrong):
             raise UserError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.models.checkpoint import Checkpoint, compared
-from src.models.header import ITEM_BYTES, TensorSpec
+from src.models.header import ITEM_BYTES, TensorSpec, read_values
 
 GRIDS = {"BF16": "bfloat16", "F16": "float16"}
 """The dtypes whose steps are counted, as headers and as mergekit name them."""
@@ -48,8 +48,9 @@ def moved(
         sample: bytes of each of the base's tensors.
 
     Returns:
-        Of each model that has tensors on such a grid; the others, of float32 say, are left out.
+        Of each model that has tensors on such a grid; the others, of float32 say, are left out, and so are adapters.
     """
+    models = {name: model for name, model in models.items() if model.adapter is None}
     counts = {name: np.zeros(3, dtype=np.int64) for name in models}
     for tensor in compared(base, models):
         spec = base.tensors[tensor.name]
@@ -67,9 +68,7 @@ def moved(
 
 def _read(spec: TensorSpec, start: int, count: int) -> np.ndarray:
     """Read `count` of a tensor's elements from `start` on, as float32 [count]."""
-    stored = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "F64": np.float64}[spec.dtype]
-    values = np.fromfile(spec.file, dtype=stored, count=count, offset=spec.offset + start * ITEM_BYTES[spec.dtype])
-    return (values.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "BF16" else values.astype(np.float32)
+    return read_values(spec, start, count).astype(np.float32, copy=False)
 
 
 def _step(values: np.ndarray, grid: str) -> np.ndarray:

@@ -17,11 +17,12 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from src.models import digest
+from src.models import adapters, digest
+from src.models.adapters import Adapter
 from src.models.header import TensorSpec, read_header, shape_text
 from src.runtime.errors import UserError, printable
 from src.runtime.files import check_regular
@@ -65,12 +66,15 @@ class Checkpoint:
         path: the absolute local folder.
         tensors: every tensor of the weights by name, sorted by name.
         config: the content of config.json.
+        adapter: what makes it of its base, where it is no whole model on disk: `path` is the adapter's folder then, and
+            `tensors` have names, dtypes and shapes of weights that nobody has written yet (see `written`).
     """
 
     source: str
     path: Path
     tensors: Mapping[str, TensorSpec]
     config: Mapping[str, Any]
+    adapter: Adapter | None = None
     _digests: dict[str, str] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -95,47 +99,84 @@ class Checkpoint:
         """Whether the output head is the token embedding, so that a stored head means nothing."""
         return bool(self.config.get("tie_word_embeddings", False))
 
+    @property
+    def origin(self) -> str:
+        """The hub name or else the absolute folder, as a recipe names it for mergekit; of an adapter, BASE+ADAPTER."""
+        if self.adapter is not None:
+            return self.adapter.origin
+        return str(self.path) if Path(self.source).exists() else self.source
+
+    @property
+    def config_folder(self) -> Path:
+        """A folder of a whole model of this configuration: its own, or an adapter's base's."""
+        return self.path if self.adapter is None else self.adapter.base.path
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder of its tokenizer."""
+        return self.path if self.adapter is None else self.adapter.tokenizer
+
+    def written(self, folder: Path) -> Checkpoint:
+        """Return this adapter with the whole weights that were written to a folder."""
+        return replace(self, path=folder, tensors=open_checkpoint(folder).tensors)
+
     def fingerprint(self) -> str:
         """Return the xxh3_128 hex digest of the content: tensors (names, dtypes, shapes, bytes) and config.json.
 
-        Neither the folder's path nor the sharding matters. It reads every weight, once per instance.
+        Neither the folder's path nor the sharding matters. It reads every weight, once per instance. An adapter's is
+        that of its base and its factors.
         """
-        with self._lock:
-            if "content" not in self._digests:
-                self._digests["content"] = digest.of_files(self.tensors.values(), self.config)
-            return self._digests["content"]
+        return self._digest("content", None)
 
     def probe(self) -> str:
         """Return a digest of the headers and of at most 4 KiB of each tensor: two that differ are different models."""
+        return self._digest("probe", 4096)
+
+    def _digest(self, kind: str, most: int | None) -> str:
         with self._lock:
-            if "probe" not in self._digests:
-                self._digests["probe"] = digest.of_files(self.tensors.values(), self.config, most=4096)
-            return self._digests["probe"]
+            if kind not in self._digests:
+                if self.adapter is not None:
+                    self._digests[kind] = self.adapter.digest(most=most)
+                else:
+                    self._digests[kind] = digest.of_files(self.tensors.values(), self.config, most=most)
+            return self._digests[kind]
 
 
-def open_checkpoint(source: str | Path, *, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(source: str | Path, *, revision: str | None = None, base: Checkpoint | None = None) -> Checkpoint:
     """Open a local folder, or else a model of the hub (`org/name`, at `revision`; HF_HUB_OFFLINE is honoured).
 
+    A LoRA adapter of `base` is a checkpoint, too, whose weights nobody has written yet; BASE+ADAPTER names its base.
+
     Raises UserError if there is no such checkpoint, or if it is not one whose weights can be trusted: no config.json,
-    no safetensors, a damaged header, an index that does not fit its shards.
+    no safetensors, a damaged header, an index that does not fit its shards; an adapter of another base.
     """
     try:
-        return _opened(str(source), revision, local=isinstance(source, Path))
+        return _opened(str(source), revision, base, local=isinstance(source, Path))
     except OSError as error:  # a name too long for the disk, a folder that nobody may look into
         raise UserError(
             f"{source}: cannot be read ({error.strerror}); check the path, and that it is yours to read"
         ) from None
 
 
-def _opened(text: str, revision: str | None, *, local: bool) -> Checkpoint:
-    folder = Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where there is no such user)
+def open_family(sources: Mapping[str, str]) -> dict[str, Checkpoint]:
+    """Open the base, called `base` among these sources, and the models that descend from it."""
+    base = open_checkpoint(sources["base"])
+    models = {name: open_checkpoint(source, base=base) for name, source in sources.items() if name != "base"}
+    return {"base": base, **models}
+
+
+def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: bool) -> Checkpoint:
+    named, own = adapters.split_source(text)
+    folder = Path(os.path.expanduser(own))  # noqa: PTH111 (Path's own raises where there is no such user)
     if folder.is_file():
-        raise UserError(f"{text} is a file; expected the folder of a checkpoint (config.json beside *.safetensors)")
+        raise UserError(f"{own} is a file; expected the folder of a checkpoint (config.json beside *.safetensors)")
     if not folder.is_dir():
-        if local or not _HUB_NAME.fullmatch(text):
-            raise UserError(f"{text}: no such folder; give the folder of a checkpoint or a hub name like org/name")
-        folder = _download(text, revision)
+        if local or not _HUB_NAME.fullmatch(own):
+            raise UserError(f"{own}: no such folder; give the folder of a checkpoint or a hub name like org/name")
+        folder = _download(own, revision)
     path = folder.absolute()
+    if named or adapters.is_adapter(path):
+        return adapters.open_adapter(text, path, base)
     files = _weight_files(path, text)
     config = _config(path, text)
     tensors: dict[str, TensorSpec] = {}
@@ -234,11 +275,6 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
         return {single: None}
     if os.path.lexists(index):
         return _read_index(index, text)
-    if (path / "adapter_config.json").exists() or (path / "adapter_model.safetensors").exists():
-        raise UserError(
-            f"{text}: an adapter (LoRA) only, not a whole model; merge it into its base first: "
-            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW)"
-        )
     pickles = sorted(p.name for p in path.iterdir() if p.name.endswith((".bin", ".pt", ".pth", ".ckpt")))
     if pickles:
         raise UserError(
@@ -254,7 +290,7 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
 
 def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
     """Return the shards that an index names, each with the tensors it is said to hold."""
-    content = _read_json(index)
+    content = read_json(index)
     placed = content.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
         raise UserError(f"{index}: no weight_map from tensors to files; copy or download it again")
@@ -293,10 +329,11 @@ def _config(path: Path, text: str) -> dict[str, Any]:
         raise UserError(
             f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
         )
-    return _read_json(file)
+    return read_json(file)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; UserError where it is something else."""
     try:
         check_regular(file)
         content = json.loads(file.read_text(encoding="utf-8"))

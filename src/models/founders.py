@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.config import Settings
 from src.models import digest
-from src.models.checkpoint import Checkpoint, check_family, open_checkpoint
+from src.models.adapters import CONFIG, is_adapter, split_source
+from src.models.checkpoint import Checkpoint, check_family, open_checkpoint, open_family
 from src.population import KinshipTable, Model, Population
 from src.runtime.errors import UserError
 from src.runtime.terminal import warn
@@ -33,8 +34,8 @@ def look(settings: Settings) -> dict[str, Found]:
     Raises:
         UserError: a local folder that is no sound checkpoint, or a source that is neither a folder nor a hub name.
     """
-    sources = {"base": settings.founders.base, **settings.founders.models}
-    return {name: _look(source, settings) for name, source in sources.items()}
+    base = _look(settings.founders.base, settings)
+    return {"base": base, **{name: _look(one, settings, base) for name, one in settings.founders.models.items()}}
 
 
 def check(settings: Settings, found: Mapping[str, Found]) -> None:
@@ -63,8 +64,8 @@ def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
     Raises:
         UserError: as `check_family`, or a download that failed.
     """
-    base = open_checkpoint(settings.founders.base)
-    models = {name: open_checkpoint(source) for name, source in settings.founders.models.items()}
+    models = open_family({"base": settings.founders.base, **settings.founders.models})
+    base = models.pop("base")
     for warning in check_family(base, models):
         warn(warning)
     _check_tensors(settings, base, models)
@@ -94,38 +95,48 @@ def check_unchanged(given: Mapping[str, Checkpoint], recorded: Callable[[str], M
                 )
 
 
-def _look(source: str, settings: Settings) -> Found:
-    folder = Path(source).expanduser()
+def _look(source: str, settings: Settings, base: Found | None = None) -> Found:
+    ancestor = None if base is None else base.checkpoint
+    _, own = split_source(source)
+    folder = Path(own).expanduser()
     if folder.is_relative_to(settings.zoo.folder) and not folder.exists():
         return Found(source, None, None, "not trained yet: the embedded family, about two minutes on two cores")
-    if folder.exists() or not _is_hub_name(source):
-        checkpoint = open_checkpoint(source)
-        return Found(source, checkpoint, checkpoint.nbytes, str(checkpoint.path))
-    return _look_on_hub(source)
+    if not folder.exists() and _is_hub_name(own):
+        return _look_on_hub(source, base)
+    if base is not None and ancestor is None and is_adapter(folder):
+        return Found(source, None, base.nbytes, "an adapter, whose base is not here yet")
+    checkpoint = open_checkpoint(source, base=ancestor)
+    return Found(source, checkpoint, checkpoint.nbytes, str(checkpoint.path))
 
 
 def _is_hub_name(source: str) -> bool:
     return source.count("/") == 1 and not source.startswith((".", "~", "/")) and all(source.split("/"))
 
 
-def _look_on_hub(source: str) -> Found:
+def _look_on_hub(source: str, base: Found | None) -> Found:
     """Return a hub model that was downloaded before, or what the hub says of it."""
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
+    named, own = split_source(source)
     try:
-        snapshot = huggingface_hub.snapshot_download(source, local_files_only=True)
-        checkpoint = open_checkpoint(Path(snapshot))
-        return Found(source, checkpoint, checkpoint.nbytes, f"downloaded, in {snapshot}")
+        snapshot = huggingface_hub.snapshot_download(own, local_files_only=True)
+        ancestor = None if base is None else base.checkpoint
+        opens = ancestor is not None or not is_adapter(Path(snapshot))
+        there = f"{named}+{snapshot}" if named else snapshot
+        checkpoint = open_checkpoint(there, base=ancestor) if opens else None
+        here = None if checkpoint is None else replace(checkpoint, source=source)
+        return Found(source, here, None if here is None else here.nbytes, f"downloaded, in {snapshot}")
     except (LocalEntryNotFoundError, UserError):
         pass  # never downloaded, or only in part
     try:
-        info = huggingface_hub.HfApi().model_info(source, files_metadata=True, timeout=10)
+        info = huggingface_hub.HfApi().model_info(own, files_metadata=True, timeout=10)
     except RepositoryNotFoundError:
         raise UserError(
-            f"{source}: neither a folder here nor a model on the hub; check the name (if it is private: hf auth login)"
+            f"{own}: neither a folder here nor a model on the hub; check the name (if it is private: hf auth login)"
         ) from None
     except Exception as error:  # the hub's own errors, those of its HTTP client and of sockets
         return Found(source, None, None, f"not downloaded yet, and the hub was not reached: {type(error).__name__}")
-    nbytes = sum(file.size or 0 for file in info.siblings or [] if file.rfilename.endswith(".safetensors"))
-    return Found(source, None, nbytes, "on the hub, to be downloaded")
+    files = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    nbytes = sum(size for name, size in files.items() if name.endswith(".safetensors"))
+    return Found(source, None, base.nbytes if base and CONFIG in files else nbytes, "on the hub, to be downloaded")

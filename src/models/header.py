@@ -9,10 +9,13 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.runtime.errors import UserError, printable
 from src.runtime.files import check_regular
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ITEM_BYTES = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8},
@@ -71,6 +74,25 @@ def read_header(file: Path) -> dict[str, TensorSpec]:
     specs = {name: _parse_entry(file, name, entry, start) for name, entry in header.items()}
     _check_layout(file, specs, start, size)
     return specs
+
+
+def read_values(spec: TensorSpec, start: int = 0, count: int | None = None) -> np.ndarray:
+    """Read `count` of a float tensor's elements from `start` on, or all, as [count]: bf16 as float32, others as stored.
+
+    Raises:
+        UserError: a file that ends early, or cannot be read.
+    """
+    import numpy as np
+
+    stored = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32, "F64": np.float64}[spec.dtype]
+    count = spec.count - start if count is None else count
+    try:
+        values = np.fromfile(spec.file, dtype=stored, count=count, offset=spec.offset + start * ITEM_BYTES[spec.dtype])
+    except OSError as error:
+        raise UserError(f"{spec.file}: cannot be read ({error.strerror}); check that it is still there") from None
+    if len(values) < count:
+        raise UserError(f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again")
+    return (values.astype(np.uint32) << 16).view(np.float32) if spec.dtype == "BF16" else values
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

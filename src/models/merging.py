@@ -200,7 +200,9 @@ def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False
     """
     for name, checkpoint in models.items():
         try:
-            config = transformers.AutoConfig.from_pretrained(str(checkpoint.path), trust_remote_code=remote_code)
+            config = transformers.AutoConfig.from_pretrained(
+                str(checkpoint.config_folder), trust_remote_code=remote_code
+            )
             weights = private.required_weights(config)
         except Exception as error:  # transformers' and mergekit's own, for whatever a config.json may hold
             raise UserError(
@@ -329,10 +331,18 @@ def merge_in_memory(
     return tensors
 
 
-def write(tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write tensors as mergekit would have."""
+def copy_surroundings(model: Checkpoint, folder: Path) -> None:
+    """Put a model's configuration and its tokenizer into a folder."""
+    _copy_files(("config.json", "generation_config.json"), model.config_folder, folder)
+    _copy_files(TOKENIZER_FILES, model.tokenizer_folder, folder)
+    if (model.tokenizer_folder / digest.TEMPLATES).is_dir():
+        shutil.copytree(model.tokenizer_folder / digest.TEMPLATES, folder / digest.TEMPLATES)
+
+
+def write(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+    """Write named tensors as mergekit would have."""
     writer = TensorWriter(str(folder), max_shard_size=MergeOptions().out_shard_size)
-    for name, tensor in tensors.items():
+    for name, tensor in tensors:
         writer.save_tensor(name, tensor)
     writer.finalize()
 

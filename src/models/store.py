@@ -1,4 +1,7 @@
-"""The weights of a run's models: made from recipes, deleted when nobody needs them, made again when somebody does."""
+"""The weights of a run's models: made from recipes, deleted when nobody needs them, made again when somebody does.
+
+A founder that is an adapter is made in the same way, of its base and its factors.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ class Store:
         """Take over a folder of models.
 
         Args:
-            folder: the run's; offspring lie in its models/.
+            folder: the run's; offspring lie in its models/, adapters with whole weights in its founders/.
             given: the base, as `base`, and the founders.
             model: what is known of the model of a name; KeyError where there is none.
             cache: of merged weights across runs.
@@ -91,7 +94,8 @@ class Store:
         self._cache = cache
         self._device = device
         self._remote_code = remote_code
-        self._open: dict[str, Checkpoint] = dict(given)
+        self._open = {name: one for name, one in given.items() if one.adapter is None}
+        self._adapters = {name: one for name, one in given.items() if one.adapter is not None}
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Return the model's checkpoint, made again from its recipe, and its ancestors' recipes, if it is not there.
@@ -100,18 +104,23 @@ class Store:
             UserError: what was made is not, to the byte, what was there before.
         """
         if name not in self._open or not self._open[name].path.is_dir():
-            if name not in self._given and not self.folder(name).is_dir():
-                self._rebuild(name)
-            self._open[name] = open_checkpoint(self.folder(name)) if name not in self._given else self._given[name]
+            if name in self._adapters:
+                self._open[name] = self._with_weights(name)
+            elif name in self._given:
+                self._open[name] = self._given[name]
+            else:
+                if not self.folder(name).is_dir():
+                    self._rebuild(name)
+                self._open[name] = open_checkpoint(self.folder(name))
         return self._open[name]
 
     def folder(self, name: str) -> Path:
-        """Return the folder of an offspring."""
-        return self._folder / name
+        """Return the folder of an offspring, or of an adapter's whole weights."""
+        return (self._folder.with_name("founders") if name in self._adapters else self._folder) / name
 
     def has(self, name: str) -> bool:
         """Return whether the model's weights are on disk."""
-        return name in self._given or self.folder(name).is_dir()
+        return (name in self._given and name not in self._adapters) or self.folder(name).is_dir()
 
     @contextmanager
     def merged(self, name: str, recipe: merging.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Candidate]:
@@ -170,7 +179,7 @@ class Store:
             merging.merge(recipe, self._paths(recipe), partial, **options)
             tensors = tensors_of(partial)
         elif write or self._cache.weights:
-            merging.write(tensors, partial)
+            merging.write(tensors.items(), partial)
         self._cache.keep_weights(key, partial)
         return tensors, False
 
@@ -180,7 +189,7 @@ class Store:
     @contextmanager
     def _prepared(self, name: str) -> Iterator[Path]:
         """Yield a place to prepare this model in, of this process alone, and gone afterwards."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder(name).parent.mkdir(parents=True, exist_ok=True)
         partial = files.partial_path(self.folder(name))
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -194,7 +203,7 @@ class Store:
         with uninterrupted(), suppress(FileExistsError, NotADirectoryError):
             if not self.folder(name).is_dir():
                 partial.rename(self.folder(name))
-        self._open[name] = open_checkpoint(self.folder(name))
+        self._open[name] = self._opened(name)
 
     def clean(self, *, verify: bool) -> None:
         """Remove what an interrupted start left behind, all but whole offspring; nobody else may be at work.
@@ -208,6 +217,9 @@ class Store:
                     shutil.rmtree(left, ignore_errors=True)
             elif verify:
                 self.verify(left.name)
+        files.remove_abandoned(self._folder.with_name("founders"), alone=True)
+        for name in self._adapters if verify else ():
+            self.verify(name)
 
     def verify(self, name: str) -> None:
         """Discard an offspring that is on disk and is not what the journal, or else its own note, tells of."""
@@ -217,21 +229,24 @@ class Store:
         note = _note(place)
         try:
             found = open_checkpoint(place)
-            known = self._known(name)
+            known = None if name in self._adapters else self._known(name)
             wanted = (known and known.fingerprint) or (note and note.fingerprint)
             sound = found.fingerprint() == wanted
             sound = sound and (note is None or note.surroundings == digest.of_surroundings(place))
         except (OSError, UserError):  # cut off, or the disk gives it back no more
             sound = False
         if sound:
-            self._open[name] = found
+            self._open[name] = self._opened(name)
             return
         print(f"warning: {place} is not what was merged there; it is discarded and made again", file=sys.stderr)
         self._drop(place)
 
     def discard(self, keep: Iterable[str]) -> None:
-        """Delete the weights of all offspring but these, and what an interrupted merge left behind."""
+        """Delete the weights of all offspring and adapters but these, and what an interrupted merge left behind."""
         kept = set(keep)
+        for name in self._adapters.keys() - kept:
+            if self.folder(name).is_dir():
+                self._drop(self.folder(name))
         for folder in self._folder.iterdir() if self._folder.is_dir() else ():
             if folder.name not in kept and names.of_weights(folder.name):
                 self._drop(folder)
@@ -266,6 +281,29 @@ class Store:
                 copied = target / file.relative_to(place)
                 copied.parent.mkdir(exist_ok=True)
                 files.copy(file, copied)
+
+    def _opened(self, name: str) -> Checkpoint:
+        """Open what lies in a model's folder."""
+        place = self.folder(name)
+        return self._adapters[name].written(place) if name in self._adapters else open_checkpoint(place)
+
+    def _with_weights(self, name: str) -> Checkpoint:
+        """Return an adapter with its whole weights, written now unless an earlier start did."""
+        given, place = self._adapters[name], self.folder(name)
+        assert given.adapter is not None
+        note = _note(place)
+        if place.is_dir() and (note is None or note.key != given.fingerprint()):
+            self._drop(place)  # of a run that lay here before this one
+        if not place.is_dir():
+            began = time.monotonic()
+            with self._prepared(name) as partial:
+                partial.mkdir()
+                merging.write(given.adapter.weights(), partial)
+                merging.copy_surroundings(given, partial)
+                content = open_checkpoint(partial).fingerprint()
+                beside, seconds = digest.of_surroundings(partial), time.monotonic() - began
+                self._publish(name, partial, Note(given.fingerprint(), content, beside, False, seconds))
+        return self._opened(name)
 
     def _key(self, recipe: merging.Recipe) -> str:
         """Return the key of a merge: its recipe, with models by their content, not by their names.

@@ -71,6 +71,8 @@ def adapter_like(base: Checkpoint, founder: Checkpoint) -> bool:
     directions hold FLAT of the change, in half of them at least. What an adapter of higher rank changed, or one whose
     changes bf16 mostly rounded away, is not distinguished from a full fine-tune; smaller weights are not looked at.
     """
+    if founder.adapter is not None:
+        return True
     names = [
         name
         for name, spec in base.tensors.items()

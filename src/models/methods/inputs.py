@@ -97,6 +97,8 @@ def write(folder: Path, model: Path, lines: Iterable[str], *, device: str = "cpu
     from src.models.checkpoint import open_checkpoint
 
     found = open_checkpoint(model)
+    if found.adapter is not None:
+        raise UserError(f"{model}: an adapter (LoRA); merge it into its base, and give the folder of the whole model")
     out = folder / f"{found.fingerprint()}.safetensors"
     if out.exists():
         raise UserError(f"{out} has the inputs of {model} already; take another folder for other prompts")
