@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +127,18 @@ def document(
         palette=PALETTE,
         data={"template": resolve(TEMPLATE.to_plotly_json(), {}), "figures": figures},
         explored=next((section.sliders.data for section in sections if section.sliders), None),
-        plotly=get_plotlyjs(),
+        plotly=packed_plotly(),
     )
+
+
+@cache
+def packed_plotly() -> str:
+    """Return Plotly as the page carries it: zlib's stream in base 85, 1.8 MB of letters instead of 4.8; page.js unpacks it.
+
+    Of Plotly's bundles the Python package has the full one alone; packed, it is little larger than its part for
+    Cartesian figures is in clear.
+    """
+    return base64.b85encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
 
 
 def drawings(sections: Iterable[Section]) -> Iterator[Drawing]:
