@@ -43,9 +43,9 @@ function save(table, name) {
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
-  if (table.tBodies[0].rows.length < 2) continue;
-  for (const heading of table.tHead.rows[0].cells) {
-    if (!heading.textContent.trim()) continue;
+  const headings = [...table.tHead.rows[0].cells];
+  if (table.tBodies[0].rows.length < 2 || headings.some((one) => !one.textContent.trim())) continue;
+  for (const heading of headings) {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...heading.childNodes);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,6 +25,19 @@ TITLES = {
     "other": "other tensors",
 }
 """Of the kinds of tensors, in the order of their figures."""
+LINES = 8
+"""Merges that have a line of their own, the latest: more could not be told apart."""
+STYLES = (
+    ("blue", "solid", "circle"),
+    ("green", "dash", "square"),
+    ("purple", "dot", "triangle-up"),
+    ("yellow", "dashdot", "x"),
+    ("sky", "solid", "triangle-down"),
+    ("ink", "dash", "cross"),
+    ("grey", "dot", "pentagon"),
+    ("orange", "solid", "star"),
+)
+"""Colour, dash and symbol of each line; no two agree in more than one."""
 
 Place = tuple[str, int | str]
 """A kind of tensors, and their layer; or the tensor's name outside the layers."""
@@ -38,7 +50,8 @@ def section(run: RunData) -> Section:
     if run.grams is None:
         return Section("change", title, ["kinship.npz is not beside the journal; this figure is made from it."])
     measured = set(run.grams.names)
-    line = [model for model in run.lineage if model.parents and {model.name, *model.parents} <= measured]
+    whole = [model for model in run.lineage if model.parents and {model.name, *model.parents} <= measured]
+    line = whole[-LINES:]
     if not line:
         return Section("change", title, ["There is no merge on the winner's line: the winner is a founder."])
     others = [m for m in run.offspring if m.exploration and {m.name, *m.parents} <= measured]
@@ -48,6 +61,8 @@ def section(run: RunData) -> Section:
         "How far each merge on the winner's line moved the weights away from its better parent, as a share of how far "
         "training had moved that parent from the base: 0 is no change, 1 is as much as all of the training.",
     ]
+    if len(whole) > len(line):
+        words.append(f"Of the {len(whole)} merges on that line the {LINES} latest are shown.")
     if borrowed:
         words.append(
             f"No exploration is on the winner's line; the dashed line is the mean of the run's {len(borrowed)} "
@@ -68,6 +83,7 @@ def section(run: RunData) -> Section:
         names = [escape(name.removeprefix("model.")) for _, name in outside]
         traces = _traces(run, changes, outside, names)
         drawn = _draw(traces, axis("", type="category", range=[-0.5, len(names) - 0.5]))
+        drawn.update_layout(scattermode="group", scattergap=0.5)  # side by side: one place has a point of every merge
         panels.append([Drawing("change-outside", "outside the layers", drawn.update_traces(mode="markers"))])
     return Section("change", title, words, panels)
 
@@ -97,28 +113,26 @@ def _traces(
 ) -> list[Scatter]:
     """Return a line for each merge of the winner's lineage, and one for the mean of the explorations beyond it."""
     lineage = {model.name for model in run.lineage}
-    traces: dict[str, list[Scatter]] = defaultdict(list)
-    others = []
+    traces, others = [], []
     for model, one in changes:
         values = [one.get(place, math.nan) for place in places]
         if model.name not in lineage:
             others.append(values)
             continue
-        name = "exploration" if model.exploration else "greedy"
-        text = f"{escape(model.name)} = {' × '.join(map(escape, model.parents))} ({name})"
-        traces[name].append(_trace(name, x, values, text))
+        note = ", the winner" if model.name == run.winner.name else ", exploration" if model.exploration else ""
+        text = f"{escape(model.name)} = {' × '.join(map(escape, model.parents))}"
+        traces.append(_trace(f"{escape(model.name)}{note}", x, values, text, *STYLES[len(traces)]))
     if others:
-        name = "explorations, mean"
         known = [[value for value in column if not math.isnan(value)] for column in zip(*others, strict=True)]
         mean = [fmean(values or [math.nan]) for values in known]
-        traces[name].append(_trace(name, x, mean, f"mean of {len(others)} explorations").update(line_dash="dash"))
-    for group in traces.values():
-        group[0].showlegend = True
-    return list(itertools.chain(*traces.values()))
+        text = f"mean of {len(others)} explorations"
+        traces.append(_trace("explorations, mean", x, mean, text, "orange", "longdash", "diamond"))
+    return traces
 
 
-def _trace(name: str, x: Sequence[Any], y: Sequence[float], text: str) -> Scatter:
-    colour, symbol = ("blue", "circle") if name == "greedy" else ("orange", "diamond")
-    trace = Scatter(name=name, legendgroup=name, showlegend=False, mode="lines+markers", x=x, y=y, opacity=0.85)
+def _trace(
+    name: str, x: Sequence[Any], y: Sequence[float], text: str, colour: str, dash: str, symbol: str
+) -> Scatter:
+    trace = Scatter(name=name, mode="lines+markers", x=x, y=y, opacity=0.9, offsetgroup=name)
     trace.update(text=[f"{text}<br>{value:.3f}" for value in y], hoverinfo="text")
-    return trace.update(line={"color": var(colour), "width": 2}, marker={"symbol": symbol, "size": 7})
+    return trace.update(line={"color": var(colour), "width": 2, "dash": dash}, marker={"symbol": symbol, "size": 7})

@@ -7,7 +7,6 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from plotly.graph_objects import Figure, Scatter
 from src.pages.document import Drawing, Section
 from src.pages.figures import HEAT, KINSHIP_SHADES, escape, figure, var
 from src.population import Model
+from src.report.layers import Layers, Place, layers
 from src.report.points import hover
 from src.report.run_data import RunData
 
@@ -27,13 +27,11 @@ LABEL = 18
 """Letters of a name that are shown beside a model; the pointer shows all."""
 STEPS = 24
 """Merges of the winner's lineage that are named in words, the latest."""
-SWEEPS = 8
-"""Passes over the generations that untangle the edges."""
+LABELLED = 0.25
+"""Room above a model for its name, in models."""
 TASKS = 16
 """Scores that are shown at the pointer."""
 SYMBOLS = {"founder": "square", "offspring": "circle", "exploration": "diamond", "failed": "x"}
-
-Places = Mapping[str, tuple[float, float]]
 
 
 def section(run: RunData) -> Section:
@@ -42,50 +40,26 @@ def section(run: RunData) -> Section:
     line = " → ".join([*(["…"] if len(merges) > STEPS else []), *merges[-STEPS:]]) or run.winner.name
     words = [
         "Founders on the left, each generation a column. A model's colour is its average; an edge's colour is the "
-        f"kinship of the two parents. Thick edges and ringed models are the winner's line ({line}). "
-        "Point at a model for its scores, parents and recipe.",
+        f"kinship of the parents. Thick edges and ringed models are the winner's line ({line}). "
+        "Point at a model for its scores, parents and recipe. Edges from one parent share a line as far as they go "
+        "together, grey where their kinships differ; merges of the same three parents or more meet in a dot.",
         *(f"{words} So are the edges to it." for words in run.omissions),
     ]
-    column = 58 if len(run.shown) <= FEW else 27
+    column = 52 if len(run.shown) <= FEW else 27
     min_width = max(560, 150 + column * (run.population.generation + 1))
     drawing = Drawing("pedigree", "from the founders to the winner", _draw(run), min_width)
     return Section("pedigree", "Who descends from whom", words, [[drawing]], wide=True)
 
 
-def layout(run: RunData) -> Places:
-    """Return each model's place: x is its generation, y its place in the column, 0 in the middle.
-
-    Models are ordered by the mean place of their parents and children, column by column, back and forth: the
-    barycentre heuristic of Sugiyama, Tagawa and Toda (1981), which keeps edges short and crossings few.
-    """
-    columns: dict[int, list[str]] = defaultdict(list)
-    related: dict[str, list[str]] = defaultdict(list)
-    for model in run.shown:
-        columns[model.generation].append(model.name)
-        for parent in model.parents:
-            related[model.name].append(parent)
-            related[parent].append(model.name)
-    y: dict[str, float] = {}
-    for names in columns.values():
-        y.update(_spread(names))
-    order = sorted(columns)
-    for sweep in range(SWEEPS):
-        for generation in order if sweep % 2 == 0 else order[::-1]:
-            names = columns[generation]
-            wanted = {name: fmean([y[one] for one in related[name] if one in y] or [y[name]]) for name in names}
-            names.sort(key=wanted.__getitem__, reverse=True)
-            y.update(_spread(names))
-    return {model.name: (float(model.generation), y[model.name]) for model in run.shown}
-
-
-def _spread(names: list[str]) -> dict[str, float]:
-    """Return places around 0 in a column, the first at the top."""
-    return {name: (len(names) - 1) / 2 - i for i, name in enumerate(names)}
+def layout(run: RunData) -> Layers:
+    """Return where the models that are shown stand, and the lines between them."""
+    return layers(run.shown, LABELLED if len(run.shown) <= FEW else 0.0)
 
 
 def _draw(run: RunData) -> Figure:
-    at = layout(run)
-    tallest = max(abs(y) for _, y in at.values())
+    laid = layout(run)
+    at = laid.models
+    tallest = max(abs(y) for _, y in (*at.values(), *(line.end for line in laid.lines)))
     inner = int((46 if len(run.shown) <= FEW else 24) * (2 * tallest + 1.8))
     height = ABOVE + BELOW + inner
     last = run.population.generation
@@ -96,7 +70,8 @@ def _draw(run: RunData) -> Figure:
     shades = [[i / (len(KINSHIP_SHADES) - 1), shade] for i, shade in enumerate(_shades(run))]
     return figure(
         [
-            *_edges(run, at),
+            *_edges(run, laid),
+            *_junctions(run, laid),
             *_nodes(run, at),
             *_legend(run),
         ],
@@ -119,30 +94,44 @@ def _draw(run: RunData) -> Figure:
 # --- edges -----------------------------------------------------------------------------------------------------------
 
 
-def _edges(run: RunData, at: Places) -> list[Scatter]:
+def _edges(run: RunData, laid: Layers) -> list[Scatter]:
     """Return lines from parents to offspring: one trace for each shade and width, as traces are slow, not edges."""
     low, high = _kinship_range(run)
     lineage = {model.name for model in run.lineage}
-    shades = [*_shades(run), var("line")]  # the last, -1, where no kinship is known
+    shades = [*_shades(run), var("line")]  # the last, -1, where no kinship is known, or where several share a line
+
+    def shade(name: str) -> int:
+        kinship = run.kinship.mean(run.population[name].parents)
+        return -1 if math.isnan(kinship) else min(4, int(5 * (kinship - low) / (high - low)))
+
     paths: dict[tuple[bool, int], tuple[list[float | None], list[float | None]]] = defaultdict(lambda: ([], []))
-    for model in run.shown:
-        kinship = run.kinship.mean(model.parents)
-        shade = -1 if math.isnan(kinship) else min(4, int(5 * (kinship - low) / (high - low)))
-        for parent in model.parents:
-            if parent in at:
-                x, y = paths[model.name in lineage, shade]
-                for path, values in zip((x, y), _curve(at[parent], at[model.name]), strict=True):
-                    path.extend([*values, None])
+    for line in laid.lines:
+        marked = [name for name in line.children if name in lineage]
+        found = {shade(name) for name in marked or line.children}
+        x, y = paths[bool(marked), found.pop() if len(found) == 1 else -1]
+        for path, values in zip((x, y), _curve(line.start, line.end), strict=True):
+            path.extend([*values, None])
     few = len(run.shown) <= FEW
     traces = []
-    for (marked, shade), (x, y) in sorted(paths.items()):
+    for (thick, number), (x, y) in sorted(paths.items()):
         trace = Scatter(mode="lines", x=x, y=y, hoverinfo="skip", showlegend=False)
-        trace.update(opacity=1 if marked else 0.6 if few else 0.35)
-        traces.append(trace.update(line={"width": 4 if marked else 1.4 if few else 1, "color": shades[shade]}))
+        trace.update(opacity=1 if thick else 0.6 if few else 0.35)
+        traces.append(trace.update(line={"width": 4 if thick else 1.4 if few else 1, "color": shades[number]}))
     return traces
 
 
-def _curve(start: tuple[float, float], end: tuple[float, float]) -> tuple[list[float], list[float]]:
+def _junctions(run: RunData, laid: Layers) -> list[Scatter]:
+    """Return a dot where the lines of merges of the same parents meet, if any do."""
+    if not laid.junctions:
+        return []
+    names = {children: run.population[children[0]].parents for children in laid.junctions}
+    texts = [_wrap(f"{len(children)} merges of {' × '.join(parents)}") for children, parents in names.items()]
+    x, y = zip(*laid.junctions.values(), strict=True)
+    trace = Scatter(mode="markers", x=x, y=y, hovertext=texts, hoverinfo="text", showlegend=False)
+    return [trace.update(marker={"size": 7, "color": var("quiet")})]
+
+
+def _curve(start: Place, end: Place) -> tuple[list[float], list[float]]:
     """Return x and y of points on a cubic curve that leaves and arrives level."""
     t = np.linspace(0, 1, 11)
     x = start[0] + (end[0] - start[0]) * t
@@ -166,7 +155,7 @@ def _shades(run: RunData) -> list[str]:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-def _nodes(run: RunData, at: Places) -> list[Scatter]:
+def _nodes(run: RunData, at: Mapping[str, Place]) -> list[Scatter]:
     lineage = {model.name for model in run.lineage}
     few = len(run.shown) <= FEW
     traces = []

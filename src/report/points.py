@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from plotly.graph_objects import Scatter
@@ -28,6 +29,28 @@ def points(run: RunData, models: Sequence[Model], x: Sequence[float], y: Sequenc
             trace.update(marker={"symbol": symbol, "size": size, "color": var(colour), "line": outline()})
             traces.append(trace)
     return traces
+
+
+def beside(x: Sequence[float], y: Sequence[float], *, width: float, height: float) -> list[float]:
+    """Return x of points such that those of one x and nearly one y stand side by side, not on each other.
+
+    Args:
+        x: of points that may share it, such as generations.
+        y: of the same points.
+        width: of a point, in units of x; no point is moved by more than 0.45.
+        height: of a point, in units of y.
+    """
+    taken: dict[tuple[float, int], float] = {}
+    steps = [0]
+    for place in range(1, int(0.9 / width) + 1):  # 0, 1, -1, 2, -2, … widths to the right, within the column
+        steps.append((place + 1) // 2 * (1 if place % 2 else -1))
+    moved = list(x)
+    for i in sorted(range(len(x)), key=lambda i: (x[i], y[i])):
+        free = (step for step in steps if y[i] - taken.get((x[i], step), -math.inf) >= height)
+        step = next(free, min(steps, key=lambda step: taken.get((x[i], step), -math.inf)))
+        taken[x[i], step] = y[i]
+        moved[i] = x[i] + step * width
+    return moved
 
 
 def sampling(count: int) -> str:

@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure, Scatter
 from src.pages.document import Drawing, Section
 from src.pages.figures import axis, escape, figure, var
 from src.population import Model
-from src.report.points import points, sampling
+from src.report.points import beside, points, sampling
 from src.report.run_data import RunData
 from src.tracking.summary import NORMAL
 
@@ -21,7 +21,8 @@ def section(run: RunData) -> Section:
     generations = {model.name: model.generation for model in run.population}
     words = [
         "The line is the best average so far; the band is its 95 % interval (±1.96 standard errors over samples). "
-        f"Every model is a point{sampling(len(run.population.eligible()))}.",
+        f"Every model is a point{sampling(len(run.population.eligible()))}. Models of one generation that are equally "
+        "good stand side by side.",
     ]
     panels = [
         [Drawing("best-by-generation", "by generation", _draw(run, generations, "generation"))],
@@ -43,13 +44,16 @@ def _draw(run: RunData, place: Mapping[str, int], title: str) -> Figure:
     lower = Scatter(band, y=[average - error for average, error in zip(averages, errors, strict=True)])
     upper = Scatter(band, y=[average + error for average, error in zip(averages, errors, strict=True)], name="95 %")
     line = Scatter(mode="lines", name="best so far", x=x, y=averages, hoverinfo="text")
+    values = [model.average or 0.0 for model in models]
+    tall = max(max(values) - min(values), 1e-9)
+    at = beside([place[model.name] for model in models], values, width=(last + 2 * margin) / 50, height=tall / 28)
     line.update(text=[f"best so far: {escape(model.name)}, {model.average:.2f}" for model in best])
     return figure(
         [
             lower.update(showlegend=False),
             upper.update(fill="tonexty", fillcolor=var("band")),
             line.update(line={"shape": "hv", "color": var("blue"), "width": 2.5}),
-            *points(run, models, [place[model.name] for model in models], [model.average or 0 for model in models], 8),
+            *points(run, models, at, values, 8),
         ],
         xaxis=axis(title, range=[x[0] - margin, last + margin], dtick=1 if last <= 12 else None),
         yaxis=axis("average, points"),

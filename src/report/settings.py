@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from src.config import flat
@@ -14,18 +16,24 @@ from src.runtime.provenance import described
 def section(run: RunData) -> Section:
     """Return the run's starts and its configuration, as its journal has them; secrets were masked before."""
     words = [] if run.state.starts else ["The journal is of an older version, which kept no date and no command."]
-    starts = [
-        Table((f"start {place}" if len(run.state.starts) > 1 else "start", ""), rows, words=frozenset({0, 1}))
-        for place, about in enumerate(run.state.starts, 1)
-        if (rows := described(about))
-    ]
+    starts = [dict(rows) for about in run.state.starts if (rows := described(about))]
+    tables = [Table(("start", ""), list(starts[0].items()), words=frozenset({0, 1}))] if starts else []
+    if len(starts) > 1:
+        later = [(str(n), *_changed(*pair)) for n, pair in enumerate(itertools.pairwise(starts), 2)]
+        tables.append(Table(("start", "date", "what changed since the one before"), later, words=frozenset({0, 1, 2})))
     configuration = [(key, _text(value)) for key, value in sorted(flat(run.settings).items())]
     return Section(
         "settings",
         "Settings",
         words,
-        tables=[*starts, Table(("setting", "value"), configuration, words=frozenset({0, 1}))],
+        tables=[*tables, Table(("setting", "value"), configuration, words=frozenset({0, 1}))],
     )
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str]:
+    changes = [f"{key}: {now.get(key, 'unknown')}" for key in {**before, **now} if before.get(key) != now.get(key)]
+    date = f"date: {now.get('date')}"
+    return now.get("date", ""), "; ".join(change for change in changes if change != date) or "nothing"
 
 
 def _text(value: Any) -> str:
