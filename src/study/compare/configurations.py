@@ -82,7 +82,12 @@ def configurations(runs: Sequence[Run]) -> list[Configuration]:
 def differ_only_in(a: Configuration, b: Configuration, groups: Sequence[str]) -> bool:
     """Return whether two configurations differ in nothing but settings under these keys (`strategy`, `merge`)."""
     differ = [key for key in {**a.identity, **b.identity} if a.identity.get(key) != b.identity.get(key)]
-    return all(any(f"{key}.".startswith(f"{group}.") for group in groups) for key in differ)
+    return all(within(key, groups) for key in differ)
+
+
+def within(key: str, groups: Sequence[str]) -> bool:
+    """Return whether a setting lies under one of these keys."""
+    return any(f"{key}.".startswith(f"{group}.") for group in groups)
 
 
 def label(run: Run, keys: Sequence[str]) -> str:

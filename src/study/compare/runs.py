@@ -101,15 +101,19 @@ def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
     Raises:
         UserError: nothing is there, a journal is damaged, or fewer than two runs have evaluated a model.
     """
-    folders = list(dict.fromkeys(folder for argument in arguments for folder in _folders(argument)))
+    places = {argument: _folders(argument) for argument in arguments}
+    barren = [f"{argument} has no run (a journal.jsonl) and is left out" for argument, found in places.items() if not found]
+    if len(barren) == len(places):
+        raise UserError(f"{', '.join(places)}: no run lies there (a run's folder has a journal.jsonl)")
+    folders = list(dict.fromkeys(folder for found in places.values() for folder in found))
     names = _names(folders)
     read = {name: _read(name, folder) for name, folder in zip(names, folders, strict=True)}
     runs = [run for run in read.values() if run is not None]
     left_out = [f"{name} has evaluated nothing yet and is left out" for name, run in read.items() if run is None]
     if len(runs) < 2:
-        found = f"only {runs[0].folder}" if runs else "none"
-        raise UserError(f"a comparison needs two runs that have evaluated a model; found {found}")
-    return runs, left_out
+        known = f"only {runs[0].folder}" if runs else "none"
+        raise UserError("; ".join([f"a comparison needs two runs that have evaluated a model; found {known}", *barren]))
+    return runs, [*barren, *left_out]
 
 
 def _folders(argument: str) -> list[Path]:
@@ -118,10 +122,7 @@ def _folders(argument: str) -> list[Path]:
     matching = [argument] if Path(argument).exists() else sorted(glob.glob(argument))  # noqa: PTH207 (absolute patterns)
     if not matching:
         raise UserError(f"{argument}: there is no such folder; expected a run (outputs/NAME), or a folder of runs")
-    found = [folder for path in matching for folder in _below(Path(path))]
-    if not found:
-        raise UserError(f"{argument}: no run lies there (a run's folder has a journal.jsonl)")
-    return found
+    return [folder for path in matching for folder in _below(Path(path))]
 
 
 def _below(path: Path) -> list[Path]:

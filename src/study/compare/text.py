@@ -20,13 +20,16 @@ from src.population import normalised_average
 from src.study.compare.configurations import Configuration, differing, distinguishing, label, mean_of
 from src.study.compare.runs import Run
 from src.study.compare.verdicts import Comparison, Verdict
+from src.study.compare.winners import Winner
 from src.tracking.summary import skills_kept
 
 MANY = 40
-"""Runs that a terminal is shown; a page and a CSV file have all."""
-WORDS = frozenset({"run", "best", "configuration", "stopped", "first", "second", "real", "side"})
+"""Rows that a terminal is shown; a page and a CSV file have all."""
+GROUPED = 10
+"""Runs that a terminal is shown one by one where those of the same best model share a row above."""
+WORDS = frozenset({"run", "best", "configuration", "stopped", "first", "second", "real", "side", "found by"})
 """Columns of words; all others are figures."""
-FOLDED = frozenset({"configuration", "stopped", "first", "second"})
+FOLDED = frozenset({"configuration", "stopped", "first", "second", "found by"})
 """Columns that may take several lines."""
 WIDTH = 160
 """Columns of text where the output goes to a file."""
@@ -64,6 +67,9 @@ def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]
     ranked = sorted(compared.configurations, key=lambda one: -mean_of([*one.scores("select").values()]))
     held_out = any(verdict.side == "holdout" for verdict in compared.verdicts)
     found: dict[str, list[dict[str, Any]]] = {
+        "best models, the best first; ± 95 %, evaluations of the run that needed fewest": [
+            {**_winner(one), "configuration": label(one.first, keys)} for one in _shared(compared)
+        ],
         "runs, the best first; ± 95 %": [{**_figures(run), "configuration": label(run, keys)} for run in runs],
         "configurations, means over seeds, the best first": [
             _means(one) for one in ranked if compared.paired == "seeds"
@@ -85,11 +91,12 @@ def render(compared: Comparison) -> Group:
             shown.add_column(
                 column.replace(" ", "\n"), justify="left" if column in WORDS else "right", no_wrap=column not in FOLDED
             )
-        for row in rows[:MANY]:
+        most = GROUPED if columns[0] == "run" and _shared(compared) else MANY
+        for row in rows[:most]:
             shown.add_row(*map(Text, row))
         parts.append(shown)
-        if len(rows) > MANY:
-            parts.append(Text(f"and {len(rows) - MANY} more: --csv or --html has all\n"))
+        if len(rows) > most:
+            parts.append(Text(f"and {len(rows) - most} more: --csv or --html has all\n"))
     return Group(*parts, *(Text(remark) for remark in compared.remarks))
 
 
@@ -113,6 +120,7 @@ def as_json(compared: Comparison) -> str:
     content = {
         "runs": [_figures(run) for run in compared.runs],
         "configurations": [{"label": one.label, "averages": one.scores("select")} for one in compared.configurations],
+        "winners": [[run.name for run in one.runs] for one in compared.winners],
         "paired": compared.paired,
         "verdicts": compared.verdicts,
         "stopping": compared.stopping,
@@ -138,6 +146,17 @@ def _figures(run: Run) -> dict[str, Any]:
         "seconds": run.seconds,
         "stopped": run.stopped,
     }
+
+
+def _shared(compared: Comparison) -> list[Winner]:
+    """Return the best models, where some run found the same one as another."""
+    return compared.winners if len(compared.winners) < len(compared.runs) else []
+
+
+def _winner(one: Winner) -> dict[str, Any]:
+    figures = _figures(one.first)
+    shown = {key: figures[key] for key in ("best_average", "interval", "holdout", "skills_kept", "evaluations_to_best")}
+    return {"found_by": ", ".join(run.name for run in one.runs), "runs": len(one.runs), **shown}
 
 
 def _kept(run: Run) -> float | None:

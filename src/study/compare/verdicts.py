@@ -12,11 +12,20 @@ from src.runtime.errors import UserError
 from src.statistics import Difference, compare_configurations, compare_models, holm, stop_after
 from src.statistics.stopping import EarlyStop
 from src.strategy.stop import Spent, Stop
-from src.study.compare.configurations import Configuration, configurations, differ_only_in, mean_of
+from src.study.compare.configurations import (
+    IGNORED,
+    Configuration,
+    configurations,
+    differ_only_in,
+    differing,
+    mean_of,
+    within,
+)
 from src.study.compare.runs import Run
+from src.study.compare.winners import Winner, winners
 
 FEW = 5
-"""Runs up to which every two are compared; beyond, each is compared with the best."""
+"""Best models up to which every two are compared; beyond, each is compared with the best."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,10 @@ def compare_pairs(found: Sequence[Configuration], by: Sequence[str] = (), seed: 
 
 
 def compare_winners(runs: Sequence[Run], seed: int = 0) -> tuple[list[Verdict], list[str]]:
-    """Compare the best models of runs on the samples that both were asked; remark on what could not be compared."""
+    """Compare the best models of runs on the samples that both were asked; remark on what could not be compared.
+
+    The runs found different models: each more that is compared makes every difference harder to show.
+    """
     best = max(runs, key=lambda run: run.average)
     pairs = list(combinations(runs, 2)) if len(runs) <= FEW else [(best, run) for run in runs if run is not best]
     verdicts: list[Verdict] = []
@@ -190,6 +202,7 @@ class Comparison:
 
     runs: list[Run]
     configurations: list[Configuration]
+    winners: list[Winner]
     verdicts: list[Verdict]
     paired: str
     """seeds or samples: the pairs of the verdicts."""
@@ -204,14 +217,41 @@ def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[st
     Raises:
         UserError: `by` leaves nothing to compare.
     """
-    found = configurations(runs)
+    found, best = configurations(runs), winners(runs)
     unended = [f"{run.name} has not ended yet: its figures are those so far" for run in runs if not run.state.stopped]
     verdicts, paired, without = compare_pairs(found, by, seed), "seeds", list[str]()
     if by and not verdicts:
-        raise UserError(f"no two configurations with two seeds in common differ in {', '.join(by)} alone")
+        raise UserError(_nothing(found, by))
     if not verdicts:
-        verdicts, without = compare_winners(runs, seed)
+        different = {one.first.folder for one in best}
+        verdicts, without = compare_winners([run for run in runs if run.folder in different], seed)
         paired = "samples"
     return Comparison(
-        list(runs), found, verdicts, paired, stopping(found), exploring(found), [*remarks, *unended, *without]
+        list(runs), found, best, verdicts, paired, stopping(found), exploring(found), [*remarks, *unended, *without]
     )
+
+
+def _nothing(found: Sequence[Configuration], by: Sequence[str]) -> str:
+    """Return what is missing to compare configurations that differ in these settings alone."""
+    keys = " and ".join(by)
+    alike = [(a, b) for a, b in combinations(found, 2) if differ_only_in(a, b, by)]
+    if not alike:
+        first, *others = found
+        if not others:
+            return f"all {len(first.runs)} runs have one configuration: nothing differs in {keys}"
+        differ = differing([run for one in (first, others[0]) for run in one.runs.values()])
+        besides = [key for key in differ if not key.startswith(IGNORED) and not within(key, by)]
+        return (
+            f"no two configurations differ in {keys} alone: {first.label} and {others[0].label} differ in "
+            f"{', '.join(besides[:3])}{' and more' if len(besides) > 3 else ''}. Compare runs of which all else is the same"
+        )
+    a, b = max(alike, key=lambda pair: len({*pair[0].runs} & {*pair[1].runs}))
+    seeds = " and ".join(f"{one.label} has {_counted(one)}" for one in (a, b))
+    return (
+        f"--by {keys} compares configurations over two seeds or more that both have; {seeds}. Run both with more "
+        "(seed=1, seed=2, …), or leave --by out: then best models are compared on the samples that both answered"
+    )
+
+
+def _counted(one: Configuration) -> str:
+    return f"seed {', '.join(map(str, one.runs))}"
