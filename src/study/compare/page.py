@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from src.pages.document import Drawing, Section, Table, document
+from src.pages.document import Drawing, Section, Table, Tile, document
 from src.pages.figures import Figure, axis, escape, figure, rounded, var
-from src.pages.text import plural
+from src.pages.text import duration, plural
 from src.runtime import files
-from src.study.compare.configurations import Configuration, band
-from src.study.compare.text import WORDS, tables
+from src.study.compare import settings_figures
+from src.study.compare.configurations import Band, Configuration, band
+from src.study.compare.parameters import parameters
+from src.study.compare.text import WORDS, kept_of, tables
 from src.study.compare.verdicts import Comparison
 
-HUES = ("blue", "orange", "green", "purple", "yellow", "sky", "grey", "ink")
+HUES = ("blue", "orange", "green", "purple", "yellow", "sky", "ink")
+"""Of the lines that are named; more could not be told apart."""
 DASHES = ("solid", "dash", "dot", "dashdot")
-"""For the second round of hues, and so on."""
+LETTERS = 44
+"""In a line of the legend: a phone has no room for more."""
 
 
 def write(compared: Comparison, path: Path) -> Path:
@@ -29,14 +34,53 @@ def write(compared: Comparison, path: Path) -> Path:
 def page(compared: Comparison) -> str:
     """Return the page's HTML."""
     title = f"{plural(len(compared.runs), 'run')}, {plural(len(compared.configurations), 'configuration')}"
-    runs, *others = map(_tabled, tables(compared))
-    return document(f"kinmerge: {title}", [_growth(compared), *others, runs], heading=title, words=compared.remarks)
+    found = {section.name: section for section in map(_tabled, tables(compared))}
+    runs = found.pop("runs")
+    first = [found.pop("best-models")] if "best-models" in found else []
+    varied = parameters(compared.configurations)
+    drawn = [settings_figures.section(compared.configurations, varied)] if varied else []
+    sections = [*first, _growth(compared), *drawn, *found.values(), runs]
+    words, tiles = [_lead(compared), *compared.remarks], _tiles(compared)
+    return document(f"kinmerge: {title}", sections, heading=title, words=words, tiles=tiles)
+
+
+def _lead(compared: Comparison) -> str:
+    """Return which model is best, and who found it."""
+    best, runs = compared.winners[0], compared.runs
+    founder = best.first.founder
+    others = f", and so did {', '.join(run.name for run in best.runs[1:])}" if len(best.runs) > 1 else ""
+    return (
+        f"The best model of all is {best.first.best} of {best.first.name}: {best.first.average:.2f} on what steered its "
+        f"search, {best.first.average - founder:+.2f} on its best founder. {best.first.name} found it{others}. It is the best "
+        f"of {len(runs)} runs' best models, so its figure is too high on average: quote the holdout."
+    )
+
+
+def _tiles(compared: Comparison) -> list[Tile]:
+    best, runs = compared.winners[0], compared.runs
+    held = best.first.holdout
+    asked, known = (sum(getattr(run.state, kind)["evaluated"] for run in runs) for kind in ("asked", "known"))
+    shown = [Tile("best model", best.first.best, f"{best.first.name}; found by {len(best.runs)} of {plural(len(runs), 'run')}")]
+    if held is not None:
+        shown.append(Tile("on the holdout", f"{held:.2f}", "the figure to quote"))
+    if (kept := kept_of(best.first)) is not None:
+        shown.append(Tile("skills kept", f"{kept:.0%}", "of the specialists' scores, mean over tasks"))
+    reached = best.first.reached
+    shown.append(Tile("its evaluations", str(reached.evaluations), f"until it was found; {reached.samples:,} samples"))
+    spent = duration(sum(run.seconds for run in runs))
+    shown.append(Tile("evaluations in all", str(asked), f"{known} of them known from other runs; {spent} of work"))
+    return shown
 
 
 def _growth(compared: Comparison) -> Section:
     """Return one curve a configuration; with families in the way, also counted from each family's best founder."""
     drawn = [Drawing("curves", "best average", curves(compared.configurations))]
     words = ["The mean over a configuration's runs, and where there are several its 95 % interval as a band."]
+    if len(compared.configurations) > len(HUES):
+        words.append(
+            f"Configurations of the same course share a line. The best {len(HUES)} lines are named; point at a grey one "
+            "to see what it is."
+        )
     if compared.paired == "seeds":
         words.append("Families differ by far more than configurations: the first figure takes that difference out.")
         gained = curves(compared.configurations, above_founder=True)
@@ -47,25 +91,55 @@ def _growth(compared: Comparison) -> Section:
 def curves(found: Sequence[Configuration], *, above_founder: bool = False) -> Figure:
     """Return one curve a configuration: the mean over its seeds, with the 95 % interval of the mean as a band.
 
+    Those that agree wherever the best average changes share a curve, the longest; the best ones are named.
     `above_founder` counts from the best founder, which takes the difference between families out of the band.
     """
-    data: list[dict[str, Any]] = []
-    for number, one in enumerate(found):
+    groups: dict[tuple[tuple[int, float], ...], list[tuple[Configuration, Band]]] = {}
+    for one in found:
         line = band(list(one.runs.values()), above_founder=above_founder)
-        shared = {"type": "scatter", "name": escape(one.label), "legendgroup": str(number)}
-        hue, dash = var(HUES[number % len(HUES)]), DASHES[number // len(HUES) % len(DASHES)]
-        if not any(map(math.isnan, line.low)):
-            around = {
-                "x": [*line.evaluations, *line.evaluations[::-1]],
-                "y": list(map(rounded, [*line.high, *line.low[::-1]])),
-            }
-            quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
-            data.append({**shared, **around, **quiet, "fill": "toself", "fillcolor": hue, "opacity": 0.15})
-        points = {"x": list(line.evaluations), "y": list(map(rounded, line.mean))}
-        strokes = {"mode": "lines+markers", "line": {"color": hue, "dash": dash, "shape": "hv"}, "marker": {"size": 4}}
-        data.append({**shared, **points, **strokes})
+        groups.setdefault(_steps(line), []).append((one, line))
+    ranked = sorted(groups.values(), key=lambda group: -group[0][1].mean[-1])
+    data: list[dict[str, Any]] = []
+    for number, group in reversed([*enumerate(ranked)]):  # the best are drawn last, on top
+        line = max((line for _, line in group), key=lambda line: line.evaluations[-1])
+        data += _curve([one.label for one, _ in group], line, number, grey=number >= len(HUES))
     height = axis("points above the best founder" if above_founder else "best average, points")
-    return figure(data, 380 + 12 * len(found), xaxis=axis("evaluations, the founders' included"), yaxis=height)
+    shown = figure(
+        data, 400 + 30 * min(len(ranked), len(HUES)), xaxis=axis("evaluations, the founders' included"), yaxis=height
+    )
+    return shown.update_layout(legend_traceorder="reversed")
+
+
+def _steps(line: Band) -> tuple[tuple[int, float], ...]:
+    """Return where the mean changes, and to what."""
+    points = zip(line.evaluations, line.mean, line.low, strict=True)
+    found: list[tuple[int, float]] = []
+    for evaluations, mean, low in points:
+        if not found or round(mean, 6) != found[-1][1] or not math.isnan(low):
+            found.append((evaluations, round(mean, 6)))
+    return tuple(found)
+
+
+def _curve(labels: Sequence[str], line: Band, number: int, *, grey: bool) -> list[dict[str, Any]]:
+    """Return a line that these configurations share, and its band."""
+    more = f" and {len(labels) - 1} more alike" if len(labels) > 1 else ""
+    name = "the others" if grey else "<br>".join(map(escape, textwrap.wrap(labels[0] + more, LETTERS)))
+    hue, dash = var("grey" if grey else HUES[number]), "solid" if grey else DASHES[number % len(DASHES)]
+    shared = {"type": "scatter", "name": name, "legendgroup": "grey" if grey else str(number)}
+    data = []
+    if not grey and not any(map(math.isnan, line.low)):
+        around = {
+            "x": [*line.evaluations, *line.evaluations[::-1]],
+            "y": list(map(rounded, [*line.high, *line.low[::-1]])),
+        }
+        quiet = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        data.append({**shared, **around, **quiet, "fill": "toself", "fillcolor": hue, "opacity": 0.15})
+    points = {"x": list(line.evaluations), "y": list(map(rounded, line.mean))}
+    strokes = {"mode": "lines", "line": {"color": hue, "dash": dash, "shape": "hv", "width": 1.5 if grey else 2.5}}
+    told = "<br>".join(map(escape, labels[:8])) + (f"<br>and {len(labels) - 8} more" if len(labels) > 8 else "")
+    hover = {"text": told, "hovertemplate": "%{text}<br>%{y:.2f} after %{x} evaluations<extra></extra>"}
+    legend = {"showlegend": not grey or number == len(HUES)}
+    return [*data, {**shared, **points, **strokes, **hover, **legend}]
 
 
 def _tabled(table: tuple[str, list[str], list[list[str]]]) -> Section:

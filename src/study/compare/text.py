@@ -137,7 +137,7 @@ def _figures(run: Run) -> dict[str, Any]:
         "best_average": run.average,
         "interval": 1.96 * stderr,
         "holdout": run.holdout,
-        "skills_kept": _kept(run),
+        "skills_kept": kept_of(run),
         "best": run.best,
         "evaluations_to_best": run.reached.evaluations,
         "samples_to_best": run.reached.samples,
@@ -159,7 +159,7 @@ def _winner(one: Winner) -> dict[str, Any]:
     return {"found_by": ", ".join(run.name for run in one.runs), "runs": len(one.runs), **shown}
 
 
-def _kept(run: Run) -> float | None:
+def kept_of(run: Run) -> float | None:
     """Return the mean share that a merged best model keeps of the specialists' scores; None for a founder."""
     found = skills_kept(run.state)[1]
     return normalised_average(found) / 100 if found and run.state.models[run.best].parents else None
