@@ -39,7 +39,7 @@ def _time_in_words(run: RunData) -> str:
     words = ", ".join(
         f"{name} {duration(totals[part])} ({totals[part] / whole:.0%})"
         for part, (name, _) in PARTS.items()
-        if part != "waiting"
+        if part != "waiting" and (totals[part] or part != "learned")  # few runs learn
     )
     if any("waiting" in spent for spent in run.seconds.values()):
         words += f", waiting and the rest (loading, hashing, writing) {duration(totals['waiting'])}"
@@ -64,10 +64,11 @@ def _savings(run: RunData, known: int, ahead: int) -> list[str]:
 
 def _time(run: RunData) -> Figure:
     names = {0: "founders", HOLDOUT: "holdout"}
-    x = [names.get(generation, str(generation)) for generation in run.seconds]
+    rows = sorted(run.seconds.items(), key=lambda row: (row[0] == HOLDOUT, row[0]))  # a longer run goes on after it
+    x = [names.get(generation, str(generation)) for generation, _ in rows]
     bars = []
     for part, (name, colour) in PARTS.items():
-        y = [spent.get(part, 0.0) for spent in run.seconds.values()]
+        y = [spent.get(part, 0.0) for _, spent in rows]
         if any(y):
             about = f"%{{x}}: %{{y:.1f}} s {name}<extra></extra>"
             bars.append(Bar(name=name, x=x, y=y, hovertemplate=about, marker_color=var(colour)))

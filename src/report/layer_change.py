@@ -65,7 +65,7 @@ def section(run: RunData) -> Section:
         words.append(f"Of the {len(whole)} merges on that line the {LINES} latest are shown.")
     if borrowed:
         words.append(
-            f"No exploration is on the winner's line; the dashed line is the mean of the run's {len(borrowed)} "
+            f"No exploration is on the winner's line; the orange line with diamonds is the mean of the run's {len(borrowed)} "
             "explorations, for comparison."
         )
     elif not any(model.exploration for model in line):
@@ -105,7 +105,8 @@ def change(grams: Grams, model: Model) -> Change:
 
 
 def _draw(traces: Sequence[Scatter], xaxis: dict[str, Any]) -> Figure:
-    return figure(traces, height=300, xaxis=xaxis, yaxis=axis("change", rangemode="tozero"))
+    height = 300 + 12 * max(0, len(traces) - 3)  # the legend takes a line for each on a narrow screen
+    return figure(traces, height=height, xaxis=xaxis, yaxis=axis("change", rangemode="tozero"))
 
 
 def _traces(

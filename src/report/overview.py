@@ -17,6 +17,8 @@ from src.tracking.table import cells, rows
 
 CHANCE = 0.05
 """The p above which chance alone could do it, whatever the interval says: the two are of different tests."""
+SKILLS = 12
+"""Skills that the first words name one by one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def tiles(run: RunData) -> list[Tile]:
     """Return the run's main numbers."""
     winner, merges = run.winner, [model for model in run.population if model.parents]
     explorations = sum(model.exploration for model in merges)
+    work = sum(run.state.seconds.values())
+    made = f"{plural(len(merges), 'merge')}{f' ({explorations} explorations)' if explorations else ''} and the founders"
     generations = plural(run.population.generation, "generation")
     found, held_out = gain(run), summary.quoted(run.state)
     shown = [Tile("winner", winner.name, " × ".join(winner.parents) or "a founder")]
@@ -79,8 +83,7 @@ def tiles(run: RunData) -> list[Tile]:
     return [
         *shown,
         Tile("on what steered the search", f"{winner.average:.2f}", error),
-        Tile("merges", str(len(merges)), f"{explorations} of them explorations, in {generations}"),
-        Tile("evaluations", str(run.state.evaluations), f"{duration(sum(run.state.seconds.values()))} of work in all"),
+        Tile("evaluations it cost", str(run.state.evaluations), f"of {made} in {generations}; {duration(work)} of work"),
     ]
 
 
@@ -93,7 +96,21 @@ def words(run: RunData) -> list[str]:
         f"{len(run.founders)} fine-tunes of {base} were evolved by {strategy}, merging with {merge} and going by "
         f"{run.metric.name}. {ended}",
         _quote(run),
+        *_skills(run),
     ]
+
+
+def _skills(run: RunData) -> list[str]:
+    """Return what a merged winner keeps of each skill, the least first."""
+    side, kept = summary.skills_kept(run.state)
+    if not kept or run.winner.founder:
+        return []
+    ranked = sorted(kept, key=lambda one: one.kept)
+    shown = ranked if len(ranked) <= SKILLS else [*ranked[: SKILLS - 1], ranked[-1]]
+    named = [f"{one.task} {one.kept:.0%}" for one in shown]
+    if len(shown) < len(ranked):
+        named.insert(-1, f"{len(ranked) - len(shown)} more")
+    return [f"Of the best founder's score at each task it keeps ({side}): {', '.join(named)}."]
 
 
 def _quote(run: RunData) -> str:

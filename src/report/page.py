@@ -17,6 +17,7 @@ from src.report import (
     layer_change,
     overview,
     pedigree,
+    predictions,
     progress,
     scores,
     settings,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from src.tracking.sender import Sender
 
-SECTIONS = (progress, pedigree, kinship, kinship_gain, layer_change, scores, what_if, costs)
+SECTIONS = (progress, predictions, pedigree, kinship, kinship_gain, layer_change, scores, what_if, costs)
 NAME = "report.html"
 
 

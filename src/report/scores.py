@@ -29,7 +29,7 @@ def section(run: RunData) -> Section:
     """Return scores by task, the winner's shares of its founders, and a comparison with each on the same samples."""
     held_out = run.state.holdout.get(run.winner.name)
     tasks = list(dict.fromkeys([*run.winner.scores, *(held_out.scores if held_out else ())]))
-    height = max(130 + 30 * len(tasks), 320)
+    height = max(130 + 34 * len(tasks), 320)
     panels, tables, words = [[Drawing("scores", "score by task", _scores(run, tasks, height))]], [], []
     if run.winner.name in run.samples:
         words.append("Bars at the winner are 95 % intervals of single tasks.")
@@ -83,17 +83,20 @@ def _scores(run: RunData, tasks: list[str], height: int) -> Figure:
         model = replace(run.winner, name="holdout", scores=held_out.scores)
         traces.append(_row(model, tasks, "ink", "diamond-open", 13))
     percent = all(0 <= score <= 100 for model in run.population.eligible() for score in model.scores.values())
-    return figure(
+    shown = figure(
         traces,
         height=height,
         xaxis=axis("score, points", range=[-2, 102] if percent else None),
-        yaxis={"type": "category", "autorange": "reversed", "showgrid": True},
+        yaxis={"type": "category", "range": [len(tasks) - 0.5, -0.5], "showgrid": True},
     )
+    if not many:  # a little below each other: equal scores do not hide each other
+        shown.update_traces(orientation="h").update_layout(scattermode="group", scattergap=0.45)
+    return shown
 
 
 def _row(model: Model, tasks: list[str], colour: str, symbol: str, size: int) -> Scatter:
     labels, scores = [escape(task) for task in tasks], [model.scores.get(task) for task in tasks]
-    trace = Scatter(name=escape(model.name), mode="markers", x=scores, y=labels, hoverinfo="text")
+    trace = Scatter(name=escape(model.name), mode="markers", x=scores, y=labels, hoverinfo="text", offsetgroup=model.name)
     trace.update(marker={"symbol": symbol, "size": size, "color": var(colour), "line": outline()})
     text = [f"{trace.name}, {label}: {score or 0:.1f}" for label, score in zip(labels, scores, strict=True)]
     return trace.update(text=text)

@@ -48,11 +48,11 @@ def _lead(compared: Comparison) -> str:
     """Return which model is best, and who found it."""
     best, runs = compared.winners[0], compared.runs
     founder = best.first.founder
-    others = f", and so did {', '.join(run.name for run in best.runs[1:])}" if len(best.runs) > 1 else ""
+    others = f" {plural(len(best.runs) - 1, 'other run')} found it too." if len(best.runs) > 1 else ""
     return (
-        f"The best model of all is {best.first.best} of {best.first.name}: {best.first.average:.2f} on what steered its "
-        f"search, {best.first.average - founder:+.2f} on its best founder. {best.first.name} found it{others}. It is the best "
-        f"of {len(runs)} runs' best models, so its figure is too high on average: quote the holdout."
+        f"The best model of all is {best.first.best} of the run {best.first.name}: {best.first.average:.2f} on what steered its "
+        f"search, {best.first.average - founder:+.2f} on its best founder.{others} It is the best of "
+        f"{len(runs)} runs' best models, so this figure is too high on average: quote its holdout."
     )
 
 
@@ -60,7 +60,7 @@ def _tiles(compared: Comparison) -> list[Tile]:
     best, runs = compared.winners[0], compared.runs
     held = best.first.holdout
     asked, known = (sum(getattr(run.state, kind)["evaluated"] for run in runs) for kind in ("asked", "known"))
-    shown = [Tile("best model", best.first.best, f"{best.first.name}; found by {len(best.runs)} of {plural(len(runs), 'run')}")]
+    shown = [Tile("best model", best.first.best, f"of {best.first.name}; found by {len(best.runs)} of {plural(len(runs), 'run')}")]
     if held is not None:
         shown.append(Tile("on the holdout", f"{held:.2f}", "the figure to quote"))
     if (kept := kept_of(best.first)) is not None:

@@ -63,7 +63,7 @@ def parallel(found: Sequence[Configuration], varied: Parameters) -> Figure:
     return figure(
         data,
         420,
-        xaxis={"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.15, len(axes) + 0.45], "showgrid": False},
+        xaxis={"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.5, len(axes) + 0.55], "showgrid": False},
         yaxis={"visible": False, "range": [-0.06, 1.06]},
         shapes=[{**upright, "x0": x, "x1": x} for x in range(len(names))],
         annotations=labels,
