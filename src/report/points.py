@@ -42,7 +42,7 @@ def beside(x: Sequence[float], y: Sequence[float], *, width: float, height: floa
     """
     taken: dict[tuple[float, int], float] = {}
     steps = [0]
-    for place in range(1, int(0.9 / width) + 1):  # 0, 1, -1, 2, -2, … widths to the right, within the column
+    for place in range(1, 2 * int(0.45 / width) + 1):  # 0, 1, -1, 2, -2, … widths to the right, within the column
         steps.append((place + 1) // 2 * (1 if place % 2 else -1))
     moved = list(x)
     for i in sorted(range(len(x)), key=lambda i: (x[i], y[i])):

@@ -31,9 +31,17 @@ def section(run: RunData) -> Section:
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str]:
-    changes = [f"{key}: {now.get(key, 'unknown')}" for key in {**before, **now} if before.get(key) != now.get(key)]
-    date = f"date: {now.get('date')}"
-    return now.get("date", ""), "; ".join(change for change in changes if change != date) or "nothing"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key) and key != "date"]
+    return now.get("date", ""), "; ".join(f"{key}: {_news(before.get(key), now.get(key))}" for key in keys) or "nothing"
+
+
+def _news(before: str | None, now: str | None) -> str:
+    """Return what is new in a command, or another text: words alone where only words were added or changed."""
+    if before is None or now is None:
+        return now or "unknown"
+    was, found = before.split(), now.split()
+    new = [word for word in found if word not in was]
+    return f"… {' '.join(new)}" if new and len(found) >= len(was) > len(new) else now
 
 
 def _text(value: Any) -> str:

@@ -29,6 +29,7 @@ def write_run(
     samples: list[float] | None = None,
     exploration: int | None = None,
     base: float | None = None,
+    command: str | None = None,
     **settings: Any,
 ) -> Path:
     """Two founders, A and B, and one merge a generation, each of the two best there were.
@@ -41,13 +42,17 @@ def write_run(
         samples: the best model's score on each.
         exploration: the generation whose merge was one.
         base: the base's average, evaluated first.
+        command: that began it.
         settings: whole groups of them, to replace.
     """
     family = f"outputs/zoo/seed-{seed}"
     own = {"name": folder.name, "seed": seed, "zoo": {"seed": seed, "folder": family}}
     journal = Journal(folder / "journal.jsonl")
     founders = {"base": f"{family}/base"}
-    journal.append("started", version=1, settings={**SETTINGS, **own, "founders": founders, **settings}, versions={})
+    started: dict[str, Any] = {"settings": {**SETTINGS, **own, "founders": founders, **settings}, "versions": {}}
+    if command is not None:
+        started["provenance"] = {"command": command}
+    journal.append("started", version=1, **started)
     names = ["A", "B", *(f"{n}-1" for n in range(1, len(averages) - 1))]
     for name in ("base", "A", "B"):
         journal.append("founder", model=name, base=name == "base", source=name, fingerprint=name, parameters=1)
