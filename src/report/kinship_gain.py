@@ -56,7 +56,9 @@ def section(run: RunData) -> Section:
         )
         for (target, method), one in found.items()
     ]
-    table = Table(("correlation of", "method", "r", "95 % interval", "p", "adjusted p", "n"), rows, words=frozenset({0, 1}))
+    table = Table(
+        ("correlation of", "method", "r", "95 % interval", "p", "adjusted p", "n"), rows, words=frozenset({0, 1})
+    )
     return Section("relation", title, words, panels, [table])
 
 

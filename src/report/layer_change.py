@@ -131,9 +131,7 @@ def _traces(
     return traces
 
 
-def _trace(
-    name: str, x: Sequence[Any], y: Sequence[float], text: str, colour: str, dash: str, symbol: str
-) -> Scatter:
+def _trace(name: str, x: Sequence[Any], y: Sequence[float], text: str, colour: str, dash: str, symbol: str) -> Scatter:
     trace = Scatter(name=name, mode="lines+markers", x=x, y=y, opacity=0.9, offsetgroup=name)
     trace.update(text=[f"{text}<br>{value:.3f}" for value in y], hoverinfo="text")
     return trace.update(line={"color": var(colour), "width": 2, "dash": dash}, marker={"symbol": symbol, "size": 7})

@@ -83,7 +83,9 @@ def tiles(run: RunData) -> list[Tile]:
     return [
         *shown,
         Tile("on what steered the search", f"{winner.average:.2f}", error),
-        Tile("evaluations it cost", str(run.state.evaluations), f"of {made} in {generations}; {duration(work)} of work"),
+        Tile(
+            "evaluations it cost", str(run.state.evaluations), f"of {made} in {generations}; {duration(work)} of work"
+        ),
     ]
 
 

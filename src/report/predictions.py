@@ -56,7 +56,14 @@ def _draw(known: Sequence[Known]) -> Figure:
     promised = Scatter(mode="markers", name="predicted (95 %)", x=places, y=[one.value for _, _, one, _ in known])
     promised.update(error_y=_bars(known), hoverinfo="skip")
     promised.update(marker={"size": 7, "symbol": "line-ew-open", "color": var("quiet")})
-    found = Scatter(mode="markers", name="found", x=places, y=[found for _, _, _, found in known], text=_texts(known), hoverinfo="text")
+    found = Scatter(
+        mode="markers",
+        name="found",
+        x=places,
+        y=[found for _, _, _, found in known],
+        text=_texts(known),
+        hoverinfo="text",
+    )
     found.update(marker={"size": 8, "color": var("blue"), "line": outline()})
     return figure([promised, found], xaxis=axis("evaluations"), yaxis=axis("points"))
 

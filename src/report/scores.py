@@ -96,7 +96,9 @@ def _scores(run: RunData, tasks: list[str], height: int) -> Figure:
 
 def _row(model: Model, tasks: list[str], colour: str, symbol: str, size: int) -> Scatter:
     labels, scores = [escape(task) for task in tasks], [model.scores.get(task) for task in tasks]
-    trace = Scatter(name=escape(model.name), mode="markers", x=scores, y=labels, hoverinfo="text", offsetgroup=model.name)
+    trace = Scatter(
+        name=escape(model.name), mode="markers", x=scores, y=labels, hoverinfo="text", offsetgroup=model.name
+    )
     trace.update(marker={"symbol": symbol, "size": size, "color": var(colour), "line": outline()})
     text = [f"{trace.name}, {label}: {score or 0:.1f}" for label, score in zip(labels, scores, strict=True)]
     return trace.update(text=text)

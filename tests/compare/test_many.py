@@ -72,6 +72,15 @@ def test_runs_that_found_one_model_share_a_row_and_a_comparison(sweep: Path, cap
     assert "and 20 more: --csv or --html has all" in printed
 
 
+def test_runs_that_all_found_the_same_model_have_no_difference(tmp_path: Path, capsys: Capture) -> None:
+    for name in ("slerp", "ties"):
+        write_run(tmp_path / name, [50, 49, 53], merge={"method": name}, samples=[1, 0, 1])
+    assert main([str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["winners"], found["verdicts"]) == ([["slerp", "ties"]], [])
+    assert "all 2 runs have the same best model: there is no difference" in found["remarks"]
+
+
 def test_what_matters_is_found_and_what_does_not_is_not(sweep: Path) -> None:
     found = varied(sweep)
     assert set(found.values) == {"strategy", "strategy.k", "stop.patience"}
@@ -97,7 +106,7 @@ def test_runs_of_no_study_are_weighed_by_their_settings(tmp_path: Path) -> None:
 
 def test_few_runs_and_runs_that_are_all_as_good_are_not_weighed(tmp_path: Path) -> None:
     for number in range(12):
-        strategy = {"name": "greedy_topk", "k": number}
+        strategy = {"name": "greedy_topk", "k": number + 1}
         write_run(tmp_path / "few" / str(number), [50, 49, 52.0 + number], strategy=strategy)
         write_run(tmp_path / "same" / str(number), [50, 49, 52], strategy=strategy)
     found, _ = runs.find([str(tmp_path / "few")])
@@ -140,13 +149,13 @@ def test_curves_that_agree_share_a_line_and_only_the_best_are_named(tmp_path: Pa
     assert len(drawn) == 4
     assert sum("alike" in line["name"] for line in drawn) >= 3
     for number in range(20):
-        write_run(tmp_path / str(number), [50, 49, 52.0 + number], strategy={"name": "greedy_topk", "k": number})
+        write_run(tmp_path / str(number), [50, 49, 52.0 + number], strategy={"name": "greedy_topk", "k": number + 1})
     found, _ = runs.find([str(tmp_path)])
     drawn = plain(page.curves(configurations(found)))["data"]
     assert len(drawn) == 20
     shown = [line["name"].replace("<br>", " ") for line in drawn if line["showlegend"]]
     assert len(shown) == len(page.HUES) + 1
-    assert shown[-1] == "greedy_topk k=19"  # the best, on top
+    assert shown[-1] == "k=20"  # the best, on top
     assert "the others" in shown
     named = [line for line in drawn if line["name"] != "the others"]
     assert len({(line["line"]["color"], line["line"]["dash"]) for line in named}) == len(named)

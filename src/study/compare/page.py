@@ -60,7 +60,13 @@ def _tiles(compared: Comparison) -> list[Tile]:
     best, runs = compared.winners[0], compared.runs
     held = best.first.holdout
     asked, known = (sum(getattr(run.state, kind)["evaluated"] for run in runs) for kind in ("asked", "known"))
-    shown = [Tile("best model", best.first.best, f"of {best.first.name}; found by {len(best.runs)} of {plural(len(runs), 'run')}")]
+    shown = [
+        Tile(
+            "best model",
+            best.first.best,
+            f"of {best.first.name}; found by {len(best.runs)} of {plural(len(runs), 'run')}",
+        )
+    ]
     if held is not None:
         shown.append(Tile("on the holdout", f"{held:.2f}", "the figure to quote"))
     if (kept := kept_of(best.first)) is not None:

@@ -102,7 +102,9 @@ def find(arguments: Sequence[str]) -> tuple[list[Run], list[str]]:
         UserError: nothing is there, a journal is damaged, or fewer than two runs have evaluated a model.
     """
     places = {argument: _folders(argument) for argument in arguments}
-    barren = [f"{argument} has no run (a journal.jsonl) and is left out" for argument, found in places.items() if not found]
+    barren = [
+        f"{argument} has no run (a journal.jsonl) and is left out" for argument, found in places.items() if not found
+    ]
     if len(barren) == len(places):
         raise UserError(f"{', '.join(places)}: no run lies there (a run's folder has a journal.jsonl)")
     folders = list(dict.fromkeys(folder for found in places.values() for folder in found))

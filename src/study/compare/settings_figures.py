@@ -21,7 +21,11 @@ ABSENT = "(none)"
 def section(found: Sequence[Configuration], varied: Parameters) -> Section:
     """Return how much each setting matters, and a line a configuration."""
     keys = list(varied.values)[:AXES]
-    more = f" Of {len(varied.values)} settings the {AXES} most important have an axis." if len(keys) < len(varied.values) else ""
+    more = (
+        f" Of {len(varied.values)} settings the {AXES} most important have an axis."
+        if len(keys) < len(varied.values)
+        else ""
+    )
     words = [
         f"How much of what sets the best of {len(found)} configurations apart lies in which setting: conditional PED-ANOVA, as "
         "Optuna computes it. It counts what the best have in common, and a setting matters only where it applies. Of few "
@@ -40,7 +44,12 @@ def importances(varied: Parameters) -> Figure:
     """Return a bar a setting, the most important on top."""
     shares = [rounded(100 * share) for share in varied.importance.values()]
     bar: dict[str, Any] = {"type": "bar", "orientation": "h", "x": shares, "y": list(map(escape, varied.importance))}
-    bar |= {"text": [f"{share:.0f} %" for share in shares], "textposition": "outside", "cliponaxis": False, "width": 0.6}
+    bar |= {
+        "text": [f"{share:.0f} %" for share in shares],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "width": 0.6,
+    }
     bar |= {"marker": {"color": var("blue")}, "hoverinfo": "y+text"}
     across = axis("share of the importance, %", range=[0, 1.2 * max(shares)])
     return figure([bar], 90 + 26 * len(shares), xaxis=across, yaxis={"autorange": "reversed", "type": "category"})
@@ -63,7 +72,12 @@ def parallel(found: Sequence[Configuration], varied: Parameters) -> Figure:
     return figure(
         data,
         420,
-        xaxis={"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.5, len(axes) + 0.55], "showgrid": False},
+        xaxis={
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "range": [-0.5, len(axes) + 0.55],
+            "showgrid": False,
+        },
         yaxis={"visible": False, "range": [-0.06, 1.06]},
         shapes=[{**upright, "x0": x, "x1": x} for x in range(len(names))],
         annotations=labels,
@@ -88,7 +102,9 @@ def _axis(column: Sequence[str | None], scores: Sequence[float]) -> tuple[list[f
         for rank, n in enumerate(members):
             across = (rank + 0.5) / len(members) - 0.5
             heights[n] = room * (place + 0.5 + SPREAD * across)
-    return heights, [(room * (place + 0.5), ABSENT if one is None else escape(one)) for place, one in enumerate(choices)]
+    return heights, [
+        (room * (place + 0.5), ABSENT if one is None else escape(one)) for place, one in enumerate(choices)
+    ]
 
 
 def _line(one: Configuration, heights: Sequence[float], best: bool, share: float) -> dict[str, Any]:

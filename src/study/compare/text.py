@@ -155,7 +155,10 @@ def _shared(compared: Comparison) -> list[Winner]:
 
 def _winner(one: Winner) -> dict[str, Any]:
     figures = _figures(one.first)
-    shown = {key: figures[key] for key in ("best_average", "interval", "holdout", "skills_kept", "evaluations_to_best")}
+    shown = {
+        key: figures[key]
+        for key in ("best", "best_average", "interval", "holdout", "skills_kept", "evaluations_to_best")
+    }
     return {"found_by": ", ".join(run.name for run in one.runs), "runs": len(one.runs), **shown}
 
 

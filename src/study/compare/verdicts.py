@@ -225,6 +225,7 @@ def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[st
     if not verdicts:
         different = {one.first.folder for one in best}
         verdicts, without = compare_winners([run for run in runs if run.folder in different], seed)
+        without += [f"all {len(runs)} runs have the same best model: there is no difference"] if len(best) == 1 else []
         paired = "samples"
     return Comparison(
         list(runs), found, best, verdicts, paired, stopping(found), exploring(found), [*remarks, *unended, *without]
