@@ -133,7 +133,7 @@ def document(
 
 @cache
 def packed_plotly() -> str:
-    """Return Plotly as the page carries it: zlib's stream in base 85, 1.8 MB of letters instead of 4.8; page.js unpacks it.
+    """Return Plotly as the page carries it: zlib's stream in base 85, 1.8 MB instead of 4.8; page.js unpacks it.
 
     Of Plotly's bundles the Python package has the full one alone; packed, it is little larger than its part for
     Cartesian figures is in clear.

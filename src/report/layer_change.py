@@ -65,8 +65,8 @@ def section(run: RunData) -> Section:
         words.append(f"Of the {len(whole)} merges on that line the {LINES} latest are shown.")
     if borrowed:
         words.append(
-            f"No exploration is on the winner's line; the orange line with diamonds is the mean of the run's {len(borrowed)} "
-            "explorations, for comparison."
+            "No exploration is on the winner's line; the orange line with diamonds is the mean of the run's "
+            f"{len(borrowed)} explorations, for comparison."
         )
     elif not any(model.exploration for model in line):
         words.append("No exploration was made that could be compared.")
@@ -114,7 +114,8 @@ def _traces(
 ) -> list[Scatter]:
     """Return a line for each merge of the winner's lineage, and one for the mean of the explorations beyond it."""
     lineage = {model.name for model in run.lineage}
-    traces, others = [], []
+    traces: list[Scatter] = []
+    others = []
     for model, one in changes:
         values = [one.get(place, math.nan) for place in places]
         if model.name not in lineage:

@@ -42,7 +42,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
             samples=[float(n % (k or 5) == 0) for n in range(40)],
             strategy={"name": strategy, **({"k": k} if k else {})},
             stop={"generations": None, "kinship": "auto", "patience": patience if k else 2},
-            command=f"python -m src.run +sweep=strategy {given} name=sweeps/study/{number} '++sweep.trial={{number:{number}}}'",
+            command=f"python -m src.run +sweep=strategy {given} name=sweeps/study/{number} ++sweep.trial={number}",
         )
     return folder
 

@@ -243,7 +243,7 @@ def test_names_that_a_user_gives_are_words_and_never_markup(tmp_path: Path) -> N
 
 def test_in_the_pedigree_nobody_stands_on_another_and_children_are_right_of_their_parents(folder: Path) -> None:
     run = load(folder)
-    at = layout(run)
+    at = layout(run).models
     assert len(set(at.values())) == len(at) == len(run.population)
     for model in run.population:
         assert all(at[parent][0] < at[model.name][0] for parent in model.parents)

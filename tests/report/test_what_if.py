@@ -88,7 +88,7 @@ def test_the_browser_predicts_what_the_process_does(made: Path, tmp_path: Path) 
             assert found["average"] == pytest.approx(wanted.average.value, abs=1e-3)
             assert found["half"] == pytest.approx(wanted.average.high - wanted.average.value, abs=1e-3)
         before = opened.inner_text("#what-if-average")
-        opened.get_by_label("red").focus()
+        opened.get_by_role("slider", name="red").focus()
         for _ in range(40):
             opened.keyboard.press("ArrowRight")
         assert opened.inner_text("#what-if-average") != before

@@ -50,8 +50,8 @@ def _lead(compared: Comparison) -> str:
     founder = best.first.founder
     others = f" {plural(len(best.runs) - 1, 'other run')} found it too." if len(best.runs) > 1 else ""
     return (
-        f"The best model of all is {best.first.best} of the run {best.first.name}: {best.first.average:.2f} on what steered its "
-        f"search, {best.first.average - founder:+.2f} on its best founder.{others} It is the best of "
+        f"The best model of all is {best.first.best} of the run {best.first.name}: {best.first.average:.2f} on "
+        f"what steered its search, {best.first.average - founder:+.2f} on its best founder.{others} It is the best of "
         f"{len(runs)} runs' best models, so this figure is too high on average: quote its holdout."
     )
 
@@ -84,8 +84,8 @@ def _growth(compared: Comparison) -> Section:
     words = ["The mean over a configuration's runs, and where there are several its 95 % interval as a band."]
     if len(compared.configurations) > len(HUES):
         words.append(
-            f"Configurations of the same course share a line. The best {len(HUES)} lines are named; point at a grey one "
-            "to see what it is."
+            f"Configurations of the same course share a line. The best {len(HUES)} lines are named; point at a grey "
+            "one to see what it is."
         )
     if compared.paired == "seeds":
         words.append("Families differ by far more than configurations: the first figure takes that difference out.")

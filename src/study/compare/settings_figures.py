@@ -27,11 +27,11 @@ def section(found: Sequence[Configuration], varied: Parameters) -> Section:
         else ""
     )
     words = [
-        f"How much of what sets the best of {len(found)} configurations apart lies in which setting: conditional PED-ANOVA, as "
-        "Optuna computes it. It counts what the best have in common, and a setting matters only where it applies. Of few "
-        "configurations, and of settings that were varied together, it is a hint and no proof.",
-        "Each line is a configuration, from its settings to its best average; orange lines are the best. Within a choice the "
-        f"better lines are higher; {ABSENT} is where a setting does not apply.{more}",
+        f"How much of what sets the best of {len(found)} configurations apart lies in which setting: conditional "
+        "PED-ANOVA, as Optuna computes it. It counts what the best have in common, and a setting matters only where it "
+        "applies. Of few configurations, and of settings that were varied together, it is a hint and no proof.",
+        "Each line is a configuration, from its settings to its best average; orange lines are the best. Within "
+        f"a choice the better lines are higher; {ABSENT} is where a setting does not apply.{more}",
     ]
     panels = [
         [Drawing("importance", "which settings matter", importances(varied))],
@@ -42,7 +42,7 @@ def section(found: Sequence[Configuration], varied: Parameters) -> Section:
 
 def importances(varied: Parameters) -> Figure:
     """Return a bar a setting, the most important on top."""
-    shares = [rounded(100 * share) for share in varied.importance.values()]
+    shares = [round(100 * share, 2) for share in varied.importance.values()]
     bar: dict[str, Any] = {"type": "bar", "orientation": "h", "x": shares, "y": list(map(escape, varied.importance))}
     bar |= {
         "text": [f"{share:.0f} %" for share in shares],
@@ -93,7 +93,7 @@ def _axis(column: Sequence[str | None], scores: Sequence[float]) -> tuple[list[f
         low, high = min(numbers.values()), max(numbers.values())
         heights = [(numbers[str(value)] - low) / (high - low) for value in column]
         return heights, [(0.0, f"{low:g}"), (1.0, f"{high:g}")]
-    choices: list[str | None] = sorted(known, key=lambda value: (numbers.get(value, 0.0), value))
+    choices: list[str | None] = sorted(known, key=lambda value: (numbers.get(str(value), 0.0), value))
     choices = [None, *choices] if None in column else choices
     room = 1 / len(choices)
     heights = [0.0] * len(column)

@@ -243,8 +243,8 @@ def _nothing(found: Sequence[Configuration], by: Sequence[str]) -> str:
         differ = differing([run for one in (first, others[0]) for run in one.runs.values()])
         besides = [key for key in differ if not key.startswith(IGNORED) and not within(key, by)]
         return (
-            f"no two configurations differ in {keys} alone: {first.label} and {others[0].label} differ in "
-            f"{', '.join(besides[:3])}{' and more' if len(besides) > 3 else ''}. Compare runs of which all else is the same"
+            f"no two configurations differ in {keys} alone: {first.label} and {others[0].label} differ "
+            f"in {', '.join(besides[:3])}{' and more' if len(besides) > 3 else ''}. Compare runs that are alike in the rest"
         )
     a, b = max(alike, key=lambda pair: len({*pair[0].runs} & {*pair[1].runs}))
     seeds = " and ".join(f"{one.label} has {_counted(one)}" for one in (a, b))
