@@ -25,8 +25,8 @@ fuzz: $(READY)  ## The property tests with new examples, instead of the same one
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis
 
 check: $(READY)  ## Lint, format, types and layers only
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src kinmerge tests benchmarks
+	$(BIN)/ruff format --check src kinmerge tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 

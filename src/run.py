@@ -25,6 +25,8 @@ from src.study.sweep import plugin
 if TYPE_CHECKING:
     from src.evolution import Evolution
 
+CONF = Path(__file__).parent.parent / "conf"
+"""The configuration's folder."""
 COURTESY = 3.0
 """Seconds that another process lets the main one speak first."""
 
@@ -131,7 +133,7 @@ def _hand_over(evolution: Evolution, main: bool) -> dict[str, float]:
     return summary.figures(evolution.state)
 
 
-@hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
+@hydra.main(config_path=str(CONF), config_name="config")
 def _job(composed: DictConfig) -> float | list[float]:
     with log.copying():
         return _run(composed)
@@ -181,10 +183,7 @@ def _end(error: Exception, name: str) -> None:
 def main() -> None:
     """Compose the configuration and run; a user's mistake costs a line and exit status 2, the machine's status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
-    # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
-    plugin.register()
+    prepare()
     try:
         _check_options()
         with _muted() if launch.rank() else nullcontext():
@@ -197,6 +196,14 @@ def main() -> None:
             raise
         _refuse(told[1])
         sys.exit(told[0])
+
+
+def prepare() -> None:
+    """Tell libraries that were not imported yet how to behave, and Hydra of the sweeper."""
+    # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
+    plugin.register()
 
 
 def _check_options() -> None:
