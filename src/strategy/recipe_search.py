@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from src.surrogate.questions import Questions
     from src.surrogate.scoring import Scorer
 
+MEASURED: dict[bool, dict[str, float]] = {
+    True: {"radius": 0.15, "curiosity": 3.0, "low": -0.5},
+    False: {"radius": 0.5, "curiosity": 1.0, "low": 0.0},
+}
+"""What measured best on families 0 to 3, with merges by other methods as directions, and with the founders alone."""
 _FITTED: dict[tuple[Any, ...], Problem | None] = {}
 """The last problem: fitted for the outlook of a generation, it proposes the next one."""
 
@@ -43,13 +48,14 @@ class RecipeSearch(Strategy):
     """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
     batch: Annotated[int, Field(ge=1)] = 1
     """Proposals a generation, each told of the others: as many as there are processes keeps them all busy."""
-    radius: Annotated[float, Field(gt=0)] = 0.15
-    """Of the trust region around the best recipe, in mean lengths of a direction."""
-    curiosity: Annotated[float, Field(ge=0)] = 3.0
-    """What the unknown counts, in standard deviations; 0 goes by what is expected alone."""
-    low: float = -0.5
+    radius: Annotated[float, Field(gt=0)] | None = None
+    """Of the trust region around the best recipe, in mean lengths of a direction; None: see `MEASURED`."""
+    curiosity: Annotated[float, Field(ge=0)] | None = None
+    """What the unknown counts, in standard deviations; 0 goes by what is expected alone. None: see `MEASURED`."""
+    low: float | None = None
+    """Least weight of a recipe; None: see `MEASURED`."""
     high: float = 2.5
-    """Bounds of a recipe's weights."""
+    """Largest weight of a recipe."""
     needs_answers: ClassVar[bool] = True
     needs_base: ClassVar[bool] = True
 
@@ -69,6 +75,12 @@ class RecipeSearch(Strategy):
         """Return what every evaluated recipe is taken to be worth, given the answers of all, and what may be gained."""
         problem = self.problem(population, kinship)
         return None if problem is None else problem.outlook(self.seed + len(population))
+
+    @property
+    def _climb(self) -> dict[str, float]:
+        """Return how far and how boldly is searched: what is set, else what measured best."""
+        given = {"radius": self.radius, "curiosity": self.curiosity, "low": self.low}
+        return MEASURED[bool(self.directions)] | {key: value for key, value in given.items() if value is not None}
 
     def possible_parents(self, population: Population) -> set[str]:
         """Return the founders and the directions: no recipe is made of another."""
@@ -124,7 +136,8 @@ class RecipeSearch(Strategy):
             groups=np.repeat(questions.task, questions.choices),
         )
         objective = _objective(population, questions.tasks)
-        climb = proposals.Climb(radius=self.radius, curiosity=self.curiosity, low=self.low, high=self.high)
+        how = self._climb
+        climb = proposals.Climb(how["radius"], how["curiosity"], low=how["low"], high=self.high)
         return Problem(
             tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb, questions
         )
