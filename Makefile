@@ -25,8 +25,8 @@ fuzz: $(READY)  ## The property tests with new examples, instead of the same one
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis
 
 check: $(READY)  ## Lint, format, types and layers only
-	$(BIN)/ruff check src kinmerge tests benchmarks
-	$(BIN)/ruff format --check src kinmerge tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
@@ -45,7 +45,7 @@ lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Py
 	    --prerelease if-necessary-or-explicit --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment and caches (outputs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis kinmerge.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build kinmerge.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

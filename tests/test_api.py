@@ -5,6 +5,8 @@ import math
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-import kinmerge
+from src import package as kinmerge
 from src.journal import events_of
 from tests.conftest import Command, on_pico_family
 from tests.family import FOUNDERS, TASKS
@@ -103,6 +105,7 @@ def test_a_plan_is_printed(family: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_notebook_of_the_docs_runs(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kinmerge", kinmerge)
     monkeypatch.chdir(tmp_path)
     cells = json.loads((ROOT / "docs/example.ipynb").read_text())["cells"]
     here: dict[str, Any] = {}
@@ -116,53 +119,101 @@ def test_the_notebook_of_the_docs_runs(family: Path, tmp_path: Path, monkeypatch
     assert here["model"].num_parameters() > 0
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `pip install .` installs, without dependencies, from a copy of what git tracks."""
+def test_the_list_of_packages_is_complete() -> None:
+    listed = set(installing()["packages"])
+    there = {folder.parent.relative_to(ROOT) for folder in (ROOT / "src").rglob("__init__.py")} - {Path("src/package")}
+    assert listed == {"kinmerge", "kinmerge.conf", *(f"kinmerge.{'.'.join(folder.parts)}" for folder in there)}
+    modules = {file.parent.relative_to(ROOT) for file in (ROOT / "src").rglob("*.py")}
+    assert modules == {*there, Path("src/package")}, "a folder of modules without __init__.py"
+
+
+def installing() -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own, which has this one's packages, and kinmerge installed from a copy of the checkout."""
     pytest.importorskip("setuptools", minversion="77")
-    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("installed")
-    for name in ("src", "conf", "kinmerge"):
+    copy, made = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("environment")
+    for name in ("src", "conf"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", target, copy], check=True)
-    return target
+    venv.create(made)
+    (site(made) / "these.pth").write_text(sysconfig.get_path("purelib"))
+    pip = [sys.executable, "-m", "pip", "--python", made / "bin/python", "install", "--quiet", "--no-deps", "--no-index"]
+    how = ["--editable"] if request.param == "editable" else []
+    subprocess.run([*pip, "--no-build-isolation", *how, copy], check=True)
+    return made
 
 
-def test_what_is_installed_is_one_package_with_everything_in_it(installed: Path) -> None:
-    assert {found.name for found in installed.iterdir() if found.suffix != ".dist-info"} == {"kinmerge", "bin"}
-    for folder in ("src", "conf"):
-        there = {file.relative_to(ROOT) for file in (ROOT / folder).rglob("*") if file.is_file()}
-        expected = {file for file in there if "__pycache__" not in file.parts}
-        assert {file for file in expected if not (installed / "kinmerge" / file).exists()} == set()
+def site(environment: Path) -> Path:
+    """The folder of an environment's packages."""
+    (found,) = environment.glob("lib/python*/site-packages")
+    return found
 
 
-def outside(installed: Path, tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where a package of the user's own is called `src`, too."""
+def outside(environment: Path, tmp_path: Path, command: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the environment where a package of the user's own is called `src`, too."""
     (tmp_path / "src").mkdir(exist_ok=True)
     (tmp_path / "src/__init__.py").write_text("raise RuntimeError('not this one')")
-    environment = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    clean = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
-        [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [environment / "bin" / command, *more], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
     )
 
 
-def test_the_installed_command_finds_its_configuration(installed: Path, tmp_path: Path) -> None:
-    done = outside(installed, tmp_path, str(installed / "bin/kinmerge"), "--cfg", "job", "strategy=greedy_topk")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "name: greedy_topk" in done.stdout
+def test_what_is_installed_is_one_package_with_everything_in_it(installed: Path) -> None:
+    here = site(installed)
+    expected = {file.relative_to(ROOT) for folder in ("src", "conf") for file in (ROOT / folder).rglob("*.*")}
+    expected = {file for file in expected if "__pycache__" not in file.parts and (ROOT / file).is_file()}
+    assert {file.suffix for file in expected} == {".py", ".yaml", ".c", ".h", ".css", ".html", ".js", ".json"}
+    if (here / "kinmerge").exists():
+        missing = {file for file in expected if not (here / "kinmerge" / file).exists()}
+        assert {file for file in missing if file.parts[:2] != ("src", "package")} == set()
+        assert all((here / "kinmerge" / name).exists() for name in ("__init__.py", "__main__.py"))
+    assert not (here / "src").exists()
+    assert not (here / "conf").exists()
 
 
-def test_the_installed_command_has_the_other_programs(installed: Path, tmp_path: Path, found: kinmerge.Run) -> None:
-    done = outside(installed, tmp_path, "-m", "kinmerge", "report", str(found.folder), "--out", str(tmp_path / "page"))
+@pytest.mark.slow  # two commands, as slowly as they start
+def test_the_installed_command_evolves_and_reports(installed: Path, family: Path, tmp_path: Path) -> None:
+    given = [*on_pico_family(family, tmp_path / "outputs"), "strategy=one_shot", "evaluate.limit=8"]
+    done = outside(installed, tmp_path, "kinmerge", *given)
+    assert done.returncode == 0, done.stderr
+    done = outside(installed, tmp_path, "kinmerge", "report", "outputs/run", "--out", "page")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "page").is_file()
-    done = outside(installed, tmp_path, "-m", "kinmerge", "report")
+
+
+def test_a_mistake_costs_the_installed_command_a_line(installed: Path, tmp_path: Path) -> None:
+    done = outside(installed, tmp_path, "kinmerge", "strategy=greedy")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[1:] == [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "strategy=greedy: no such option" in done.stderr
+    done = outside(installed, tmp_path, "python", "-m", "kinmerge", "report")
     assert (done.returncode, done.stderr.rpartition(" (")[2]) == (2, "kinmerge report --help tells how)\n")
 
 
 def test_what_is_installed_is_imported_by_its_place(installed: Path, tmp_path: Path, found: kinmerge.Run) -> None:
-    code = f"import kinmerge; print(kinmerge.Run({str(found.folder)!r}).winner.name, kinmerge.ROOT)"
-    done = outside(installed, tmp_path, "-c", code)
-    assert done.stdout == f"{found.winner.name} {installed / 'kinmerge'}\n", done.stderr
+    code = f"import kinmerge; print(kinmerge.Run({str(found.folder)!r}).winner.name); import src; print(src.__file__)"
+    done = outside(installed, tmp_path, "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    name, place = done.stdout.split()
+    assert name == found.winner.name
+    assert not Path(place).is_relative_to(tmp_path)
+
+
+def test_another_package_called_src_is_not_mistaken_for_the_code(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/__init__.py").touch()
+    done = subprocess.run(
+        [installed / "bin/python", "-c", "import src, kinmerge"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"another one was imported before: {tmp_path / 'src/__init__.py'}" in done.stderr

@@ -4,7 +4,7 @@ import os
 import runpy
 import sys
 
-from kinmerge import ROOT
+from . import ROOT
 
 PROGRAMS = (
     *("analyse", "compare", "holdout", "kinship", "rebuild", "report", "run", "track", "tradeoff", "zoo"),
