@@ -143,9 +143,9 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         shutil.copy(ROOT / name, copy)
     venv.create(made)
     (site(made) / "these.pth").write_text(sysconfig.get_path("purelib"))
-    pip = [sys.executable, "-m", "pip", "--python", made / "bin/python", "install", "--quiet", "--no-deps", "--no-index"]
+    pip = [sys.executable, "-m", "pip", "--python", made / "bin/python", "install", "--quiet"]
     how = ["--editable"] if request.param == "editable" else []
-    subprocess.run([*pip, "--no-build-isolation", *how, copy], check=True)
+    subprocess.run([*pip, "--no-deps", "--no-index", "--no-build-isolation", *how, copy], check=True)
     return made
 
 

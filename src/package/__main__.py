@@ -1,8 +1,8 @@
-"""The command `kinmerge`: a run (`kinmerge strategy=kinship_topk`), or another of the programs (`kinmerge report RUN`)."""
+"""The command `kinmerge`: a run (`kinmerge strategy=kinship_topk`), or another program (`kinmerge report RUN`)."""
 
-import os
 import runpy
 import sys
+from pathlib import Path
 
 from . import ROOT
 
@@ -20,7 +20,7 @@ def main() -> None:
     name = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in PROGRAMS else "run"
     sys.argv[0] = "kinmerge" if name == "run" else f"kinmerge {name}"
     # Processes that a launcher begins find the code where this one does, and everything else in the current folder.
-    sys.path[:0] = [str(ROOT), os.getcwd()]
+    sys.path[:0] = [str(ROOT), str(Path.cwd())]
     signals.loading()
     opening.begin(name == "run")
     if name == "run":
