@@ -38,7 +38,7 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     make, own = "make install" if here else f"make -C {root} install", root / ".venv/bin/python"
     shown = own.relative_to(root) if here else own
     if not (root / "Makefile").exists():
-        advice = "`pip install kinmerge`, without --no-deps, brings it"
+        advice = "installing kinmerge by pip without --no-deps brings it"
     elif own.exists() and Path(sys.prefix).resolve() != own.parents[1].resolve():
         advice = f"{shown} -m … has the environment's"
     else:
