@@ -102,6 +102,7 @@ class Evolution:
         try:
             start.record(self._write, self.state, settings, workers, self.given)
             workers.in_main("clean", self._clean)
+            workers.in_main("earlier", self._check_earlier)
             self._measurements.load(self.state.measured)
         except BaseException:
             self.journal.close()
@@ -274,7 +275,8 @@ class Evolution:
         """Return the population as a strategy sees it, with what was answered."""
         answers = self._candidates.answers if self.settings.strategy.needs_answers else None
         learner = self._learner.learn if self._learner is not None else None
-        return replace(self.state.population, answers=answers, learner=learner)
+        earlier = partial(start.earlier, self.settings, self.state)
+        return replace(self.state.population, answers=answers, learner=learner, earlier=earlier)
 
     def _asked_a_part(self) -> str | None:
         """Return the first of the FINALISTS best models that was asked a part of the samples; None if none was."""
@@ -428,6 +430,11 @@ class Evolution:
                     for task, cut in fields.get("cut_off", {}).items():
                         progress.note(f"{model}: {CutOff(**cut).words(task)}{where}")
             self._done += 1
+
+    def _check_earlier(self) -> None:
+        """Refuse a run to start from that cannot be started from, before anything is evaluated."""
+        if self.state.closed < 0:
+            start.earlier(self.settings, self.state)
 
     def _clean(self) -> None:
         """Remove what earlier starts left half-written; the journal's lock keeps everybody else away."""

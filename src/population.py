@@ -210,6 +210,9 @@ class Population:
     """What a model answered, by sample, for a strategy that asks for it; None where answers are not kept."""
     learner: Callable[[Any], Any] | None = field(default=None, compare=False)
     """Learns weights by gradient (`src.strategy.recipe_gradient.Learner`) for a strategy that asks for it."""
+    earlier: Callable[[], tuple[Sequence[Model], Mapping[str, str]]] | None = field(default=None, compare=False)
+    """Returns the models of an earlier run that a search starts from, oldest first, and by their name there the names
+    of the founders that are here too; None where there is no such run."""
     expected_gain: float | None = None
     """What a search still expects to gain on its best model, in points; None where nothing is predicted."""
 

@@ -39,7 +39,7 @@ def run(settings: Settings) -> dict[str, float]:
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import kinship, plan, zoo  # reads headers, no weights; what is heavy waits
+    from src import kinship, plan, start, zoo  # reads headers, no weights; what is heavy waits
     from src.evaluation import benchmarks
     from src.export import upload
     from src.models import founders
@@ -54,6 +54,7 @@ def run(settings: Settings) -> dict[str, float]:
     kinship.metric_of(settings.kinship.metric)
     if settings.figures:
         page.check(settings.figures)
+    start.earlier(settings)
     found = founders.look(settings)
     founders.check(settings, found)
     from src.evaluation import chat, tasks
