@@ -217,3 +217,17 @@ def test_another_package_called_src_is_not_mistaken_for_the_code(installed: Path
         check=False,
     )
     assert f"another one was imported before: {tmp_path / 'src/__init__.py'}" in done.stderr
+
+
+def test_what_is_installed_without_its_dependencies_says_so(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src/package", tmp_path / "kinmerge")
+    shutil.copytree(ROOT / "src", tmp_path / "kinmerge/src", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "kinmerge"],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "has no package hydra; installing kinmerge by pip without --no-deps brings it" in done.stderr

@@ -37,7 +37,7 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     here = root.samefile(Path.cwd())
     make, own = "make install" if here else f"make -C {root} install", root / ".venv/bin/python"
     shown = own.relative_to(root) if here else own
-    if not (root / "Makefile").exists():
+    if (root / "__init__.py").exists():  # this is the installed package
         advice = "installing kinmerge by pip without --no-deps brings it"
     elif own.exists() and Path(sys.prefix).resolve() != own.parents[1].resolve():
         advice = f"{shown} -m … has the environment's"
