@@ -39,7 +39,7 @@ def run(settings: Settings) -> dict[str, float]:
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import kinship, plan, start, zoo  # reads headers, no weights; what is heavy waits
+    from src import kinship, learning, plan, start, zoo  # reads headers, no weights; what is heavy waits
     from src.evaluation import benchmarks
     from src.export import upload
     from src.models import founders
@@ -63,7 +63,7 @@ def run(settings: Settings) -> dict[str, float]:
     evaluator = tasks.check(settings, try_out=try_out, devices=plan.devices(settings) if settings.dry_run else ("cpu",))
     chat.check(settings, found)
     if settings.dry_run:
-        plan.show(settings, found, evaluator)
+        plan.show(settings, found, evaluator, learning.plan(settings, found, evaluator))
         return {}
     if settings.uses_zoo:
         zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)
@@ -75,7 +75,9 @@ def run(settings: Settings) -> dict[str, float]:
 
     with (
         Workers(**settings.workers.model_dump()) as workers,
-        closing(Evolution(settings, workers, *given, verdict.of(settings.sweep))) as evolution,
+        closing(
+            Evolution(settings, workers, *given, verdict.of(settings.sweep), learning.learner(settings))
+        ) as evolution,
     ):
         if workers.main:
             log.keep_in(evolution.folder)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from src.api import Run, evolve, plan
     from src.runtime.errors import FruitlessError, MachineError, UserError
+
+    from .api import Run, evolve, plan
 
 __all__ = ["FruitlessError", "MachineError", "Run", "UserError", "evolve", "plan"]
 
@@ -31,7 +32,8 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: it takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'kinmerge' has no {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module("src.runtime.errors" if name.endswith("Error") else "src.api"), name)
+    home = import_module("src.runtime.errors") if name.endswith("Error") else import_module(".api", __name__)
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -48,6 +48,19 @@ class Lesson:
 Learner = Callable[[Lesson], np.ndarray | None]
 """Goes on with the lesson and returns the weights [D, B] that did best on what was kept back; None where nothing is
 better than before, and nothing is left to learn. Given as `Population.learner`."""
+
+
+class Lessons(Protocol):
+    """What learns for a run (`src.learning.lessons.Learner`)."""
+
+    event: dict[str, Any] | None
+    """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
+
+    def check(self) -> None:
+        """Refuse tasks that nothing can be learned from."""
+
+    def learn(self, lesson: Lesson) -> np.ndarray | None:
+        """Go on with a lesson: see `Learner`."""
 
 
 @dataclass(frozen=True)
