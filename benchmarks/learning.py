@@ -36,6 +36,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "recipe-part": {"blocks": "part"},
     "recipe-whole": {"blocks": "whole"},
     "recipe-tensor-prior": {"blocks": "tensor", "prior": 1.0},
+    "recipe-tensor-prior-10": {"blocks": "tensor", "prior": 10.0},
+    "recipe-tensor-prior-100": {"blocks": "tensor", "prior": 100.0},
     "recipe-founders": {"blocks": "tensor", "directions": ()},
     "recipe-tsv": {"blocks": "tensor", "directions": ("wudi", "tsv_m")},
     "recipe-small": {"blocks": "tensor", "batch": 16, "steps": 30},
