@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from src.population import Key, Model, Population, Proposal
@@ -67,7 +67,7 @@ def begin(population: Population, directions: Directions, start: float | None, *
     """
     first = first_merges(population, directions, start)
     if population.generation < bool(first):
-        return first
+        return [replace(one, whole=True) for one in first]
     if population.generation > bool(first):
         return []
     done = population.merged()
@@ -89,7 +89,7 @@ def earlier_merges(population: Population, directions: Directions, *, best: bool
         known = merge_of(model)
         if known is None or model.average is None or not names.keys() >= set(known[0]):
             continue
-        proposal = Proposal(tuple(names[parent] for parent in known[0]), merge=known[1])
+        proposal = Proposal(tuple(names[parent] for parent in known[0]), merge=known[1], whole=model.part is None)
         if proposal.key in here:
             names[model.name] = here[proposal.key]
         elif settings_of(model):
