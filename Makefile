@@ -45,7 +45,7 @@ lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Py
 	    --prerelease if-necessary-or-explicit --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment and caches (outputs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis kinmerge.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build kinmerge.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

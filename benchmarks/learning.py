@@ -3,7 +3,9 @@
 Every method starts from the WUDI merge of a family of the embedded kind, and learns from the same samples, in the
 same batches, with the same kept back. Its checkpoint with the lowest loss on these is scored on the holdout, at every
 budget: evaluations' worth of samples that went through the model (of 1000 each, backwards counted twice), the founders'
-five evaluations and WUDI's one included. What is finished is not run again, so that the command can be interrupted.
+five evaluations and WUDI's one included. With --left-out, one founder's tasks are not learned from (another founder's
+in every family), and what becomes of them is told beside the others. What is finished is not run again, so that the
+command can be interrupted.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -34,6 +36,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "recipe-part": {"blocks": "part"},
     "recipe-whole": {"blocks": "whole"},
     "recipe-tensor-prior": {"blocks": "tensor", "prior": 1.0},
+    "recipe-tensor-prior-10": {"blocks": "tensor", "prior": 10.0},
+    "recipe-tensor-prior-100": {"blocks": "tensor", "prior": 100.0},
     "recipe-founders": {"blocks": "tensor", "directions": ()},
     "recipe-tsv": {"blocks": "tensor", "directions": ("wudi", "tsv_m")},
     "recipe-small": {"blocks": "tensor", "batch": 16, "steps": 30},
@@ -72,6 +76,8 @@ class Point:
     """Of learning, without the holdout."""
     peak: int = 0
     """Bytes of GPU memory at most; 0 without one."""
+    left_out: float | None = None
+    """In points on the holdout, over the tasks that were not learned from, which `holdout` then leaves out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100, help="gradient steps")
     parser.add_argument("--budgets", nargs="+", type=float, default=[10, 14, 20, 25], help="evaluations' worth")
     parser.add_argument("--rates", nargs="+", type=float, default=[0.0], help="in place of a method's own, unless 0")
+    parser.add_argument("--left-out", action="store_true", help="do not learn from one founder's tasks")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/learning"))
     parser.add_argument("--zoo", type=Path, default=Path("outputs/zoo"), help="folder of families named seed-N")
     parser.add_argument("--only-print", action="store_true", help="run nothing")
@@ -98,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not place.exists():
                 family = family or Family.of(seed, options)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                points = list(family.curve(*run, options.steps))
+                points = list(family.curve(*run, options.steps, left_out=options.left_out))
                 place.write_text(json.dumps([asdict(point) for point in points]))
                 best = [point for point in points if point.holdout is not None][-1]
                 print(f"{place.stem}: {best.holdout:.1f} after {best.steps} steps", file=sys.stderr, flush=True)
@@ -107,7 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _place(options: argparse.Namespace, run: tuple[str, int, float], seed: int) -> Path:
     name, samples, rate = run
-    path: Path = options.outputs / f"{name}-{samples}-{rate or 'own'}-{options.steps}-{seed}.json"
+    path: Path = (
+        options.outputs
+        / f"{name}-{samples}-{rate or 'own'}-{options.steps}-{seed}{'-left-out' * options.left_out}.json"
+    )
     return path
 
 
@@ -154,7 +164,7 @@ class Family:
             {task: max(founders, key=lambda one: founders[one][task]) for task in next(iter(founders.values()))},
         )
 
-    def curve(self, name: str, samples: int, rate: float, steps: int) -> Iterator[Point]:
+    def curve(self, name: str, samples: int, rate: float, steps: int, *, left_out: bool = False) -> Iterator[Point]:
         """Yield what a method has at every look, the first before any step."""
         import torch
 
@@ -173,6 +183,9 @@ class Family:
         targets = self._agreement() if how.objective_loss == "agreement" else None
         choose = how.objective_loss != "target"
         found, weights = samples_of(self.evaluator, choose=choose, targets=targets)
+        unseen = self._unseen() if left_out else set()
+        found = [one for one in found if one.task not in unseen]
+        weights = {task: weight for task, weight in weights.items() if task not in unseen}
         division = Division.of(found, weights, share=how.kept_back, most=samples, seed=self.seed)
         asked = self.evaluator._settings
         model = ReusableModel(self.folders["wudi"], None, asked, self._devices(), seed=self.seed, remote_code=False)
@@ -188,21 +201,29 @@ class Family:
             done, kept_back, tensors = look
             count = done // how.steps + 1
             passes = 3 * done * how.batch + count * division.kept_count
-            scores = self._scores(tensors()) if kept_back < best else None
+            scores = self._scores(tensors(), unseen) if kept_back < best else None
             best = min(best, kept_back)
             peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-            holdout, kept = scores or (None, None)
-            yield Point(done, BEFORE + passes / PRICE, kept_back, holdout, kept, spent, peak)
+            holdout, kept, others = scores or (None, None, None)
+            yield Point(done, BEFORE + passes / PRICE, kept_back, holdout, kept, spent, peak, others)
         del model
         gc.collect()
 
-    def _scores(self, tensors: dict[str, torch.Tensor]) -> tuple[float, float]:
-        """Return the average on the holdout, and the share of the specialists' scores there, in percent."""
+    def _unseen(self) -> set[str]:
+        """Return the tasks of one founder, of another in every family; of the founders that are best at any."""
+        owners = sorted(set(self.specialists.values()))
+        return {task for task, owner in self.specialists.items() if owner == owners[self.seed % len(owners)]}
+
+    def _scores(self, tensors: dict[str, torch.Tensor], unseen: set[str]) -> tuple[float, float, float | None]:
+        """Return the holdout's mean over tasks, the share of specialists' scores in percent, and the mean of unseen."""
         from src.population import normalised_average, skills
 
         assert self.evaluator.holdout is not None
-        found = self.evaluator.holdout.evaluate(self.folders["wudi"], tensors)
-        return found.average, normalised_average(skills(self.founders, found.scores))
+        scores = self.evaluator.holdout.evaluate(self.folders["wudi"], tensors).scores
+        seen = {task: score for task, score in scores.items() if task not in unseen}
+        others = [scores[task] for task in unseen]
+        kept = normalised_average(skills(self.founders, seen))
+        return fmean(seen.values()), kept, fmean(others) if others else None
 
     def _agreement(self) -> dict[tuple[str, int], Any]:
         """Return what every task's specialist answers, as probabilities."""
@@ -311,11 +332,10 @@ def _merged(model: ReusableModel) -> dict[str, torch.Tensor]:
 
 
 def _table(options: argparse.Namespace, runs: Sequence[tuple[str, int, float]], seeds: Sequence[int]) -> str:
-    from src.statistics import compare_configurations
-
     rows = [
-        f"| method | samples | families | {' | '.join(f'{one:g}' for one in options.budgets)} | kept | s a step |",
-        f"| --- | ---: | ---: |{' --- |' * len(options.budgets)} ---: | ---: |",
+        f"| method | samples | families | {' | '.join(f'{one:g}' for one in options.budgets)} | kept | s a step |"
+        + " not learned from |" * options.left_out,
+        f"| --- | ---: | ---: |{' --- |' * len(options.budgets)} ---: | ---: |" + " --- |" * options.left_out,
     ]
     for run in runs:
         known = {}
@@ -325,21 +345,31 @@ def _table(options: argparse.Namespace, runs: Sequence[tuple[str, int, float]], 
         if not known:
             continue
         cells = []
+        start = {seed: points[0] for seed, points in known.items()}
         for budget in options.budgets:
             best = {seed: _best(points, budget) for seed, points in known.items()}
-            start = {seed: points[0].holdout or 0.0 for seed, points in known.items()}
-            holdout = {seed: point.holdout or 0.0 for seed, point in best.items()}
-            text = f"{fmean(holdout.values()):.1f}"
-            if len(known) > 1 and holdout != start:
-                paired = compare_configurations(holdout, start)  # type: ignore[arg-type]
-                text += f" ({paired.difference:+.1f}, {paired.low:+.1f} to {paired.high:+.1f})"
-            cells.append(text)
+            cells.append(_compared([point.holdout for point in best.values()], [one.holdout for one in start.values()]))
         kept = fmean(point.kept or 0.0 for point in best.values())
         step = fmean(points[-1].seconds / max(points[-1].steps, 1) for points in known.values())
         name = run[0] + (f", rate {run[2]:g}" if run[2] else "")
-        rows.append(f"| {name} | {run[1]} | {len(known)} | {' | '.join(cells)} | {kept:.0f} % | {step:.2f} |")
+        row = f"| {name} | {run[1]} | {len(known)} | {' | '.join(cells)} | {kept:.0f} % | {step:.2f} |"
+        if options.left_out:
+            row += f" {_compared([one.left_out for one in best.values()], [one.left_out for one in start.values()])} |"
+        rows.append(row)
     title = "holdout in points by evaluations' worth (on its start, 95 % over families); skills kept at the last budget"
     return f"\n{title}\n\n" + "\n".join(rows)
+
+
+def _compared(found: Sequence[float | None], start: Sequence[float | None]) -> str:
+    """Return a mean over families, and how it compares with the start's, family by family."""
+    from src.statistics import compare_configurations
+
+    now, before = (dict[Hashable, float](enumerate(one or 0.0 for one in scores)) for scores in (found, start))
+    text = f"{fmean(now.values()):.1f}"
+    if len(now) > 1 and now != before:
+        paired = compare_configurations(now, before)
+        text += f" ({paired.difference:+.1f}, {paired.low:+.1f} to {paired.high:+.1f})"
+    return text
 
 
 def _best(points: Sequence[Point], budget: float) -> Point:

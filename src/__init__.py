@@ -6,4 +6,4 @@ if sys.argv[:1] == ["-m"]:  # this is `python -m src.…`, whose libraries take 
     from src.runtime import opening, signals
 
     signals.loading()
-    opening.begin()
+    opening.begin("src.run" in getattr(sys, "orig_argv", []))

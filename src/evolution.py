@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from src import start
 from src.config import Settings
@@ -26,11 +26,9 @@ from src.runtime import files, progress, terminal
 from src.runtime.cache import Cache
 from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
+from src.strategy.recipe_gradient import Lessons
 from src.tracking import sender, table
 from src.tracking.sender import Sender
-
-if TYPE_CHECKING:
-    from src.learning.lessons import Learner
 
 FINALISTS = 3
 """How many of the best are asked everything at the end, where candidates were asked a part of the samples."""
@@ -52,6 +50,7 @@ class Evolution:
         base: Checkpoint,
         founders: Mapping[str, Checkpoint],
         verdict: Verdict = lambda best, generation: None,
+        learner: Callable[..., Lessons] | None = None,
     ) -> None:
         """Resume the run that the folder's journal tells of, or begin it.
 
@@ -61,6 +60,7 @@ class Evolution:
             base: what all founders are fine-tunes of.
             founders: by name.
             verdict: of the study that this run is a trial of; asked after every generation, in the main process.
+            learner: makes what learns for a strategy that has weights learned (`src.learning.lessons.Learner`).
 
         Raises:
             UserError: the journal is of a run with other settings, or damaged, or a founder's weights have changed.
@@ -86,6 +86,9 @@ class Evolution:
         self._retention = Retention(self.store, settings.strategy, settings.keep)
         self._measurements = Measurements(self.folder, base, workers, cache)
         self._candidates = Candidates(settings, self.state, self.store, workers, cache)
+        self._learner = learner and learner(
+            settings, self.state, self.store, lambda: self._candidates.lm_evaluator, workers.pulse
+        )
         path = self.folder / "journal.jsonl"
         if workers.in_main("is new", lambda: not path.exists()):
             _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
@@ -102,6 +105,7 @@ class Evolution:
         try:
             start.record(self._write, self.state, settings, workers, self.given)
             workers.in_main("clean", self._clean)
+            workers.in_main("earlier", self._check_earlier)
             self._measurements.load(self.state.measured)
         except BaseException:
             self.journal.close()
@@ -131,17 +135,6 @@ class Evolution:
         """Kinship under the run's metric, as strategies see it."""
         metric = self.settings.kinship.metric
         return self.state.table(metric, metric_of(metric).larger_is_closer, self._predicted, self._measurements.grams)
-
-    @cached_property
-    def _learner(self) -> Learner | None:
-        """What learns for the strategy, if it has anything learned."""
-        if not self.settings.strategy.learns:
-            return None
-        from src.learning.lessons import Learner
-
-        return Learner(
-            self.settings, self.state, self.store, lambda: self._candidates.lm_evaluator, self._workers.pulse
-        )
 
     @cached_property
     def tracker(self) -> Sender:
@@ -274,7 +267,8 @@ class Evolution:
         """Return the population as a strategy sees it, with what was answered."""
         answers = self._candidates.answers if self.settings.strategy.needs_answers else None
         learner = self._learner.learn if self._learner is not None else None
-        return replace(self.state.population, answers=answers, learner=learner)
+        earlier = partial(start.earlier, self.settings, self.state)
+        return replace(self.state.population, answers=answers, learner=learner, earlier=earlier)
 
     def _asked_a_part(self) -> str | None:
         """Return the first of the FINALISTS best models that was asked a part of the samples; None if none was."""
@@ -428,6 +422,11 @@ class Evolution:
                     for task, cut in fields.get("cut_off", {}).items():
                         progress.note(f"{model}: {CutOff(**cut).words(task)}{where}")
             self._done += 1
+
+    def _check_earlier(self) -> None:
+        """Refuse a run to start from that cannot be started from, before anything is evaluated."""
+        if self.state.closed < 0:
+            start.earlier(self.settings, self.state)
 
     def _clean(self) -> None:
         """Remove what earlier starts left half-written; the journal's lock keeps everybody else away."""

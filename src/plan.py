@@ -17,7 +17,6 @@ from src.models.founders import Found
 from src.population import KinshipTable, Model, Population, Proposal
 from src.runtime import terminal
 from src.runtime.files import size_words
-from src.strategy import RecipeGradient
 
 if TYPE_CHECKING:
     from src.evaluation.evaluator import Evaluator
@@ -34,13 +33,16 @@ OFF = ((0.4, "tenths"), (0.15, "hundredths"), (0.0, "thousandths"))
 docs/kinship.md."""
 
 
-def show(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> None:
+def show(
+    settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None, learning: Sequence[str] = ()
+) -> None:
     """Print the plan: founders, tasks, the first generation's pairs, what all of it takes at most, what is unknown.
 
     Args:
         settings: of the run.
         found: the base and the founders.
         evaluator: of the tasks whose data are here; None where the user's own evaluates.
+        learning: what is to be said of what is learned by gradient (`src.learning.forecast`).
     """
     console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
@@ -50,8 +52,7 @@ def show(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | 
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
-    working = (*_evaluating(settings, found, evaluator), *_learning(settings, found, evaluator))
-    for line in (*_merging(settings, found), *working):
+    for line in (*_merging(settings, found), *_evaluating(settings, found, evaluator), *learning):
         console.print(line)
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
@@ -270,15 +271,6 @@ def _evaluating(settings: Settings, found: Mapping[str, Found], evaluator: Evalu
 
     founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
     return forecast(settings, founders, evaluator, most_merges(settings))
-
-
-def _learning(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
-    if not isinstance(settings.strategy, RecipeGradient):
-        return []
-    from src.learning.forecast import forecast
-
-    founder = next((one.checkpoint for name, one in found.items() if one.checkpoint and name != "base"), None)
-    return [forecast(settings, settings.strategy, founder, evaluator)]
 
 
 def _tasks(settings: Settings, evaluator: Evaluator | None) -> Table:

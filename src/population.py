@@ -57,6 +57,8 @@ class Proposal:
     `merge`, and `each`, a list of parameters for every parent in turn."""
     predicted: Prediction | None = None
     """What it promises; None where the strategy predicts nothing."""
+    whole: bool = False
+    """It is asked everything, where others are asked a part of the samples: what a search measures others by."""
 
     @property
     def key(self) -> Key:
@@ -70,6 +72,8 @@ class Proposal:
             found["merge"] = dict(self.merge)
         if self.predicted is not None:
             found["predicted"] = asdict(self.predicted)
+        if self.whole:
+            found["whole"] = True
         return found
 
     @classmethod
@@ -77,7 +81,9 @@ class Proposal:
         """Return what `as_dict` made plain data of."""
         predicted = kept.get("predicted")
         promised = Prediction(**predicted) if predicted is not None else None
-        return cls(tuple(kept["parents"]), kept["exploration"], kept.get("merge"), promised)
+        return cls(
+            tuple(kept["parents"]), kept["exploration"], kept.get("merge"), promised, whole=kept.get("whole", False)
+        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ class Model:
     """The merge of its own that an offspring was proposed with; None for the run's."""
     predicted: Prediction | None = None
     """What its proposal promised."""
+    whole: bool = False
+    """Whether it is asked everything, where others are asked a part of the samples."""
     expected: float | None = None
     """What a search that predicts answers takes its value to be, now that it was evaluated; in points."""
     source: str | None = None
@@ -210,6 +218,9 @@ class Population:
     """What a model answered, by sample, for a strategy that asks for it; None where answers are not kept."""
     learner: Callable[[Any], Any] | None = field(default=None, compare=False)
     """Learns weights by gradient (`src.strategy.recipe_gradient.Learner`) for a strategy that asks for it."""
+    earlier: Callable[[], tuple[Sequence[Model], Mapping[str, str]]] | None = field(default=None, compare=False)
+    """Returns the models of an earlier run that a search starts from, oldest first, and by their name there the names
+    of the founders that are here too; None where there is no such run."""
     expected_gain: float | None = None
     """What a search still expects to gain on its best model, in points; None where nothing is predicted."""
 

@@ -25,6 +25,8 @@ from src.study.sweep import plugin
 if TYPE_CHECKING:
     from src.evolution import Evolution
 
+CONF = Path(__file__).parent.parent / "conf"
+"""The configuration's folder."""
 COURTESY = 3.0
 """Seconds that another process lets the main one speak first."""
 
@@ -37,7 +39,7 @@ def run(settings: Settings) -> dict[str, float]:
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import kinship, plan, zoo  # reads headers, no weights; what is heavy waits
+    from src import kinship, learning, plan, start, zoo  # reads headers, no weights; what is heavy waits
     from src.evaluation import benchmarks
     from src.export import upload
     from src.models import founders
@@ -52,6 +54,7 @@ def run(settings: Settings) -> dict[str, float]:
     kinship.metric_of(settings.kinship.metric)
     if settings.figures:
         page.check(settings.figures)
+    start.earlier(settings)
     found = founders.look(settings)
     founders.check(settings, found)
     from src.evaluation import chat, tasks
@@ -60,7 +63,7 @@ def run(settings: Settings) -> dict[str, float]:
     evaluator = tasks.check(settings, try_out=try_out, devices=plan.devices(settings) if settings.dry_run else ("cpu",))
     chat.check(settings, found)
     if settings.dry_run:
-        plan.show(settings, found, evaluator)
+        plan.show(settings, found, evaluator, learning.plan(settings, found, evaluator))
         return {}
     if settings.uses_zoo:
         zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)
@@ -72,7 +75,9 @@ def run(settings: Settings) -> dict[str, float]:
 
     with (
         Workers(**settings.workers.model_dump()) as workers,
-        closing(Evolution(settings, workers, *given, verdict.of(settings.sweep))) as evolution,
+        closing(
+            Evolution(settings, workers, *given, verdict.of(settings.sweep), learning.learner(settings))
+        ) as evolution,
     ):
         if workers.main:
             log.keep_in(evolution.folder)
@@ -131,7 +136,7 @@ def _hand_over(evolution: Evolution, main: bool) -> dict[str, float]:
     return summary.figures(evolution.state)
 
 
-@hydra.main(config_path=str(Path(__file__).parent.parent / "conf"), config_name="config")
+@hydra.main(config_path=str(CONF), config_name="config")
 def _job(composed: DictConfig) -> float | list[float]:
     with log.copying():
         return _run(composed)
@@ -181,10 +186,7 @@ def _end(error: Exception, name: str) -> None:
 def main() -> None:
     """Compose the configuration and run; a user's mistake costs a line and exit status 2, the machine's status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise its complaints instead of printing them its own way
-    # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
-    plugin.register()
+    prepare()
     try:
         _check_options()
         with _muted() if launch.rank() else nullcontext():
@@ -197,6 +199,14 @@ def main() -> None:
             raise
         _refuse(told[1])
         sys.exit(told[0])
+
+
+def prepare() -> None:
+    """Tell libraries that were not imported yet how to behave, and Hydra of the sweeper."""
+    # OpenMP's threads spin while they wait; next to any other busy process that made an evaluation ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stacks when a process is lost
+    plugin.register()
 
 
 def _check_options() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from src.config import Settings, flat
-from src.journal import VERSION, State
+from src.journal import VERSION, State, events_of, replay
 from src.models import digest
 from src.models.checkpoint import Checkpoint
 from src.models.founders import check_unchanged
+from src.population import Model
 from src.runtime import provenance
 from src.runtime.errors import UserError
 from src.runtime.secrets import masked_settings
@@ -45,6 +47,42 @@ def common(settings: Settings, workers: Workers, questions: Mapping[str, str]) -
     """Return what all processes of a run must have in common: settings, versions, kind of device, what is asked."""
     plain = flat(settings.model_dump(mode="json"))
     return {**plain, **versions(), "the device": _device(workers), **questions}
+
+
+def earlier(settings: Settings, state: State | None = None) -> tuple[list[Model], dict[str, str]]:
+    """Return the models of the run that the strategy starts from, and by their name there the founders that are here.
+
+    Args:
+        settings: of this run; `strategy.warm_start` is the other's folder.
+        state: of this run; None before there is one: then the other run is only looked at, and no founder is known.
+
+    Raises:
+        UserError: no run there, another base, fewer than two founders in common, or a budget that it would use up.
+    """
+    folder = getattr(settings.strategy, "warm_start", None)
+    if folder is None:
+        return [], {}
+    key = f"strategy.warm_start={folder}"
+    try:
+        other = replay(events_of(Path(folder)))
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    models = list(other.population)
+    merged = sum(model.average is not None for model in models if model.parents)
+    known = 1 + len(settings.founders.models) + settings.strategy.most_proposals(len(settings.founders.models))
+    budget = settings.stop.evaluations
+    if budget is not None and settings.strategy.needs_base and known + merged >= budget:
+        raise UserError(
+            f"{key}: its {merged} merges count as evaluations, like the base, the founders and the first merges "
+            f"({known}), even where the cache remembers them; stop.evaluations={budget} leaves none to search with"
+        )
+    if state is None:
+        return models, {}
+    here = {model.fingerprint: name for name, model in state.given.items()}
+    names = {name: here[model.fingerprint] for name, model in other.given.items() if model.fingerprint in here}
+    if names.pop("base", None) != "base" or len(names) < 2:
+        raise UserError(f"{key}: expected a run over the same base and at least two of these founders")
+    return models, names
 
 
 def record(

@@ -53,24 +53,28 @@ def evolve(tmp_path: Path, family: Path) -> Command:
     """`python -m src.run` on the pico family within this process: evolve("stop.generations=2", …)."""
 
     def command(*overrides: str, founders: tuple[str, ...] = FOUNDERS, at: Path = family) -> Outcome:
-        models = ",".join(f"{name}:{at / name}" for name in founders)
-        return run(
-            "strategy=kinship_topk",
-            "founders=local",
-            f"founders.base={at / 'base'}",
-            f"founders.models={{{models}}}",
-            f"evaluate.tasks=[{','.join(TASKS)}]",
-            f"evaluate.include={at / 'tasks'}",
-            "evaluate.holdout=null",
-            f"outputs={tmp_path / 'outputs'}",
-            "name=run",
-            "track=none",
-            "cache=off",
-            "workers.threads=1",
-            *overrides,
-        )
+        return run(*on_pico_family(at, tmp_path / "outputs", founders), *overrides)
 
     return command
+
+
+def on_pico_family(at: Path, outputs: Path, founders: tuple[str, ...] = FOUNDERS) -> list[str]:
+    """The settings of a run called `run` on the pico family that lies `at` a folder."""
+    models = ",".join(f"{name}:{at / name}" for name in founders)
+    return [
+        "strategy=kinship_topk",
+        "founders=local",
+        f"founders.base={at / 'base'}",
+        f"founders.models={{{models}}}",
+        f"evaluate.tasks=[{','.join(TASKS)}]",
+        f"evaluate.include={at / 'tasks'}",
+        "evaluate.holdout=null",
+        f"outputs={outputs}",
+        "name=run",
+        "track=none",
+        "cache=off",
+        "workers.threads=1",
+    ]
 
 
 def run(*overrides: str) -> Outcome:

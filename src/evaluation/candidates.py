@@ -179,7 +179,7 @@ class Candidates:
     def _part(self, name: str) -> int | None:
         """Return which part of the samples a model is asked, or was, as the journal has it; None: all of them."""
         model, parts = self._state.model(name), self._settings.evaluate.parts
-        if parts == 1 or model.founder or model.average is not None:
+        if parts == 1 or model.founder or model.whole or model.average is not None:
             return model.part
         offspring = [model.name for model in self._state.models.values() if not model.founder]
         return offspring.index(name) % parts

@@ -138,6 +138,7 @@ class _Offspring(_Fields):
     exploration: bool
     merge: _OwnMerge | None = None
     predicted: _Prediction | None = None
+    whole: bool = False
 
     def model_post_init(self, context: Any) -> None:
         """Raise ValueError where parameters are listed for other parents than there are."""

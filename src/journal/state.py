@@ -255,9 +255,8 @@ class State:
         for one in offspring:
             self._require_elders(generation, one["parents"])
             known = Proposal.from_dict(one)
-            self._add(
-                Model(one["name"], generation, known.parents, known.exploration, known.merge, predicted=known.predicted)
-            )
+            new = Model(one["name"], generation, known.parents, known.exploration, known.merge)
+            self._add(replace(new, predicted=known.predicted, whole=known.whole))
         self.selected = tuple(one["name"] for one in offspring)
 
     def _add(self, model: Model) -> None:

@@ -8,3 +8,33 @@
 | lessons | the lessons of a run, one before every candidate |
 | forecast | what it takes, for the plan |
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from src.config import Settings
+
+if TYPE_CHECKING:
+    from src.evaluation.evaluator import Evaluator
+    from src.models.founders import Found
+    from src.strategy.recipe_gradient import Lessons
+
+
+def learner(settings: Settings) -> Callable[..., Lessons] | None:
+    """Return what makes the learner of a run; None where its strategy has nothing learned."""
+    if not settings.strategy.learns:
+        return None
+    from src.learning.lessons import Learner  # seconds of imports
+
+    return Learner
+
+
+def plan(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
+    """Return what the plan says of learning: lines; none where the strategy has nothing learned."""
+    if not settings.strategy.learns:
+        return []
+    from src.learning.forecast import forecast
+
+    return [forecast(settings, found, evaluator)]

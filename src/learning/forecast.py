@@ -13,6 +13,7 @@ from src.config import Settings
 from src.evaluation.evaluator import Evaluator
 from src.learning.samples import Sample, samples
 from src.models.checkpoint import Checkpoint
+from src.models.founders import Found
 from src.runtime.files import size_words
 from src.strategy.recipe_gradient import RecipeGradient
 
@@ -77,10 +78,17 @@ def memory(
     return Memory(weights, kept + logits, largest * (itemsize + 4 * EXACT))
 
 
-def forecast(
-    settings: Settings, strategy: RecipeGradient, founder: Checkpoint | None, evaluator: Evaluator | None
-) -> str:
-    """Return what the plan says of learning, in a line."""
+def forecast(settings: Settings, known: Mapping[str, Found], evaluator: Evaluator | None) -> str:
+    """Return what the plan says of learning, in a line.
+
+    Args:
+        settings: of a run whose strategy is recipe_gradient.
+        known: the base, as `base`, and the founders.
+        evaluator: of the tasks; None where their data are not here.
+    """
+    strategy = settings.strategy
+    assert isinstance(strategy, RecipeGradient)
+    founder = next((one.checkpoint for name, one in known.items() if one.checkpoint and name != "base"), None)
     if founder is None or evaluator is None:
         return "learning: memory unknown, since no founder is here yet"
     found, _ = samples(evaluator, choose=strategy.objective_loss != "target")

@@ -71,7 +71,7 @@ def samples(
     if not found:
         raise UserError(
             "strategy.objective_loss=agreement learns what founders choose, and no task of evaluate.tasks has choices "
-            "of which its metric takes the likeliest; take strategy.objective_loss=labels"
+            "of which its metric takes the likeliest; take strategy.objective_loss=target"
         )
     total = sum(weights.values())
     return found, {name: weight / total for name, weight in weights.items()}

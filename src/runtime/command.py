@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from src.runtime import plugins
 from src.runtime.errors import in_words, printable
@@ -15,6 +16,10 @@ from src.runtime.signals import loaded
 
 class Parser(argparse.ArgumentParser):
     """A parser that says in one line what is wrong, and where to read more."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        own = Path(sys.argv[0]).name.startswith("kinmerge")
+        super().__init__(prog=prog.replace("python -m src.", "kinmerge ") if own else prog, **more)
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""

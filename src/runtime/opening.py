@@ -18,12 +18,12 @@ QUIET = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--versi
 """Options that are answered at once, by what a program may be about to read."""
 
 
-def begin() -> None:
-    """Say that a run has begun: imports take seconds, on a busy machine many. Have missing packages explained."""
+def begin(run: bool) -> None:
+    """Say that a run, if it is one, has begun: imports take seconds. Have missing packages explained."""
     sys.excepthook = explain
     given = getattr(sys, "orig_argv", [])
     asked = {one.partition("=")[0] for one in given}
-    wanted = "src.run" in given and not asked & QUIET and not launch.rank()
+    wanted = run and not asked & QUIET and not launch.rank()
     if wanted and find_spec("hydra") is not None:  # else there is something else to say
         print(READING, file=sys.stderr, flush=True)
 
@@ -37,7 +37,9 @@ def explain(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     here = root.samefile(Path.cwd())
     make, own = "make install" if here else f"make -C {root} install", root / ".venv/bin/python"
     shown = own.relative_to(root) if here else own
-    if own.exists() and Path(sys.prefix).resolve() != own.parents[1].resolve():
+    if (root / "__init__.py").exists():  # this is the installed package
+        advice = "installing kinmerge by pip without --no-deps brings it"
+    elif own.exists() and Path(sys.prefix).resolve() != own.parents[1].resolve():
         advice = f"{shown} -m … has the environment's"
     else:
         advice = f"`{make}` makes the environment that has it; then {shown} -m …"

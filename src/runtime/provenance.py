@@ -21,6 +21,8 @@ from src.runtime.secrets import masked_command
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where this is one."""
+FROM_PYTHON = "kinmerge"
+"""Hydra's name of a job that a program began, not a command."""
 PATIENCE = 10
 """Seconds that git has to answer."""
 
@@ -76,11 +78,12 @@ def described(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def command() -> str:
-    """Return the command that began this, secrets masked."""
+    """Return the command that began this, secrets masked; the equal one where it was begun from Python."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith(CHANNEL)]
     program = ["python", "-m", "src.run"]
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        arguments = list(HydraConfig.get().overrides.task)
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is not None and (hydra.mode == RunMode.MULTIRUN or hydra.job.name == FROM_PYTHON):
+        arguments = list(hydra.overrides.task)
     elif Path(sys.argv[0]).name not in {"run.py", "src.run"}:
         program = [Path(sys.argv[0]).name or "python"]
     return shlex.join([*program, *masked_command(arguments)])

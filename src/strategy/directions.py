@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from src.population import Model, Population, Proposal
-from src.strategy.recipes import Blocks, weighted
+from src.population import Key, Model, Population, Proposal
+from src.strategy.recipes import Blocks, merge_of, settings_of, weighted
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,46 @@ def made(population: Population, directions: Directions) -> list[Model]:
     wanted = {one.key for one in first_merges(population, directions, None)}
     merged = (model for model in population.models if model.merge is not None and model.failure is None)
     return [model for model in merged if Proposal(model.parents, merge=model.merge).key in wanted]
+
+
+def begin(population: Population, directions: Directions, start: float | None, *, best: bool = False) -> list[Proposal]:
+    """Return the merges that come before any that is searched for or learned; [] when all were tried.
+
+    Args:
+        population: so far.
+        directions: made in generation 1.
+        start: weight of every founder in a first recipe, made beside them; None: no such recipe.
+        best: of an earlier run, made in the next generation, take the best merge alone.
+    """
+    first = first_merges(population, directions, start)
+    if population.generation < bool(first):
+        return [replace(one, whole=True) for one in first]
+    if population.generation > bool(first):
+        return []
+    done = population.merged()
+    return [one for one in earlier_merges(population, directions, best=best) if one.key not in done]
+
+
+def earlier_merges(population: Population, directions: Directions, *, best: bool = False) -> list[Proposal]:
+    """Return the merges of an earlier run that are weighted sums of this one's founders and directions.
+
+    Each is made as it was made there, to the same bytes, so that what is remembered of it is not asked again.
+    """
+    if population.earlier is None:
+        return []
+    models, founders = population.earlier()
+    names = dict(founders)
+    here = {Proposal(model.parents, merge=model.merge).key: model.name for model in made(population, directions)}
+    found: dict[Key, tuple[float, Proposal]] = {}
+    for model in models:
+        known = merge_of(model)
+        if known is None or model.average is None or not names.keys() >= set(known[0]):
+            continue
+        proposal = Proposal(tuple(names[parent] for parent in known[0]), merge=known[1], whole=model.part is None)
+        if proposal.key in here:
+            names[model.name] = here[proposal.key]
+        elif settings_of(model):
+            found[proposal.key] = (model.average if model.expected is None else model.expected), proposal
+    if best and found:
+        return [max(found.values(), key=lambda one: one[0])[1]]
+    return [proposal for _, proposal in found.values()]

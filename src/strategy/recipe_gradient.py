@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
 
 from src.population import Geometry, KinshipTable, Population, Proposal
 from src.strategy.base import Strategy
-from src.strategy.directions import Direction, first_merges, made
+from src.strategy.directions import Direction, begin, made
 from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -50,6 +50,19 @@ Learner = Callable[[Lesson], np.ndarray | None]
 better than before, and nothing is left to learn. Given as `Population.learner`."""
 
 
+class Lessons(Protocol):
+    """What learns for a run (`src.learning.lessons.Learner`)."""
+
+    event: dict[str, Any] | None
+    """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
+
+    def check(self) -> None:
+        """Refuse tasks that nothing can be learned from."""
+
+    def learn(self, lesson: Lesson) -> np.ndarray | None:
+        """Go on with a lesson: see `Learner`."""
+
+
 @dataclass(frozen=True)
 class RecipeGradient(Strategy):
     """Every generation is a few gradient steps, and one candidate: the best weights so far on samples kept back."""
@@ -61,6 +74,9 @@ class RecipeGradient(Strategy):
     """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
     start: float | None = None
     """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
+    warm_start: str | None = None
+    """Folder of an earlier run over founders of this one, whose best weighted sum is made and evaluated next, and
+    started from if nothing before it is better."""
     objective_loss: Literal["target", "choice", "agreement"] = "target"
     """What is learned: to say the right answer; to prefer it to the other choices, as the metric does, where there are
     any; or to choose as each task's best founder does, without looking at what is right."""
@@ -98,14 +114,12 @@ class RecipeGradient(Strategy):
         return self.objective_loss == "agreement"
 
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
-        """Return the directions' merges in generation 1, after it what was learned; [] when nothing is left to learn.
+        """Return the directions' merges, then an earlier run's best, then what was learned; [] when that is all.
 
         Without a learner (a plan, a report), nothing is learned.
         """
-        done = population.merged()
-        first = first_merges(population, self.directions or {}, self.start)
-        if population.generation == 0 and (new := [one for one in first if one.key not in done]):
-            return new
+        if beginning := begin(population, self.directions or {}, self.start, best=True):
+            return beginning
         if population.learner is None or kinship.geometry is None:
             return []
         blocks = Blocks.of(self.blocks, kinship.geometry)
@@ -114,7 +128,7 @@ class RecipeGradient(Strategy):
         if weights is None:
             return []
         proposal = weighted(population, dict(zip(lesson.directions, weights.tolist(), strict=True)), blocks)
-        return [] if proposal.key in done else [proposal]
+        return [] if proposal.key in population.merged() else [proposal]
 
     def possible_parents(self, population: Population) -> set[str]:
         """Return the founders and the directions: no recipe is made of another."""
@@ -129,13 +143,18 @@ class RecipeGradient(Strategy):
         """Return the number of founders and directions."""
         return founders + len(self.directions or {})
 
+    @property
+    def _beginnings(self) -> int:
+        """Return the generations before anything is learned."""
+        return bool(self.directions or self.start is not None) + (self.warm_start is not None)
+
     def _lesson(self, population: Population, geometry: Geometry, blocks: Blocks) -> Lesson:
         known = [model for model in population.eligible() if model.founder]
         known += [model for model in made(population, self.directions or {}) if model in population.eligible()]
         directions = tuple(model.name for model in known if model.name in geometry.names)
         recipes = [
             (population.value(model), recipe)
-            for model in population.until(1).eligible()
+            for model in population.until(self._beginnings).eligible()
             if (recipe := weights_of(model, directions, blocks)) is not None
         ]
         grams = blocks.grams(geometry, directions)

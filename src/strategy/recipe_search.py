@@ -16,7 +16,7 @@ from pydantic import Field
 from src.population import Geometry, KinshipTable, Model, Outlook, Population, Prediction, Proposal
 from src.runtime.names import BASE
 from src.strategy.base import Strategy
-from src.strategy.directions import Direction, first_merges, made
+from src.strategy.directions import Direction, begin, made
 from src.strategy.recipes import Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
@@ -56,15 +56,17 @@ class RecipeSearch(Strategy):
     """Least weight of a recipe; None: see `MEASURED`."""
     high: float = 2.5
     """Largest weight of a recipe."""
+    warm_start: str | None = None
+    """Folder of an earlier run over founders of this one, whose weighted sums are made and evaluated before any other:
+    what the cache remembers of them costs nothing."""
     needs_answers: ClassVar[bool] = True
     needs_base: ClassVar[bool] = True
 
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
-        """Return the directions' merges in generation 1, after it the recipes that promise most; [] if none is new."""
+        """Return the directions' merges, then an earlier run's, then what promises most; [] if nothing is new."""
         done = population.merged()
-        first = [one for one in self._first(population) if one.key not in done]
-        if population.generation == 0 and first:
-            return first
+        if beginning := begin(population, self.directions or {}, self.start):
+            return beginning
         problem = self.problem(population, kinship)
         if problem is None:
             return []
@@ -94,10 +96,6 @@ class RecipeSearch(Strategy):
     def most_parents(self, founders: int) -> int:
         """Return the number of founders and directions."""
         return founders + len(self.directions or {})
-
-    def _first(self, population: Population) -> list[Proposal]:
-        """Return the merges that the search begins with, the directions' first."""
-        return first_merges(population, self.directions or {}, self.start)
 
     def _made(self, population: Population) -> list[Model]:
         """Return the models that are directions."""

@@ -21,6 +21,8 @@ FineDivision = Literal["whole", "part", "layer", "tensor"]
 
 DIGITS = 4
 """Decimals of a weight: fewer than any difference that is felt, and a recipe that can be read."""
+_PLAIN = {"merge_method", "models", "parameters", "base_model", "dtype", "out_dtype", "tokenizer_source"}
+"""What a merge of whole models says; what says more is treated afterwards, or made of slices."""
 _ORDER = ("embeddings", "other", "norms", "attention", "mlp")
 
 
@@ -33,11 +35,13 @@ class Blocks:
         members: the block of each of the T tensors.
         filters: for each block, substrings of tensor names, as mergekit filters, which pick its tensors and no others;
             none for the first.
+        tensors: names of the T tensors.
     """
 
     names: tuple[str, ...]
     members: tuple[int, ...]
     filters: tuple[tuple[str, ...], ...]
+    tensors: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, division: FineDivision, geometry: Geometry | None) -> Blocks:
@@ -48,7 +52,7 @@ class Blocks:
         """
         tensors = geometry.tensors if geometry is not None else ()
         if division == "whole" or not tensors:
-            return cls(("whole",), (0,) * len(tensors), ((),))
+            return cls(("whole",), (0,) * len(tensors), ((),), tuple(tensor.name for tensor in tensors))
         if division == "tensor":
             return cls._of_tensors([tensor.name for tensor in tensors])
         keys = [_block(division, tensor.kind, tensor.layer) for tensor in tensors]
@@ -56,13 +60,14 @@ class Blocks:
         members = tuple(order.index(key) for key in keys)
         names = [tensor.name for tensor in tensors]
         filters = [_filters(names, members, block) if block else () for block in range(len(order))]
-        return cls(tuple(f"{kind} {layer}" if layer >= 0 else kind for kind, layer in order), members, tuple(filters))
+        shown = tuple(f"{kind} {layer}" if layer >= 0 else kind for kind, layer in order)
+        return cls(shown, members, tuple(filters), tuple(names))
 
     @classmethod
     def _of_tensors(cls, names: Sequence[str]) -> Blocks:
         if both := next(((a, b) for a in names[1:] for b in names if a != b and a in b), None):
             raise ValueError(f"no filter tells {both[0]} from {both[1]}; use larger blocks")
-        return cls(tuple(names), tuple(range(len(names))), ((), *((name,) for name in names[1:])))
+        return cls(tuple(names), tuple(range(len(names))), ((), *((name,) for name in names[1:])), tuple(names))
 
     def setting(self, weights: Sequence[float]) -> float | list[dict[str, Any]]:
         """Return the weights [B] of one parent as mergekit takes them: a number, or filters and their values."""
@@ -78,18 +83,24 @@ class Blocks:
         return [*chosen, {"value": values[0]}]
 
     def weights(self, setting: Any) -> np.ndarray | None:
-        """Return the weights [B] that a setting gives one parent; None where it is none of ours."""
+        """Return the weights [B] that a setting gives one parent; None where it is none of ours.
+
+        It may have been made for other blocks, as long as every tensor of a block gets the same weight.
+        """
         if isinstance(setting, int | float):
             return np.full(len(self.names), float(setting))
         if not isinstance(setting, list) or not all(isinstance(one, Mapping) for one in setting):
             return None
-        known = {one.get("filter"): one["value"] for one in setting if isinstance(one.get("value"), int | float)}
-        ours = {one for filters in self.filters for one in filters}
-        if len(known) < len(setting) or None not in known or not {*known} - {None} <= ours:
+        known = [(one.get("filter") or "", one.get("value")) for one in setting]
+        if "" not in dict(known) or not all(isinstance(value, int | float) for _, value in known):
             return None
-        default = float(known[None])
-        found = [{float(known.get(one, default)) for one in filters} or {default} for filters in self.filters]
-        return np.array([values.pop() for values in found]) if all(len(values) == 1 for values in found) else None
+        found = np.full(len(self.names), np.nan)
+        for name, block in zip(self.tensors, self.members, strict=True):
+            weight = next(value for one, value in known if one in name)  # the first filter that matches, as in mergekit
+            if not np.isnan(found[block]) and found[block] != weight:
+                return None
+            found[block] = weight
+        return found
 
     def grams(self, geometry: Geometry, names: Sequence[str]) -> np.ndarray:
         """Return the inner products of models' deltas, block by block: float64 [B, n, n]."""
@@ -125,26 +136,47 @@ def weights_of(model: Model, directions: Sequence[str], blocks: Blocks) -> np.nd
     if model.name in directions:
         found[directions.index(model.name)] = 1.0
         return found
-    for parent, setting in _settings(model).items():
+    for parent, setting in settings_of(model).items():
         given = blocks.weights(setting)
         if parent not in directions or given is None:
             return None
         found[directions.index(parent)] = given
-    return found if model.parents and _settings(model) else None
+    return found if model.parents and settings_of(model) else None
 
 
-def _settings(model: Model) -> dict[str, Any]:
-    """Return the weight of every parent in a merge that adds deltas to the base; {} for any other."""
-    config = dict((model.recipe or {}).get("config") or {})
+def merge_of(model: Model) -> tuple[tuple[str, ...], dict[str, Any]] | None:
+    """Return whom an offspring was made from, its parents or their founders, and the merge that makes it again.
+
+    None where it was not made, or otherwise than by one merge of whole models.
+    """
     if model.merge is not None:
-        merge = model.merge
-        parameters = dict(merge.get("parameters") or {})
-        method, ancestor = merge["method"], merge.get("base_model") == "ancestor"
-        each = dict(zip(model.parents, merge.get("each") or [{}] * len(model.parents), strict=True))
-    else:
-        parameters = dict(config.get("parameters") or {})
-        method, ancestor = config.get("merge_method"), config.get("base_model") == "base"
-        each = {one["model"]: one.get("parameters") or {} for one in config.get("models", ())}
+        each = model.merge.get("each") or [{}] * len(model.parents)
+        return model.parents, {"parameters": {}, **model.merge, "each": each}
+    config = dict((model.recipe or {}).get("config") or {})
+    if "models" not in config or config.keys() - _PLAIN:
+        return None
+    parents = tuple(one["model"] for one in config["models"])
+    bases = {None: None, "base": "ancestor", parents[0]: "parent"}
+    if (base := config.get("base_model")) not in bases:
+        return None
+    merge = {
+        "method": config["merge_method"],
+        "base_model": bases[base],
+        "parameters": config.get("parameters") or {},
+        "each": [one.get("parameters") or {} for one in config["models"]],
+    }
+    return parents, merge
+
+
+def settings_of(model: Model) -> dict[str, Any]:
+    """Return the weight of every parent in a merge that adds deltas to the base; {} for any other."""
+    known = merge_of(model)
+    if known is None:
+        return {}
+    parents, merge = known
+    method, parameters = merge["method"], merge["parameters"]
+    ancestor = merge.get("base_model") == "ancestor"
+    each = dict(zip(parents, merge["each"], strict=True))
     settings = {name: given.get("weight", parameters.get("weight", 1.0)) for name, given in each.items()}
     if method == "task_arithmetic" and ancestor and not parameters.get("normalize"):
         factor = parameters.get("lambda", 1.0)

@@ -111,6 +111,7 @@ def fit(
     answers: np.ndarray,
     known: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    hyper: torch.Tensor | None = None,
 ) -> Process:
     """Fit the process to evaluated models.
 
@@ -122,6 +123,7 @@ def fit(
         answers: [E, A].
         known: bool [E, A], which of them are there; None: those that are not NaN.
         groups: int [A], 0 or more: answers of one group (a task) share a variance. None: all share one.
+        hyper: float64 [B + 3], as `Process.hyper`; None: the likeliest are learned.
 
     Raises:
         ValueError: shapes that do not fit together; a recipe, or an answer that is known, that is not finite.
@@ -137,7 +139,7 @@ def fit(
     seen = torch.from_numpy(patterns)
     pairs = Pairs.of(space, models)
     evidence = gather(pairs, offsets, seen, part, group)
-    hyper = likeliest(evidence)
+    hyper = likeliest(evidence) if hyper is None else hyper
     chol = factors(pairs.kernel(hyper), noise(hyper), seen)
     mean, alpha = _solved(chol, seen, offsets, part)
     unit = evidence.variances(chol)[torch.from_numpy(group)]
