@@ -43,8 +43,8 @@ def _words(known: Sequence[Known]) -> list[str]:
     words = (
         "Before a candidate was merged its score was predicted, with a 95 % interval, from the answers of all models "
         f"evaluated until then. Of {len(known)} candidates {within} ({within / len(known):.0%}) were found within "
-        f"their intervals. Found minus predicted: {number(fmean(errors), '+.2f')} points on average, {typical:.2f} root "
-        "mean square."
+        f"their intervals. Found minus predicted: {number(fmean(errors), '+.2f')} points on average, {typical:.2f} "
+        "root mean square."
     )
     if any(model.part is not None for _, model, _, _ in known):
         words += " Candidates were asked a part of the samples each: what was found is of that part."

@@ -69,10 +69,12 @@ def _skills(kept: list[Skill]) -> Table:
 
 def _scores(run: RunData, tasks: list[str], height: int) -> Figure:
     many = len(run.founders) > FEW
-    traces = []
+    traces: list[Scatter] = []
     for place, model in enumerate(run.founders):
         if model.name != run.winner.name:
-            trace = _row(model, tasks, "grey" if many else HUES[place], SYMBOLS[place % FEW], 9)
+            trace = _row(model, tasks, "grey" if many else HUES[place], SYMBOLS[0 if many else place], 9)
+            if many:  # the pointer tells which is which
+                trace.update(name="founders", legendgroup="founders", showlegend=not traces)
             traces.append(trace.update(opacity=0.6 if many else 0.9))
     winner = _row(run.winner, tasks, "orange", "diamond", 14)
     if run.winner.name in run.samples:
@@ -121,11 +123,11 @@ def _shares(found: dict[str, float], height: int) -> Figure:
     bar = Bar(orientation="h", x=percent, y=[escape(name) for name in ranked], width=0.6, hoverinfo="y+text")
     bar.update(text=[number(share, ".0%") for share in ranked.values()], textposition="outside", cliponaxis=False)
     bar.update(marker_color=[var(colours[name]) for name in ranked])
-    bounds = [min(0, *percent) - 8, 1.15 * max(percent)]
+    bounds = [min(0, *percent) - 8, 1.2 * max(percent)]
     return figure(
         [bar],
         height=height,
-        xaxis=axis("share of the founder's change, %", range=bounds),
+        xaxis=axis("share, %", range=bounds),
         yaxis={"type": "category", "autorange": "reversed"},
     )
 

@@ -16,6 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from src.pages.text import number
 from src.population import normalised_average
 from src.study.compare.configurations import Configuration, differing, distinguishing, label, mean_of
 from src.study.compare.runs import Run
@@ -209,4 +210,4 @@ def _text(column: str, value: Any) -> str:
         return ""
     if column == "stopped":
         return str(value).partition(":")[0]
-    return format(value, FORMATS.get(column, ".2f")) if isinstance(value, float) else str(value)
+    return number(value, FORMATS.get(column, ".2f")) if isinstance(value, float) else str(value)

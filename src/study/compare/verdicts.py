@@ -244,7 +244,8 @@ def _nothing(found: Sequence[Configuration], by: Sequence[str]) -> str:
         besides = [key for key in differ if not key.startswith(IGNORED) and not within(key, by)]
         return (
             f"no two configurations differ in {keys} alone: {first.label} and {others[0].label} differ "
-            f"in {', '.join(besides[:3])}{' and more' if len(besides) > 3 else ''}. Compare runs that are alike in the rest"
+            f"in {', '.join(besides[:3])}{' and more' if len(besides) > 3 else ''}. "
+            "Compare runs that are alike in the rest"
         )
     a, b = max(alike, key=lambda pair: len({*pair[0].runs} & {*pair[1].runs}))
     seeds = " and ".join(f"{one.label} has {_counted(one)}" for one in (a, b))
