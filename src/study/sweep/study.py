@@ -27,7 +27,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from src import config
 from src.config import DIRECTIONS, Settings, Trial
@@ -69,6 +69,7 @@ class StudySearch(OptunaSweeperImpl):
 
         Raises:
             UserError: bad settings, or a study that was begun with other ones.
+            MachineError: the study's database went away; no trial has failed.
         """
         assert self.config is not None
         settings = _checked(self.config)
@@ -84,9 +85,13 @@ class StudySearch(OptunaSweeperImpl):
         advice = "interrupted; the same command goes on with this sweep (no finished trial is run again)"
         with presence(self.folder) as self._me, interruptible(advice):
             self._study = self._open()
-            while trials := self._ask():
-                self._run(trials)
-            self._report()
+            try:
+                while trials := self._ask():
+                    self._run(trials)
+                self._report()
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                why = str(error.__cause__ or error).splitlines()[0]
+                raise MachineError(f"the study's storage {self._where} was lost ({why}); the same command goes on") from error
 
     def _read_overrides(self, overrides: Sequence[str]) -> None:
         """Set what the overrides search, what they fix, and what they delete; what is fixed is not searched."""
