@@ -106,8 +106,8 @@ static void NAME(tile)(
 #undef ROW
 }
 
-/* The block of `count` elements of every row that lies at `raw[row]`: TILE rows of one dtype at a time, with themselves and
- * then with all before them. Pairs of rows below `first` may be left out. */
+/* The block of `count` elements of every row that lies at `raw[row]`: at most TILE rows of one dtype at
+ * a time, as evenly as that goes, with themselves and then with all before them. Pairs of rows below `first` may be left out. */
 static void NAME(block)(
     int rows, int first, const int *dtype, int64_t count, const unsigned char *const *raw, void *scratch,
     f64x4 *products, f64x4 *totals) {
@@ -117,7 +117,8 @@ static void NAME(block)(
         long here = count - begin < slice ? (count - begin + PAD - 1) / PAD * PAD : slice, vectors = here / LANES;
         for (int i = 0, group; i < rows; i += group) {
             const unsigned char *x[TILE];
-            for (group = 0; group < TILE && i + group < rows && dtype[i + group] == dtype[i]; group++)
+            int left = rows - i, tiles = (left + TILE - 1) / TILE, most = (left + tiles - 1) / tiles;
+            for (group = 0; group < most && i + group < rows && dtype[i + group] == dtype[i]; group++)
                 x[group] = raw[i + group] + begin * item_bytes[dtype[i]];
             NAME(enter)(dtype[i], i, group, x, deltas, stride, vectors, totals, products, rows);
             for (int j = 0; j < i && i + group > first; j += TILE)
