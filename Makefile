@@ -41,7 +41,7 @@ gpu: $(READY)  ## Measure and check what only a GPU shows, in at most ten minute
 lock:  ## Pin anew: the newest versions that pyproject.toml allows, for every Python and platform (vLLM brings its own torch)
 	$(PYTHON) -m pip install --quiet uv
 	$(PYTHON) -m uv pip compile --universal --python-version 3.10 --no-annotate \
-	    $(foreach extra,dev slurm ray dashboard real,--extra $(extra)) \
+	    $(foreach extra,dev slurm ray postgres dashboard real,--extra $(extra)) \
 	    --prerelease if-necessary-or-explicit --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
 
 clean:  ## Remove the environment and caches (outputs/ stays)

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, nargs="*", default=[2, 4, 8, 16], help="numbers of models to compare")
     parser.add_argument("--parameters", type=float, default=0.16e9, help="of each of them")
     parser.add_argument("--large", type=float, default=1e9, help="parameters of two more models; 0 for none")
+    parser.add_argument("--many", type=float, default=0.04e9, help="parameters of 32 and of 64 models; 0 for none")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--no-whole", action="store_true", help="leave the whole-model method out")
     parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)  # whole|once, base, models: one process each
@@ -64,7 +65,9 @@ def main() -> None:
     print(f"{processors()} threads; least of {options.repeats}; memory is above what was there before\n")
     columns = ["models", "parameters", "GB read", "engine s", "GB/s", "limit GB/s", "of limit", "peak MB", "error"]
     print(f"| {' | '.join([*columns, 'whole s', 'once s'])} |\n|{'---|' * 11}", flush=True)
-    for parameters, sizes in ((options.parameters, options.models), (options.large, [2] if options.large else [])):
+    families = [(options.parameters, options.models)]
+    families += [(options.many, [32, 64] if options.many else []), (options.large, [2] if options.large else [])]
+    for parameters, sizes in families:
         if sizes:
             with tempfile.TemporaryDirectory(prefix="kinship-bench-") as folder:
                 family = generate(Path(folder), max(sizes), llama(int(parameters)))

@@ -1,11 +1,11 @@
 /* One stretch of one tensor: read it from every model's file, and accumulate the Gram matrix of {base, deltas}.
  *
  * What makes it fast is that nothing leaves the cache: `pread` fills a small block for each model, slices of the block
- * become deltas that fit the first-level cache, and the products of three rows with three rows are summed in registers.
+ * become deltas, and the products of a few rows with a few rows are summed in registers.
  *
  * What makes it right: in double, everything is as exact as numpy's float64, and that is what fp32 and fp64 weights
- * get. Deltas of bf16 and fp16 weights fit a float, and a float sum runs over at most SLICE_MOST / 8 products (in each
- * of eight lanes) before it is added to a double, which costs a relative 1e-7 of that short sum, at random: so
+ * get. Deltas of bf16 and fp16 weights fit a float, and a float sum runs over at most 64 products (in each
+ * lane of a vector) before it is added to a double, which costs a relative 1e-7 of that short sum, at random: so
  * the caller may have long stretches done in float (`coarse`), several times as fast. At random, since deltas are multiplied
  * by FLOAT_SCALE first: weights of 16 bits lie on a grid, squares of whole numbers leave small remainders more often
  * than large ones (1 or 0 of 4), and sums of them would all be rounded the same way, down.
@@ -20,21 +20,31 @@
 enum dtype { BF16, F16, F32, F64 };
 static const int item_bytes[] = {2, 2, 4, 8};
 
-enum { PAD = 16 };              /* elements; a multiple of two vectors of any type */
-enum { SLICE_BYTES = 24 << 10 }; /* the deltas of all rows: what fits the first-level cache */
-enum { SLICE_MOST = 512 };      /* elements a row */
-enum { ROOM = 64 };             /* bytes by which a row may be moved */
+/* Vectors of VECTOR bytes, as wide as the machine has them, and products of TILE rows with TILE rows: as many sums as it has
+ * registers for. The deltas of all rows fit the first-level cache, or the second where vectors are so wide that fewer and longer
+ * slices are worth more. */
+#ifdef __AVX512F__
+enum { VECTOR = 64, TILE = 5, SLICE_BYTES = 512 << 10 };
+#else
+enum { VECTOR = 32, TILE = 3, SLICE_BYTES = 24 << 10 };
+#endif
+enum { PAD = VECTOR / 2 };         /* elements; a multiple of two vectors of any type */
+enum { SLICE_MOST = 16 * VECTOR }; /* elements a row: a float sum runs over 64 products */
+enum { ROOM = 64 };                /* bytes by which a row may be moved */
 /* What is read at a time, of all models and of each at least: enough to make a call of the kernel's worth while, and little
  * enough to be in the cache still when it is multiplied. */
-enum { READ_BYTES = 2 << 20, READ_LEAST = 256 << 10 };
+enum { READ_BYTES = 2 << 20, READ_LEAST = 64 << 10 };
 #define FLOAT_SCALE 1.3591409f   /* a number of 24 bits without a pattern */
 
 /* A vector that is used several times is to be loaded once: compilers like to load it again with each operation. */
 #ifdef __AVX__
-#define IN_REGISTER(x) __asm__("" : "+x"(x))
+#define IN_REGISTER(x) __asm__("" : "+v"(x))
 #else
 #define IN_REGISTER(x)
 #endif
+
+/* Of loops of a few turns, which are known when they are compiled. */
+#define UNROLLED _Pragma("GCC unroll 8")
 
 static int least(int a, int b) { return a < b ? a : b; }
 
@@ -44,11 +54,13 @@ static long slice_of(int rows, int size) {
     return fitting < PAD ? PAD : fitting < SLICE_MOST ? fitting : SLICE_MOST;
 }
 
-typedef uint16_t u16x4 __attribute__((vector_size(8)));
-typedef uint32_t u32x4 __attribute__((vector_size(16)));
-typedef uint32_t u32x8 __attribute__((vector_size(32)));
-typedef float f32x4 __attribute__((vector_size(16)));
-typedef float f32x8 __attribute__((vector_size(32)));
+/* A vector's worth of float (s) and of double (d), and narrower ones as they become that. */
+typedef uint16_t u16d __attribute__((vector_size(VECTOR / 4)));
+typedef uint32_t u32d __attribute__((vector_size(VECTOR / 2)));
+typedef uint32_t u32s __attribute__((vector_size(VECTOR)));
+typedef float f32d __attribute__((vector_size(VECTOR / 2)));
+typedef float f32s __attribute__((vector_size(VECTOR)));
+typedef double f64v __attribute__((vector_size(VECTOR)));
 typedef double f64x4 __attribute__((vector_size(32)));
 
 /* fp16 (in the low half of each u32) has no vector type that every compiler knows. Its exponent and mantissa, moved to
@@ -61,30 +73,26 @@ typedef double f64x4 __attribute__((vector_size(32)));
         (f32)((value & ~special) | ((magnitude | 0x7f800000) & special) | (h & 0x8000) << 16); \
     })
 
-/* Of sixteen elements of two bytes, those at even places (n = 0) or at odd ones. Sums do not mind the order, and two values
- * in one word part with a shift and a mask. */
-static inline __attribute__((always_inline)) f32x8 float_load(const unsigned char *from, enum dtype dtype, int n) {
-    u32x8 pairs;
+/* Of the elements of two bytes that fill a vector, those at even places (n = 0) or at odd ones. Sums do not mind the order,
+ * and two values in one word part with a shift and a mask. */
+static inline __attribute__((always_inline)) f32s float_load(const unsigned char *from, enum dtype dtype, int n) {
+    u32s pairs;
     memcpy(&pairs, from, sizeof pairs);
-    if (dtype == BF16) return n ? (f32x8)(pairs & 0xffff0000) : (f32x8)(pairs << 16);
-    u32x8 half = n ? pairs >> 16 : pairs & 0xffff;
-    return FROM_F16(half, u32x8, f32x8);
+    if (dtype == BF16) return n ? (f32s)(pairs & 0xffff0000) : (f32s)(pairs << 16);
+    u32s half = n ? pairs >> 16 : pairs & 0xffff;
+    return FROM_F16(half, u32s, f32s);
 }
 
-static inline __attribute__((always_inline)) f64x4 load_four(const unsigned char *from, enum dtype dtype) {
-    f64x4 x;
-    f32x4 y;
-    u16x4 z;
+static inline __attribute__((always_inline)) f64v double_load(const unsigned char *from, enum dtype dtype, int n) {
+    f64v x;
+    f32d y;
+    u16d z;
+    from += n * (VECTOR / 8) * item_bytes[dtype];
     if (dtype == F64) return memcpy(&x, from, sizeof x), x;
-    if (dtype == F32) return memcpy(&y, from, sizeof y), __builtin_convertvector(y, f64x4);
+    if (dtype == F32) return memcpy(&y, from, sizeof y), __builtin_convertvector(y, f64v);
     memcpy(&z, from, sizeof z);
-    u32x4 wide = __builtin_convertvector(z, u32x4);
-    return __builtin_convertvector(dtype == BF16 ? (f32x4)(wide << 16) : FROM_F16(wide, u32x4, f32x4), f64x4);
-}
-
-/* The first four of eight elements, or the others. */
-static inline __attribute__((always_inline)) f64x4 double_load(const unsigned char *from, enum dtype dtype, int n) {
-    return load_four(from + n * 4 * item_bytes[dtype], dtype);
+    u32d wide = __builtin_convertvector(z, u32d);
+    return __builtin_convertvector(dtype == BF16 ? (f32d)(wide << 16) : FROM_F16(wide, u32d, f32d), f64v);
 }
 
 #define REAL float
@@ -120,7 +128,7 @@ int64_t kinship_raw(int rows) {
     return (least > READ_BYTES ? least : READ_BYTES) + (int64_t)rows * ROOM;
 }
 
-/* Bytes that `scratch` must have, aligned to 32: products, totals, and a slice of deltas, whose size is rounded for each type. */
+/* Bytes that `scratch` must have, aligned to 64: products, totals, and a slice of deltas, whose size is rounded for each type. */
 int64_t kinship_scratch(int rows) {
     int64_t narrow = slice_of(rows, sizeof(float)) * sizeof(float), wide = slice_of(rows, sizeof(double)) * sizeof(double);
     return (int64_t)sizeof(f64x4) * rows * (rows + 1) + rows * (narrow > wide ? narrow : wide);

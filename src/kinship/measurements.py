@@ -21,6 +21,8 @@ from src.runtime.workers import Workers
 
 Kinship = dict[str, list[tuple[str, str, float]]]
 """Of each metric, its value for pairs of models."""
+_SUMS = 2
+"""Part of the cache's key; it counts whenever the same weights come to have other sums, be it in their last bits."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Measurements:
         earlier = dict.fromkeys(known.names if known else ())
         names = (*earlier, *(name for name in models if name not in earlier))
         key = key_of(
-            [fingerprints[name] for name in ("base", *names)], [name in models for name in names], len(earlier)
+            *([fingerprints[name] for name in ("base", *names)], [name in models for name in names], len(earlier)),
+            _SUMS,
         )
         topic = f"kinship {key}"
         if cached := self._workers.in_main(f"{topic} cached", lambda: self._take_cached(key, names)):

@@ -242,13 +242,25 @@ def _whole_pass(
     rows = len(checkpoints)
     specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
     stretches = list(_stretches(tensors, specs))
-    results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0))] * len(stretches)
-    waiting = deque(enumerate(stretches))
+    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
+    waiting, early = deque(enumerate(stretches)), dict[int, tuple[np.ndarray, np.ndarray]]()
     make, threads = _kernels(rows, first, device, fine)
-    whole, done, lock = sum(stretch.nbytes for stretch in stretches), 0, threading.Lock()
+    whole, done, added, lock = sum(stretch.nbytes for stretch in stretches), 0, 0, threading.Lock()
+
+    def add(index: int, found: tuple[np.ndarray, np.ndarray]) -> None:
+        """Add up in the order of the stretches, whoever computed them: the same totals on every run."""
+        nonlocal done, added
+        early[index] = found
+        while added in early:
+            products, totals = early.pop(added)
+            gram[stretches[added].tensor] += products
+            sums[stretches[added].tensor] += totals
+            added += 1
+        done += stretches[index].nbytes
+        if progress:
+            progress(done, whole)
 
     def work() -> None:
-        nonlocal done
         kernel = make()
         while waiting:
             try:
@@ -258,16 +270,14 @@ def _whole_pass(
             row = specs[stretch.tensor]
             try:
                 with handles.borrow([spec.file for spec in row]) as files:
-                    results[index] = kernel(row, files, stretch.start, stretch.count)
+                    found = kernel(row, files, stretch.start, stretch.count)
             except EOFError as error:
                 spec = row[error.args[0]]
                 raise UserError(
                     f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again"
                 ) from None
-            if progress:
-                with lock:
-                    done += stretch.nbytes
-                    progress(done, whole)
+            with lock:
+                add(index, found)
 
     with closing(Handles()) as handles, ThreadPoolExecutor(threads) as pool:
         try:
@@ -276,11 +286,6 @@ def _whole_pass(
         finally:
             waiting.clear()  # after an error or Ctrl-C, the other threads end with the stretch that they are at
 
-    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
-    # In the order of the stretches, whoever computed them: the same totals on every run.
-    for stretch, (products, totals) in zip(stretches, results, strict=True):
-        gram[stretch.tensor] += products
-        sums[stretch.tensor] += totals
     lower = np.tril(gram)
     return lower + np.tril(gram, -1).transpose(0, 2, 1), sums
 

@@ -27,12 +27,15 @@ def compiled(source: Path, to: Path, *flags: str) -> "subprocess.CompletedProces
 
 
 @needs_compiler
-def test_every_count_of_rows_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("narrow", [(), ("-mno-avx512f",)], ids=["native", "without AVX-512"])
+def test_every_count_of_rows_under_sanitizers(tmp_path: Path, narrow: tuple[str, ...]) -> None:
+    if narrow and "avx512f" not in native._processor():
+        pytest.skip("this processor has no AVX-512 to leave out")
     (tmp_path / "nothing.c").write_text("int main(void) { return 0; }")
     nothing = compiled(tmp_path / "nothing.c", tmp_path / "nothing", *CHECKS)
     if nothing.returncode or subprocess.run([tmp_path / "nothing"], capture_output=True).returncode:
         pytest.skip(f"this compiler has no sanitizers: {nothing.stderr[-200:]}")
-    made = compiled(SANITIZED, tmp_path / "sanitized", *CHECKS)
+    made = compiled(SANITIZED, tmp_path / "sanitized", *CHECKS, *narrow)
     assert made.returncode == 0, made.stderr
     ended = subprocess.run([tmp_path / "sanitized"], capture_output=True, text=True, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "sound\n"), ended.stdout + ended.stderr[:3000]

@@ -13,14 +13,16 @@ from src.runtime.files import in_use
 
 @contextmanager
 def presence(folder: Path) -> Iterator[str]:
-    """Name this sweeper, and hold a lock on a file of that name as long as it lives."""
+    """Name this sweeper, and hold a lock on a file of that name as long as it lives.
+
+    Where it fails, the file stays, without the lock, as after a kill: its trials may be under way still in a study that
+    could not be told.
+    """
     name = uuid.uuid4().hex
     path = folder / f".sweeper-{name}"
     with locked(path):
-        try:
-            yield name
-        finally:
-            path.unlink(missing_ok=True)
+        yield name
+        path.unlink(missing_ok=True)
 
 
 def is_gone(folder: Path, sweeper: str) -> bool:

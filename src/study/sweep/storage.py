@@ -5,10 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
 from src.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+
+
+def shown(storage: str | None) -> str:
+    """Return the storage as users read it: without its password, which must not reach a screen or a log."""
+    try:
+        return make_url(str(storage)).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(hydra.sweeper.storage is no URL such as sqlite:///FILE)"
+
+
+def check(storage: str | None, launcher: str) -> None:
+    """Check what can be told of a sweep's storage before it is opened; `launcher` is the class that runs the trials.
+
+    Raises:
+        UserError: there is none, or its password would reach a file.
+    """
+    if storage is None:
+        raise UserError("hydra.sweeper.storage is null, so that nothing could be continued; leave it, or give a URL")
+    if "submitit" in launcher and "***" in shown(storage):
+        raise UserError(
+            f"hydra.sweeper.storage is {shown(storage)}, and submitit keeps a job's configuration in a file: give the "
+            "password by ~/.pgpass or PGPASSWORD, and leave it out of the URL"
+        )
 
 
 def folders(storage: str) -> list[Path]:

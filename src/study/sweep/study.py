@@ -26,8 +26,7 @@ from hydra.core.utils import JobReturn
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import SQLAlchemyError
 
 from src import config
 from src.config import DIRECTIONS, Settings, Trial
@@ -36,6 +35,7 @@ from src.runtime import place
 from src.runtime.errors import FruitlessError, MachineError, UserError, machine_fault, printable
 from src.runtime.files import in_use
 from src.runtime.signals import interruptible
+from src.study.sweep import storage
 from src.study.sweep.presence import is_gone, locked, presence
 from src.study.sweep.private import OptunaSweeperImpl, create_params_from_overrides
 from src.study.sweep.space import current_values, suggest
@@ -69,6 +69,7 @@ class StudySearch(OptunaSweeperImpl):
 
         Raises:
             UserError: bad settings, or a study that was begun with other ones.
+            MachineError: the study's database went away; no trial has failed.
         """
         assert self.config is not None
         settings = _checked(self.config)
@@ -78,15 +79,21 @@ class StudySearch(OptunaSweeperImpl):
         assert settings.sweep is not None
         self._settings, self._sweep = settings, settings.sweep
         self._read_overrides([*(f"{key!s}={value}" for key, value in (self.params or {}).items()), *arguments])
+        storage.check(self.storage, self.config.hydra.launcher["_target_"])
         place.check(settings.outputs, f"sweeps/{self.study_name}/0", settings.stores)
         self.folder = settings.outputs / "sweeps" / str(self.study_name)
         self.folder.mkdir(parents=True, exist_ok=True)
         advice = "interrupted; the same command goes on with this sweep (no finished trial is run again)"
         with presence(self.folder) as self._me, interruptible(advice):
             self._study = self._open()
-            while trials := self._ask():
-                self._run(trials)
-            self._report()
+            try:
+                while trials := self._ask():
+                    self._run(trials)
+                self._report()
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+                why = str(error.__cause__ or error).splitlines()[0]
+                fault = f"the study's storage {self._where} was lost ({why}); the same command goes on"
+                raise MachineError(fault) from error
 
     def _read_overrides(self, overrides: Sequence[str]) -> None:
         """Set what the overrides search, what they fix, and what they delete; what is fixed is not searched."""
@@ -108,10 +115,6 @@ class StudySearch(OptunaSweeperImpl):
         return [DIRECTIONS[objective] for objective in self._sweep.objectives]
 
     def _open(self) -> optuna.Study:
-        if self.storage is None:
-            raise UserError(
-                "hydra.sweeper.storage is null, so that nothing could be continued; leave it, or give a URL"
-            )
         try:
             self._storage = optuna.storages.get_storage(self.storage)
             study = optuna.create_study(
@@ -136,11 +139,7 @@ class StudySearch(OptunaSweeperImpl):
 
     @property
     def _where(self) -> str:
-        """The storage as users read it: without its password, which must not reach a screen or a log."""
-        try:
-            return make_url(str(self.storage)).render_as_string(hide_password=True)
-        except ArgumentError:
-            return "(hydra.sweeper.storage is no URL such as sqlite:///FILE)"
+        return storage.shown(self.storage)
 
     def _current_values(self) -> dict[str, Any]:
         """Return the configuration's own values of what the command line neither fixes nor searches."""
