@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 FEWSHOT_SEED = 1234  # lm-eval's own, so that scores can be held against the leaderboard's
+Request = Instance
+"""What a model is asked for once: lm-eval's record of it."""
 
 private.patch_globals()  # before any task is loaded
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.api.instance import Instance
 
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
-from src.evaluation.tasks import TaskRequests, attribute_errors
+from src.evaluation.tasks import Request, TaskRequests, attribute_errors
 from src.runtime.errors import UserError
 
 Targets = Mapping[tuple[str, int], np.ndarray]
@@ -35,7 +34,7 @@ class Sample:
 
     task: str
     document: int
-    requests: tuple[Instance, ...]
+    requests: tuple[Request, ...]
     lengths: np.ndarray
     target: np.ndarray
 
@@ -104,7 +103,7 @@ def _right(sample: Sample) -> Sample:
     )
 
 
-def _told(leaf: Any, kind: str, document: Any, asked: Instance) -> Instance:
+def _told(leaf: Any, kind: str, document: Any, asked: Request) -> Request:
     """Return the request for the likelihood of what a model should say."""
     if kind == "loglikelihood":
         return asked
@@ -116,7 +115,7 @@ def _told(leaf: Any, kind: str, document: Any, asked: Instance) -> Instance:
         if not isinstance(said, str) or not said:
             raise ValueError(f"sample {asked.doc_id} has {str(said)[:40]!r} for a target; expected a text")
         said = said if said[:1].isspace() else f"{leaf.config.target_delimiter}{said}"
-    return Instance("loglikelihood", asked.doc, (context, said), 0)
+    return Request("loglikelihood", asked.doc, (context, said), 0)
 
 
 @dataclass(frozen=True, eq=False)
