@@ -54,7 +54,8 @@ def run(settings: Settings) -> dict[str, float]:
     kinship.metric_of(settings.kinship.metric)
     if settings.figures:
         page.check(settings.figures)
-    start.earlier(settings)
+    if not (settings.folder / "journal.jsonl").exists():  # a run that goes on may do without
+        start.earlier(settings)
     found = founders.look(settings)
     founders.check(settings, found)
     from src.evaluation import chat, tasks

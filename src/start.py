@@ -18,6 +18,7 @@ from src.runtime import provenance
 from src.runtime.errors import UserError
 from src.runtime.secrets import masked_settings
 from src.runtime.workers import Workers
+from src.strategy.recipes import settings_of
 
 LIBRARIES = ("torch", "transformers", "mergekit", "lm-eval", "safetensors", "accelerate")
 PASSING: Any = {
@@ -57,7 +58,8 @@ def earlier(settings: Settings, state: State | None = None) -> tuple[list[Model]
         state: of this run; None before there is one: then the other run is only looked at, and no founder is known.
 
     Raises:
-        UserError: no run there, another base, fewer than two founders in common, or a budget that it would use up.
+        UserError: no run there, no weighted sum in it, another base, fewer than two founders in common, or a budget
+            that it would use up.
     """
     folder = getattr(settings.strategy, "warm_start", None)
     if folder is None:
@@ -68,7 +70,9 @@ def earlier(settings: Settings, state: State | None = None) -> tuple[list[Model]
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     models = list(other.population)
-    merged = sum(model.average is not None for model in models if model.parents)
+    merged = sum(model.average is not None and bool(settings_of(model)) for model in models if model.parents)
+    if not merged:
+        raise UserError(f"{key}: none of its merges is a weighted sum (task_arithmetic, linear, a searched recipe)")
     known = 1 + len(settings.founders.models) + settings.strategy.most_proposals(len(settings.founders.models))
     budget = settings.stop.evaluations
     if budget is not None and settings.strategy.needs_base and known + merged >= budget:

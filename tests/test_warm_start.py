@@ -1,5 +1,6 @@
 """A search and a lesson that start from an earlier run: what was found there is made again, and not asked again."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_a_lesson_starts_from_the_best_of_an_earlier_run_and_goes_on_without_it(
     assert outcome.status == 0, outcome.err
     state, before = state_of(outputs / "run"), state_of(outputs / "before").population
     (warm,) = [model for model in state.population if model.generation == 2]
+    shutil.rmtree(outputs / "before")
+    outcome = evolve(*lesson, start, "stop.generations=3", "resume=force")
+    assert outcome.status == 0, outcome.err
+    assert state_of(outputs / "run").population.generation == 3
     best = max((m for m in before if m.parents and (m.merge or {}).get("method") != "wudi"), key=before.value)
     assert warm.fingerprint == best.fingerprint
 
@@ -69,6 +74,9 @@ def test_a_run_that_cannot_be_started_from_is_refused_before_any_work(evolve: Co
     check_refused(evolve(*SEARCH, f"strategy.warm_start={tmp_path}"), "is no run: there is no journal.jsonl in it")
     assert not outputs.exists()
     assert evolve(*SEARCH, "name=before", founders=FOUNDERS[:2]).status == 0
+    assert evolve("strategy=kinship_topk", "merge=slerp", "stop.generations=1", "name=slerp").status == 0
+    slerp = evolve(*SEARCH, f"strategy.warm_start={outputs / 'slerp'}")
+    check_refused(slerp, "none of its merges is a weighted sum")
     few = evolve(*SEARCH, f"strategy.warm_start={outputs / 'before'}", "stop.evaluations=9")
     check_refused(few, "stop.evaluations=9 leaves none to search with")
     other = evolve(
