@@ -31,6 +31,7 @@ CONFIGURATIONS: Mapping[str, tuple[str, ...]] = {
     "greedy_topk-slerp": ("strategy=greedy_topk", "merge=slerp"),
     "random_pairs-slerp": ("strategy=random_pairs", "merge=slerp"),
     "recipe_search": ("strategy=recipe_search",),
+    "recipe_search-derivatives": ("strategy=recipe_search", "strategy.derivatives=true"),
     "recipe_search-quarter": ("strategy=recipe_search", "evaluate.share=0.25"),
     "recipe_search-founders": ("strategy=recipe_search", "strategy.directions=null"),
     "optuna-tpe": ("strategy=optuna_search", "strategy.sampler=tpe", "strategy.batch=1"),

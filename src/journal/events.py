@@ -261,6 +261,17 @@ class _Learned(_Fields):
     seconds: float
 
 
+class _Differentiated(_Fields):
+    generation: Generation
+    model: str
+    forward: Count
+    back: Count
+    directions: list[str]
+    tasks: list[str]
+    values: list[list[list[float]]]
+    seconds: float
+
+
 class _Compared(_Fields):
     model_config = ConfigDict(extra="forbid")
 
@@ -300,6 +311,7 @@ KINDS: Mapping[str, type[_Fields]] = {
     "closed": _Closed,
     "expected": _Expected,
     "learned": _Learned,
+    "differentiated": _Differentiated,
     "compared": _Compared,
     "stopped": _Stopped,
 }
@@ -345,6 +357,8 @@ def models_in(event: Mapping[str, Any]) -> set[str]:
         return {*event["values"]}
     if kind == "learned":
         return {*event["weights"]}
+    if kind == "differentiated":
+        return {event["model"], *event["directions"]} - {BASE}
     if kind == "compared":
         return {event["winner"], event["founder"]}
     if kind == "merged":

@@ -76,6 +76,12 @@ def samples(
     return found, {name: weight / total for name, weight in weights.items()}
 
 
+def choices(evaluator: Evaluator) -> list[Sample]:
+    """Return the samples that have choices of which their metric takes the likeliest."""
+    asked = ((requests, metric) for requests, metric, _ in evaluator.asked() if requests.choices(metric) is not None)
+    return [one for requests, metric in asked for one in _labelled(requests, metric)]
+
+
 def _labelled(requests: TaskRequests, metric: str) -> Iterator[Sample]:
     leaf, kind = requests.leaf, requests.leaf.OUTPUT_TYPE
     choices = requests.choices(metric)

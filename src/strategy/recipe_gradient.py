@@ -51,16 +51,16 @@ better than before, and nothing is left to learn. Given as `Population.learner`.
 
 
 class Lessons(Protocol):
-    """What learns for a run (`src.learning.lessons.Learner`)."""
+    """What learns for a run (`src.learning.lessons.Learner`), or takes derivatives for it."""
 
-    event: dict[str, Any] | None
-    """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
+    event: tuple[str, dict[str, Any]] | None
+    """What the journal is to tell of the last lesson, an event and its fields; None where there is no news."""
 
     def check(self) -> None:
         """Refuse tasks that nothing can be learned from."""
 
-    def learn(self, lesson: Lesson) -> np.ndarray | None:
-        """Go on with a lesson: see `Learner`."""
+    def learn(self, lesson: Any) -> Any:
+        """Go on with a lesson: see `Learner`, and `src.strategy.recipe_search.Differentiator`."""
 
 
 @dataclass(frozen=True)
