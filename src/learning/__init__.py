@@ -41,8 +41,6 @@ def plan(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | 
     """Return what the plan says of gradients: lines; none where the strategy asks for none."""
     if not settings.strategy.learns:
         return []
-    if isinstance(settings.strategy, RecipeSearch):
-        return ["derivatives: once, forwards and back over the samples that have choices, worth 3 evaluations at most"]
     from src.learning.forecast import forecast
 
     return [forecast(settings, found, evaluator)]

@@ -14,15 +14,12 @@ from src.evaluation.evaluator import Evaluator
 from src.journal import State
 from src.learning.gradient import Stored, WeightedSum
 from src.learning.lessons import room
-from src.learning.samples import Sample, choices, losses
+from src.learning.samples import AT_ONCE, Sample, choices, losses
 from src.learning.training import recomputed
 from src.models.store import Store
 from src.population import Derivatives
 from src.runtime.errors import UserError
 from src.strategy.recipe_search import Place
-
-AT_ONCE = 16
-"""Samples that go through the model together."""
 
 
 class Differentiator:

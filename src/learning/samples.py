@@ -16,6 +16,8 @@ from src.runtime.errors import UserError
 
 Targets = Mapping[tuple[str, int], np.ndarray]
 """Of questions, the probabilities of their choices."""
+AT_ONCE = 16
+"""Samples that go through the model together for their derivatives."""
 Tokens = list[tuple[list[int], list[int]]]
 """Contexts and continuations."""
 
