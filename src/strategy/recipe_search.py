@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from src.population import Derivatives, Geometry, KinshipTable, Model, Outlook, Population, Prediction, Proposal
+from src.population import Derivatives, Geometry, KinshipTable, Outlook, Population, Prediction, Proposal
 from src.runtime.names import BASE
-from src.strategy.base import Strategy
-from src.strategy.directions import Direction, begin, made
+from src.strategy.directions import Directed, begin
 from src.strategy.recipes import Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
@@ -60,16 +59,12 @@ Differentiator = Callable[[Place], Derivatives | None]
 
 
 @dataclass(frozen=True)
-class RecipeSearch(Strategy):
+class RecipeSearch(Directed):
     """A Gaussian process over all answers, whose kernel is kinship, chooses the recipes worth an evaluation."""
 
     name: Literal["recipe_search"]
-    seed: int
-    blocks: Division = "part"
-    directions: dict[str, Direction] | None = None
-    """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
     start: float | None = 0.4
-    """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
+    blocks: Division = "part"
     batch: Annotated[int, Field(ge=1)] = 1
     """Proposals a generation, each told of the others: as many as there are processes keeps them all busy."""
     radius: Annotated[float, Field(gt=0)] | None = None
@@ -80,9 +75,6 @@ class RecipeSearch(Strategy):
     """Least weight of a recipe; None: see `MEASURED`."""
     high: float = 2.5
     """Largest weight of a recipe."""
-    warm_start: str | None = None
-    """Folder of an earlier run over founders of this one, whose weighted sums are made and evaluated before any other:
-    what the cache remembers of them costs nothing."""
     derivatives: bool = False
     """Take the derivatives of all tasks' scores by the weights, once, at the best so far: worth 3 evaluations."""
     needs_answers: ClassVar[bool] = True
@@ -131,22 +123,9 @@ class RecipeSearch(Strategy):
         given = {"radius": self.radius, "curiosity": self.curiosity, "low": self.low}
         return MEASURED[bool(self.directions)] | {key: value for key, value in given.items() if value is not None}
 
-    def possible_parents(self, population: Population) -> set[str]:
-        """Return the founders and the directions: no recipe is made of another."""
-        founders = {model.name for model in population.eligible() if model.founder}
-        return founders | {model.name for model in self._made(population)}
-
     def most_proposals(self, models: int) -> int:
-        """Return the most merges of a generation: in the first, the directions and the recipe to start from."""
-        return max(self.batch, len(self.directions or {}) + (self.start is not None))
-
-    def most_parents(self, founders: int) -> int:
-        """Return the number of founders and directions."""
-        return founders + len(self.directions or {})
-
-    def _made(self, population: Population) -> list[Model]:
-        """Return the models that are directions."""
-        return made(population, self.directions or {})
+        """Return the most merges of a generation: `batch`, or those of the first."""
+        return max(self.batch, super().most_proposals(models))
 
     def problem(self, population: Population, kinship: KinshipTable) -> Problem | None:
         """Return what is known, fitted; None before the founders were measured, or where answers are not kept."""
@@ -165,7 +144,7 @@ class RecipeSearch(Strategy):
         assert population.answers is not None
         blocks = Blocks.of(self.blocks, geometry)
         founders = [model.name for model in population.eligible() if model.founder]
-        merged = [model.name for model in self._made(population) if model.name in geometry.names]
+        merged = [model.name for model in self.made(population) if model.name in geometry.names]
         directions = (*founders, *merged)
         recipes = {BASE: np.zeros((len(directions), len(blocks.names)))}
         for model in population.eligible():
