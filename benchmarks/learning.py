@@ -15,20 +15,19 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import learners
 from benchmarks.search import _front_door, _numbers
 
 if TYPE_CHECKING:
     import torch
 
     from src.evaluation.evaluator import Evaluator
-    from src.evaluation.model import ReusableModel
-    from src.learning.samples import Division
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "recipe-tensor": {"blocks": "tensor"},
@@ -52,8 +51,6 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora-agreement": {"rate": 2e-3, "rank": 8, "objective_loss": "agreement"},
 }
 """All that is compared: what differs from the strategy's defaults, and rates of AdamW for what is fine-tuned."""
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""What a LoRA adapts: all linear weights within the layers."""
 PRICE = 1000
 """Samples of an evaluation: half of every task's 200, of ten tasks."""
 BEFORE = 6
@@ -189,8 +186,13 @@ class Family:
         division = Division.of(found, weights, share=how.kept_back, most=samples, seed=self.seed)
         asked = self.evaluator._settings
         model = ReusableModel(self.folders["wudi"], None, asked, self._devices(), seed=self.seed, remote_code=False)
-        learn = self._recipe if name.startswith("recipe") else _fine_tuned
-        looks = learn(model, division, how, extra)
+        if name.startswith("recipe"):
+            made = ("wudi",) if extra["directions"] is None else extra["directions"]
+            left = {"base", "wudi", "tsv_m"} - {*made}
+            directions = {one: folder for one, folder in self.folders.items() if one not in left}
+            looks = learners.recipe(model, division, how, self.folders["base"], directions, "wudi" if made else 0.4)
+        else:
+            looks = learners.fine_tuned(model, division, how, extra["rank"])
         best, spent = float("inf"), 0.0
         while True:
             began = time.monotonic()
@@ -198,14 +200,15 @@ class Family:
             spent += time.monotonic() - began
             if look is None:
                 break
-            done, kept_back, tensors = look
-            count = done // how.steps + 1
-            passes = 3 * done * how.batch + count * division.kept_count
-            scores = self._scores(tensors(), unseen) if kept_back < best else None
-            best = min(best, kept_back)
+            count = look.steps // how.steps + 1
+            passes = 3 * look.steps * how.batch + count * division.kept_count
+            scores = None
+            if look.kept_back < best:
+                best = look.kept_back
+                scores = self._scores({name: one.clone() for name, one in look.tensors().items()}, unseen)
             peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
             holdout, kept, others = scores or (None, None, None)
-            yield Point(done, BEFORE + passes / PRICE, kept_back, holdout, kept, spent, peak, others)
+            yield Point(look.steps, BEFORE + passes / PRICE, look.kept_back, holdout, kept, spent, peak, others)
         del model
         gc.collect()
 
@@ -245,90 +248,6 @@ class Family:
         import torch
 
         return ("cuda:0",) if torch.cuda.is_available() else ("cpu",)
-
-    def _recipe(
-        self, model: ReusableModel, division: Division, how: Any, extra: Mapping[str, Any]
-    ) -> Iterator[tuple[int, float, Callable[[], dict[str, torch.Tensor]]]]:
-        import numpy as np
-
-        from src import kinship
-        from src.learning.gradient import Stored, WeightedSum
-        from src.learning.training import Course, Training
-        from src.models.checkpoint import open_checkpoint
-        from src.strategy.recipe_gradient import Lesson
-        from src.strategy.recipes import Blocks
-
-        made = ("wudi",) if extra["directions"] is None else extra["directions"]
-        left_out = {"base", "wudi", "tsv_m"} - {*made}
-        names = tuple(name for name in self.folders if name not in left_out)
-        known = {name: open_checkpoint(folder) for name, folder in self.folders.items()}
-        geometry = kinship.measure(known["base"], {name: known[name] for name in names})
-        blocks = Blocks.of(how.blocks, geometry)
-        members = {one.name: block for one, block in zip(geometry.tensors, blocks.members, strict=True)}
-        start = np.zeros((len(names), len(blocks.names)))
-        start[:] = np.array([[name == "wudi"] for name in names]) if made else 0.4
-        grams = blocks.grams(geometry, names)
-        metric = grams / np.trace(grams.sum(axis=0)) * len(names)
-        total = WeightedSum(Stored(self.folders["base"]), [Stored(self.folders[name]) for name in names], members)
-        training = Training(Lesson(names, members, start, metric, how), total, model, division)
-        course = Course()
-        while course.steps < how.total:
-            course = training.go_on(course)
-            look = course.looks[-1]
-
-            def tensors(weights: Any = course.weights) -> dict[str, torch.Tensor]:
-                total.write(model.model, np.array(weights))
-                return _parameters(model)
-
-            yield look.steps, look.kept_back, tensors
-
-
-def _fine_tuned(
-    model: ReusableModel, division: Division, how: Any, extra: Mapping[str, Any]
-) -> Iterator[tuple[int, float, Callable[[], dict[str, torch.Tensor]]]]:
-    """Fine-tune all weights, or a LoRA where `extra` has a rank, as an expert would."""
-    import peft
-    import torch
-
-    from src.learning.samples import losses
-    from src.learning.training import kept_back_loss, scheduled
-
-    loaded, lora = model.model, extra["rank"] is not None
-    torch.manual_seed(how.seed)
-    if lora:
-        config = peft.LoraConfig(r=extra["rank"], lora_alpha=2 * extra["rank"], target_modules=LINEAR)
-        peft.inject_adapter_in_model(config, loaded)
-    learned = [one for one in loaded.parameters() if one.requires_grad]
-    optimiser = torch.optim.AdamW([{"params": learned, "initial_lr": how.rate}], lr=how.rate, weight_decay=0.01)
-    schedule = scheduled(how, optimiser, 0)
-
-    def tensors() -> dict[str, torch.Tensor]:
-        return _merged(model) if lora else _parameters(model)
-
-    yield 0, kept_back_loss(model, division, how.at_once), tensors
-    for step, batch in zip(range(1, how.total + 1), division.batches(how.batch, how.seed), strict=False):
-        losses(model, batch).mean().backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-        if step % how.steps == 0:
-            yield step, kept_back_loss(model, division, how.at_once), tensors
-
-
-def _parameters(model: ReusableModel) -> dict[str, torch.Tensor]:
-    return {name: one.detach().clone() for name, one in model.model.named_parameters()}
-
-
-def _merged(model: ReusableModel) -> dict[str, torch.Tensor]:
-    """Return the weights with their LoRA added."""
-    found = {}
-    layers = {name: one for name, one in model.model.named_modules() if hasattr(one, "get_delta_weight")}
-    for name, one in model.model.named_parameters():
-        if "lora_" not in name:
-            found[name.replace(".base_layer", "")] = one.detach().clone()
-    for name, layer in layers.items():
-        found[f"{name}.weight"] += layer.get_delta_weight("default").detach()
-    return found
 
 
 def _table(options: argparse.Namespace, runs: Sequence[tuple[str, int, float]], seeds: Sequence[int]) -> str:

@@ -7,7 +7,9 @@
 | family | the fine-tunes, and the lm-eval tasks beside them |
 | programs | a program as a user starts it, its time and its memory |
 | by_hand | the same candidate by today's three programs |
-| table | every strategy on the family, as a page |
+| table | every strategy on the family |
+| learned | a recipe, all weights or a LoRA, learned from the same samples |
+| page | all that was measured, in Markdown |
 
 `python -m benchmarks.real` builds the family, `python -m benchmarks.real --table` writes the page too.
 """

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.real import base, by_hand, page, table
+from benchmarks.real import base, by_hand, learned, page, table
 from benchmarks.real.family import Family, build
 from benchmarks.real.programs import ROOT, Cost
 from src.runtime.command import Parser, status
@@ -36,7 +36,9 @@ def main() -> int:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--table", action="store_true", help="run the strategies too, and write the page")
-    parser.add_argument("--only", nargs="+", metavar="RUN", help="these rows of the table alone; by_hand is one")
+    parser.add_argument(
+        "--only", nargs="+", metavar="RUN", help="these rows of the table alone; by_hand and learned are others"
+    )
     parser.add_argument(
         "--evaluations", type=_at_least(4), default=20, help="of a search, the founders' too (default: 20)"
     )
@@ -58,12 +60,14 @@ def _at_least(least: int) -> type[int]:
 def _work(options: argparse.Namespace) -> None:
     family = _family(options)
     rows, common = table.overrides(options.evaluations), table.shared(family, options.batch_size)
-    known = [*rows, "by_hand"]
+    known = [*rows, "by_hand", "learned"]
     if unknown := sorted(set(options.only or ()) - set(known)):
         raise UserError(f"--only names {unknown[0]!r}; the table has {', '.join(known)}")
     wanted = options.only or known
     if wanted == ["by_hand"]:
         raise UserError("--only by_hand has no row to stand beside; name a run too")
+    if "learned" in wanted and "recipe_gradient" not in wanted:
+        raise UserError("--only learned starts from the merge that recipe_gradient starts from; name that too")
     if options.base is None:
         base.prepare(family.base, options.gguf)
     build(family)
@@ -73,12 +77,22 @@ def _work(options: argparse.Namespace) -> None:
     if not options.table:
         return
     hand = _by_hand(family, options.batch_size) if "by_hand" in wanted else None
-    command, found = shlex.join(["python", "-m", "benchmarks.real", *sys.argv[1:]]), []
+    command = shlex.join(["python", "-m", "benchmarks.real", *sys.argv[1:]])
+    found: list[table.Row] = []
+    taught: list[learned.Learned] = []
+
+    def write() -> None:  # what there is, should this be ended
+        kept = options.write.read_text(encoding="utf-8") if options.write.is_file() else ""
+        write_text(options.write, page.page(command, family, found, hand, taught, common, kept))
+
     for name in (name for name in rows if name in wanted):
         found.append(table.row(family, name, rows[name], common))
-        write_text(
-            options.write, page.page(command, family, found, hand, common)
-        )  # what there is, should this be ended
+        write()
+    if "learned" in wanted:
+        start = next(row for row in found if row.name == "recipe_gradient")
+        for one in learned.all_methods(family, start, common):
+            taught.append(one)
+            write()
     print(f"page      {options.write}")
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.real.family import Family, training_seconds
+from benchmarks.real.learned import Learned
 from benchmarks.real.programs import Cost
 from benchmarks.real.questions import DRAWS, SKILLS
 from benchmarks.real.table import Row
@@ -29,7 +30,19 @@ class ByHand:
     """Of the base; the scores of both are accuracies on all samples, ×100."""
 
 
-def page(command: str, family: Family, rows: Sequence[Row], by_hand: ByHand | None, common: Sequence[str]) -> str:
+ELSEWHERE = "## On other machines"
+"""What is written under this heading stays when the page is written anew."""
+
+
+def page(
+    command: str,
+    family: Family,
+    rows: Sequence[Row],
+    by_hand: ByHand | None,
+    learned: Sequence[Learned],
+    common: Sequence[str],
+    before: str = "",
+) -> str:
     """Return the page as Markdown.
 
     Args:
@@ -37,12 +50,18 @@ def page(command: str, family: Family, rows: Sequence[Row], by_hand: ByHand | No
         family: what the runs were given.
         rows: in the order of the table; at least one.
         by_hand: None where it was not asked for.
+        learned: what was learned beside `recipe_gradient`.
         common: the overrides that all runs share.
+        before: the page as it was.
     """
     parts = [_head(command, family), _founders(rows[0], by_hand), _worth(rows), _cost(rows)]
+    if learned:
+        parts.append(f"{LEARNED}\n\n{_learned(learned)}")
     if by_hand is not None:
         parts.append(_by_hand(rows, by_hand))
-    return "\n\n".join([*parts, _commands(rows, common)]) + "\n"
+    _, heading, others = before.partition(ELSEWHERE)
+    parts += [_commands(rows, common), *([heading + others.rstrip()] if heading else [])]
+    return "\n\n".join(parts) + "\n"
 
 
 HEAD = """\
@@ -65,7 +84,18 @@ COST = """\
 
 Seconds by phase are the journal's; the whole is the program's, imports included. The first run evaluates the founders,
 the others remember them (*remembered* counts both sides). Memory is the most that was resident, pages of mapped files
-included."""
+included. *Learning's worth* is what was learned, in evaluations: samples that went through the model, backwards counted
+twice. Other programs ran on the same cores, so that seconds say little from one row to the next."""
+LEARNED = """\
+## Learned from the samples that steer
+
+What `recipe_gradient` learns with, beside what an expert would try first: fine-tuning all weights by AdamW, and a LoRA
+of rank 8 on all linear weights. All start from one WUDI merge, learn from the same samples in the same batches, look at
+the same quarter kept back after every 10 steps, and end after 80 steps or 4 looks without a better one; the checkpoint
+of the best look is scored on the holdout, in bf16. What is fine-tuned is kept in float32 with the products in bf16 (of
+bf16 weights, steps this small are rounded away); a recipe's weights are float64 and every sum is rounded once. The gain
+over the start is paired, on the same samples. Each learned alone in a process that did nothing else: memory is the most
+that was resident, *own* is that without pages of the checkpoints' files, which the system may take back at any time."""
 BY_HAND = """\
 ## By hand
 
@@ -137,15 +167,32 @@ def _worth(rows: Sequence[Row]) -> str:
 
 def _cost(rows: Sequence[Row]) -> str:
     gpu = any(row.cost.gpu is not None for row in rows)
-    columns = ["run", "evaluations", "remembered", "merging s", "measuring s", "evaluating s", "holdout s", "whole s"]
+    columns = ["run", "evaluations", "remembered", "learning's worth"]
+    columns += ["merging s", "measuring s", "evaluating s", "learning s", "holdout s", "whole s"]
     columns += ["memory GiB", *(["GPU GiB"] if gpu else [])]
     lines = []
     for row in rows:
-        phases = [f"{row.seconds[phase]:.1f}" for phase in ("merged", "measured", "evaluated", "held_out")]
+        phases = [f"{row.seconds[phase]:.1f}" for phase in ("merged", "measured", "evaluated", "learned", "held_out")]
         memory = [f"{row.cost.memory / 2**30:.2f}"] + ([_gib(row.cost.gpu)] if gpu else [])
-        counts = [str(row.evaluations), str(row.known)]
+        counts = [str(row.evaluations), str(row.known), f"{row.learning:.1f}" if row.learning else ""]
         lines.append([row.name, *counts, *phases, f"{row.cost.seconds:.1f}", *memory])
     return f"{COST}\n\n{_table(columns, lines)}"
+
+
+def _learned(learned: Sequence[Learned]) -> str:
+    gpu = any(one.cost.gpu is not None for one in learned)
+    columns = ["learned", "steps", "at the best", "evaluations' worth", "loss kept back", "holdout"]
+    columns += ["over the start (95 %)", "skills kept", "worst task", "learning s", "s a step"]
+    columns += ["memory GiB", "own GiB", *(["GPU GiB"] if gpu else [])]
+    lines = []
+    for one in learned:
+        loss = "{:.3f} → {:.3f}".format(*one.kept_back)
+        gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*one.gain)
+        holdout = f"{one.holdout:.1f} ± {1.96 * one.stderr:.1f}"
+        lines.append([one.name, str(one.steps), str(one.best), f"{one.worth:.1f}", loss, holdout, gain])
+        lines[-1] += [f"{one.kept:.0%}", f"{one.worst:.1f}", f"{one.seconds:.0f}", f"{one.seconds / one.steps:.1f}"]
+        lines[-1] += [_gib(one.cost.memory), _gib(one.cost.own), *([_gib(one.cost.gpu)] if gpu else [])]
+    return _table(columns, lines)
 
 
 def _by_hand(rows: Sequence[Row], by_hand: ByHand) -> str:
@@ -191,6 +238,7 @@ def _gib(value: int | None) -> str:
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    texts = {"task", "owner", "run", "winner", "program", "over the best founder (95 %)"}
+    texts = {"task", "owner", "run", "winner", "program", "learned"}
+    texts |= {"over the best founder (95 %)", "over the start (95 %)"}
     marks = ["---" if column in texts else "---:" for column in columns]
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, marks, *lines))

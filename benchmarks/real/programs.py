@@ -28,6 +28,8 @@ class Cost:
     """Most bytes resident in the process, pages of mapped files included."""
     gpu: int | None
     """Most bytes allocated on the GPU, of whatever kind, above what was before; None where there is none to ask."""
+    own: int | None = None
+    """Most bytes of the process's own, without pages of files; None where the system does not tell."""
 
 
 def run(command: Sequence[str], log: Path, device: str = "cpu") -> Cost:
@@ -39,13 +41,14 @@ def run(command: Sequence[str], log: Path, device: str = "cpu") -> Cost:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "PYTHONPATH": _python_path()}
     log.parent.mkdir(parents=True, exist_ok=True)
     before = gpu_memory(device)
-    most, most_gpu = 0, before
+    most, own, most_gpu = 0, 0, before
     began = time.perf_counter()
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
             for _ in _until_it_ends(process):
-                most = max(most, _resident(process.pid))
+                known = _resident(process.pid)
+                most, own = max(most, known.get("VmHWM", 0)), max(own, known.get("RssAnon", 0))
                 most_gpu = max(most_gpu or 0, now) if (now := gpu_memory(device)) is not None else None
         except BaseException:
             process.terminate()
@@ -55,7 +58,8 @@ def run(command: Sequence[str], log: Path, device: str = "cpu") -> Cost:
     if process.returncode:
         last = (log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise MachineError(f"{' '.join(command[:4])} … ended with status {process.returncode}: {last} (see {log})")
-    return Cost(seconds, most, None if before is None or most_gpu is None else most_gpu - before)
+    gpu = None if before is None or most_gpu is None else most_gpu - before
+    return Cost(seconds, most, gpu, own or None)
 
 
 def _until_it_ends(process: subprocess.Popen[bytes]) -> Iterator[None]:
@@ -76,14 +80,14 @@ def script(module: str, function: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
 
 
-def _resident(process: int) -> int:
-    """Return the most bytes that a process has had resident so far; 0 once it is gone."""
+def _resident(process: int) -> dict[str, int]:
+    """Return what the system tells of a process's memory, in bytes: VmHWM is the most so far; {} once it is gone."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
-        return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return 1024 * int(found[0]) if found else 0
+        return {}
+    lines = (line.split() for line in status.splitlines())
+    return {words[0].rstrip(":"): 1024 * int(words[1]) for words in lines if words[-1] == "kB"}
 
 
 def gpu_memory(device: str) -> int | None:

@@ -28,8 +28,12 @@ ONE_SHOT: Mapping[str, Sequence[str]] = {
     "wudi": ("merge=wudi",),
     "actmat": ("merge=actmat",),
 }
-SEARCHES: Mapping[str, Sequence[str]] = {"kinship_topk": ("merge=slerp",), "recipe_search": ()}
-"""Strategies of many evaluations, as far as this version has them, and their merges."""
+SEARCHES: Mapping[str, Sequence[str]] = {
+    "kinship_topk": ("merge=slerp",),
+    "recipe_search": (),
+    "recipe_gradient": ("strategy.batch=16", "keep=all"),
+}
+"""Strategies of many evaluations, and what they are given of their own. What learns keeps its start for others."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,18 @@ class Row:
     known: int
     """Evaluations, of either side, that another run had made."""
     seconds: Mapping[str, float]
-    """As the journal has them: merged, measured, evaluated, held_out."""
+    """As the journal has them: merged, measured, evaluated, held_out, learned."""
     cost: Cost
     founders: Mapping[str, Mapping[str, Mapping[str, float]]]
     """Scores by side, founder and task."""
+    learning: float = 0.0
+    """What was learned by gradient, in evaluations: samples that went through the model, backwards counted twice."""
 
 
 def overrides(evaluations: int) -> dict[str, list[str]]:
     """Return what every run has of its own, by its name; `evaluations` is the budget of a search."""
     own = {f"one_shot-{name}": ["strategy=one_shot", *merge] for name, merge in ONE_SHOT.items()}
-    for name, merge in SEARCHES.items():
-        if (ROOT / f"conf/strategy/{name}.yaml").is_file():
-            own[name] = [f"strategy={name}", *merge, f"stop.evaluations={evaluations}"]
+    own |= {name: [f"strategy={name}", *given, f"stop.evaluations={evaluations}"] for name, given in SEARCHES.items()}
     return {name: [*found, f"name={name}"] for name, found in own.items()}
 
 
@@ -136,6 +140,7 @@ def read(name: str, own: Sequence[str], folder: Path, cost: Cost) -> Row:
         seconds=dict(state.seconds),
         cost=cost,
         founders={"select": {model.name: model.scores for model in founders}, "holdout": held_out},
+        learning=state.learning,
     )
 
 
