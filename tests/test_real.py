@@ -127,6 +127,7 @@ def test_the_page_has_what_ran(
 ) -> None:
     given = [*small(base, tmp_path / "out"), "--table", "--only", "one_shot-task_arithmetic-0.4", "--write"]
     page = tmp_path / "real.md"
+    page.write_text("# As it was\n\n## On other machines\n\nAn H200.\n")
     done = command(*given, str(page), capsys=capsys, monkeypatch=monkeypatch)
     assert done.status == 0, done.err
     text = page.read_text()
@@ -134,6 +135,8 @@ def test_the_page_has_what_ran(
     row = json.loads(kept.read_text())
     assert row["evaluations"] == len(questions.SKILLS) + 1
     assert f"{row['holdout']:.1f}" in text
+    assert text.endswith("## On other machines\n\nAn H200.\n")
+    assert "As it was" not in text
     assert row["cost"]["seconds"] > sum(row["seconds"].values())
     assert row["cost"]["memory"] > 50e6
     assert "python -m src.run strategy=one_shot merge=task_arithmetic merge.each.weight=0.4" in text
@@ -154,7 +157,15 @@ def test_the_whole_table(
     done = command(*given, capsys=capsys, monkeypatch=monkeypatch)
     assert done.status == 0, done.err
     text = page.read_text()
-    for word in ("kinship_topk", "one_shot-wudi", "mergekit-yaml", "lm_eval", "together"):
+    for word in (
+        "kinship_topk",
+        "one_shot-wudi",
+        "recipe_gradient",
+        "lora-5e-4",
+        "mergekit-yaml",
+        "lm_eval",
+        "together",
+    ):
         assert f"| {word} |" in text
 
 
@@ -163,6 +174,10 @@ def test_the_whole_table(
     [
         (["--table", "--only", "nothing"], "--only names 'nothing'; the table has one_shot-task_arithmetic-0.4,"),
         (["--table", "--only", "by_hand"], "--only by_hand has no row to stand beside"),
+        (
+            ["--table", "--only", "learned", "one_shot-wudi"],
+            "--only learned starts from the merge that recipe_gradient",
+        ),
         (["--base", "nowhere"], "--base is 'nowhere'; expected a folder with config.json"),
         (["--samples", "2"], "2 is less than 4"),
         (["--device", "cuda"], "--device is 'cuda'; expected cpu, as there is no GPU here"),
