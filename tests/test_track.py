@@ -22,6 +22,7 @@ from src.report import page
 from src.tracking import sender, trackers
 from src.tracking.calls import EVALUATIONS, GENERATION, Call, axis, calls
 from src.tracking.sender import Sender
+from tests.compare.journals import write_run
 from tests.conftest import Command, Outcome
 from tests.report.runs import Run
 from tests.wandb_server import WandbServer, wandb_server
@@ -123,6 +124,13 @@ def test_numbers_are_finite_numbers_each_over_one_axis(journal: list[Event]) -> 
         }
     failures = [call.numbers["cost/failures"] for call in calls(journal) if "cost/failures" in call.numbers]
     assert (failures[0], failures[-1]) == (0, 1)
+
+
+def test_the_base_that_a_search_evaluates_costs_and_is_no_candidate(tmp_path: Path) -> None:
+    first, second, *_ = calls(events_of(write_run(tmp_path / "run", [50, 49, 53], base=20.0)))
+    assert first.numbers[EVALUATIONS] == 1
+    assert not any(name.startswith("candidate/") for name in first.numbers)
+    assert second.numbers["candidate/average"] == second.numbers["candidate/best_so_far"] == 50
 
 
 def test_every_candidate_is_sent_as_soon_as_its_journal_has_it(

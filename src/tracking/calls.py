@@ -16,6 +16,7 @@ from typing import Any
 
 from src.journal import Event, State
 from src.population import KinshipTable
+from src.runtime.names import BASE
 from src.tracking import figures, summary, table
 
 EVALUATIONS, GENERATION = "cost/evaluations", "generation"
@@ -87,7 +88,8 @@ class Calls:
         if kind == "merged":
             self._merging[event["model"]] = event["seconds"]
         elif kind == "evaluated":
-            return self._call(EVALUATIONS, self._candidate(event))
+            found = {} if event["model"] == BASE else self._candidate(event)  # what a search is told of the base
+            return self._call(EVALUATIONS, {**self._costs(), **found})
         elif kind == "retried":
             self._failed.discard(event["model"])
         elif kind == "failed":
@@ -123,7 +125,6 @@ class Calls:
         self._stderrs[model.name] = event.get("stderrs", {})
         parents = [self.state.models[name].average or 0.0 for name in model.parents]
         return {
-            **self._costs(),
             "candidate/average": average,
             "candidate/stderr": event["stderr"],
             "candidate/gain": average - fmean(parents) if parents else math.nan,
