@@ -42,19 +42,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Slider:
-    """A number that the reader chooses."""
-
-    name: str
-    value: float
-    """At first."""
-
-
-@dataclass(frozen=True)
 class Sliders:
     """Weights of a merge that the reader chooses, and what is expected of it: what_if.js computes it from `data`."""
 
-    sliders: Sequence[Slider]
+    start: Mapping[str, float]
+    """By the name of a slider, where it stands at first."""
     low: float
     high: float
     rows: Sequence[Sequence[str]]

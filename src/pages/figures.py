@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from plotly.graph_objects import Figure, Layout, layout
+from plotly.graph_objects import Bar, Figure, Layout, Scatter, layout
 
 from src.runtime.errors import printable_lines
 
@@ -73,6 +73,25 @@ def figure(traces: Iterable[Any], height: int = 340, **settings: Any) -> Figure:
 def axis(title: str, **more: Any) -> dict[str, Any]:
     """Return the settings of an axis with a title."""
     return {"title": {"text": title}, **more}
+
+
+def marks(name: str, x: Sequence[Any], y: Sequence[Any], text: Sequence[str], **marker: Any) -> Scatter:
+    """Return points that say `text` at the pointer, each set off from those below it.
+
+    `marker` is Plotly's: color (the name of one), size, symbol.
+    """
+    style = {"size": 8, **marker, "color": var(marker.get("color", "blue")), "line": {"color": var("card"), "width": 1}}
+    return Scatter(name=name, mode="markers", x=x, y=y, text=text, hoverinfo="text", marker=style)
+
+
+def bars(values: Mapping[str, float], texts: Sequence[str], title: str, colours: Sequence[str], height: int) -> Figure:
+    """Return a bar a name, the first on top, with its text behind it; `title` is the axis'."""
+    bar = Bar(orientation="h", x=list(values.values()), y=list(map(escape, values)), text=texts, width=0.6)
+    bar.update(textposition="outside", cliponaxis=False, hoverinfo="y+text", marker_color=list(map(var, colours)))
+    low, high = min(0.0, *values.values()), max(values.values())
+    room = 0.2 * (high - low)  # for the texts
+    across = axis(title, range=[low - room if low else low, high + room])
+    return figure([bar], height, xaxis=across, yaxis={"type": "category", "autorange": "reversed"})
 
 
 def escape(name: str) -> str:

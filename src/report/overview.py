@@ -166,7 +166,6 @@ def warnings(run: RunData) -> list[str]:
 def models(run: RunData) -> Table:
     """Return the models that are shown, oldest first, with the winner's lineage marked."""
     lines = list(map(cells, run.shown, rows(run.population, run.kinship, run.shown)))
-    lineage = {model.name for model in run.lineage}
-    marked = frozenset(i for i, model in enumerate(run.shown) if model.name in lineage)
+    marked = frozenset(i for i, model in enumerate(run.shown) if model.name in run.line)
     columns = ("model", "parents", "average", "± (se)", "gain", f"{run.metric.name} of the parents")
     return Table(columns, lines, marked, words=frozenset({0, 1}))

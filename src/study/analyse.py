@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from src.statistics import Correlation, EarlyStop, Saturation
+    from src.statistics import EarlyStop, Relation, Saturation
 
 # scipy is imported where it is first needed: --help and a mistyped path must answer at once.
 
@@ -38,10 +38,7 @@ class Table:
 class Findings:
     """Results of the analysis of a table."""
 
-    correlations: tuple[tuple[str, str, Correlation], ...]
-    """Metric, target (gain or abs_gain), and their correlation."""
-    adjusted: tuple[float, ...]
-    """The p of each, adjusted for all of them as one family (Holm)."""
+    relations: list[Relation]
     metric: str
     """The metric that saturation and the stop are read from."""
     saturation: Saturation
@@ -86,41 +83,28 @@ def read(path: Path, distances: Sequence[str] = ()) -> Table:
 
 def analyse(table: Table, threshold: float | None = None, patience: int = 2) -> Findings:
     """Correlate kinship with gain, find saturation, and evaluate an early stop."""
-    from src.statistics import METHODS, correlate, early_stop, holm, saturation, stop_after
+    from src.statistics import early_stop, relations, saturation, stop_after
 
-    targets = {"gain": table.gain, "abs_gain": [*map(abs, table.gain)]}
-    correlations = tuple(
-        (metric, target, correlate(kinship, gains, method))
-        for method in METHODS
-        for metric, kinship in table.metrics.items()
-        for target, gains in targets.items()
-    )
     metric, kinship = next(iter(table.metrics.items()))
     closer = metric not in table.distances
     found = saturation(table.generation, table.gain, kinship, larger_is_closer=closer)
     if threshold is None:
         stop = stop_after(table.generation, table.average, found.generation)
     else:
-        stop = early_stop(
-            table.generation,
-            table.average,
-            kinship,
-            threshold=threshold,
-            patience=patience,
-            larger_is_closer=closer,
-        )
-    adjusted = holm([one.p for _, _, one in correlations])
-    return Findings(correlations, adjusted, metric, found, stop)
+        rule: Any = {"threshold": threshold, "patience": patience, "larger_is_closer": closer}
+        stop = early_stop(table.generation, table.average, kinship, **rule)
+    return Findings(relations(table.metrics, table.gain), metric, found, stop)
 
 
 def as_json(findings: Findings) -> str:
     """Return one JSON object; what is not defined is null."""
     from pydantic_core import to_json
 
+    targets = {"gain": "gain", "|gain|": "abs_gain"}
     content = {
         "correlations": [
-            {"metric": metric, "target": target, **asdict(found), "adjusted_p": adjusted}
-            for (metric, target, found), adjusted in zip(findings.correlations, findings.adjusted, strict=True)
+            {"metric": one.metric, "target": targets[one.target], **asdict(one.found), "adjusted_p": one.adjusted}
+            for one in findings.relations
         ],
         "saturation_generation": findings.saturation.generation,
         "saturation": {"metric": findings.metric, **asdict(findings.saturation)},
@@ -131,18 +115,19 @@ def as_json(findings: Findings) -> str:
 
 def as_text(findings: Findings) -> str:
     """Return a table of correlations, and the rest in words."""
-    width = max(len("metric"), *(len(metric) for metric, _, _ in findings.correlations))
+    width = max(len("metric"), *(len(one.metric) for one in findings.relations))
     row = f"{{:>{width}}}  {{:>6}}  {{:>8}}  {{:>6}}  {{:>14}}  {{:>5}}  {{:>10}}  {{:>2}}"
     lines = [row.format("metric", "with", "method", "r", "95 % interval", "p", "adjusted p", "n")]
-    for (metric, target, found), adjusted in zip(findings.correlations, findings.adjusted, strict=True):
-        interval, against = f"{found.low:+.2f} to {found.high:+.2f}", "|gain|" if target == "abs_gain" else target
-        r, p, q = f"{found.r:+.3f}", f"{found.p:.3f}", f"{adjusted:.3f}"
-        lines.append(row.format(metric, against, found.method, r, interval, p, q, found.n))
-    resamples = min(one.resamples for _, _, one in findings.correlations)
-    error = max((one.error for _, _, one in findings.correlations if not math.isnan(one.error)), default=0.0)
+    for one in findings.relations:
+        found, interval = one.found, f"{one.found.low:+.2f} to {one.found.high:+.2f}"
+        figures = f"{found.r:+.3f}", interval, f"{found.p:.3f}", f"{one.adjusted:.3f}"
+        lines.append(row.format(one.metric, one.target, found.method, *figures, found.n))
+    all_found = [one.found for one in findings.relations]
+    resamples = min(found.resamples for found in all_found)
+    error = max((found.error for found in all_found if not math.isnan(found.error)), default=0.0)
     told = (
         f"intervals: bootstrap over merges, {resamples:,} resamples, so that another seed would move a bound by "
-        f"{error:.3f} at most; adjusted p: Holm, over all {len(findings.correlations)}"
+        f"{error:.3f} at most; adjusted p: Holm, over all {len(all_found)}"
     )
     return "\n".join([*lines, told, "", _saturation(findings), *_stop(findings.stop)])
 
