@@ -201,32 +201,6 @@ NO_HPARAMS = (
 """Beginnings of settings that say where and with what a run was made: HParams has a column for each of the others."""
 
 
-class _Guarded(Tracker):
-    """A tracker whose failure costs its figures and a warning, not the run."""
-
-    def __init__(self, tracker: Tracker, folder: Path) -> None:
-        self._tracker, self._folder = tracker, folder
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_"):
-            return super().__getattribute__(name)
-
-        def call(*arguments: Any) -> None:
-            try:
-                getattr(self._tracker, name)(*arguments)
-            except Exception as error:
-                warn(
-                    f"tracking failed and goes on no further ({first_line(error)}); the journal has every figure: "
-                    f"python -m src.track {os.path.relpath(self._folder)} sends them later"
-                )
-                self._tracker = Tracker()
-
-        return call
-
-
-TRACKERS: Mapping[str, type[Tracker]] = {"wandb": WandB, "tensorboard": TensorBoard, "none": Tracker}
-
-
 def check(settings: Track) -> None:
     """Refuse what W&B would fail at, or ask about, once the run is under way.
 
@@ -250,15 +224,6 @@ def check(settings: Track) -> None:
 def is_off(settings: Track) -> bool:
     """Return whether nothing is sent anywhere: by the settings, or by WANDB_MODE=disabled."""
     return settings.tracker == "none" or (settings.tracker == "wandb" and _mode(settings.mode) == "disabled")
-
-
-def start(settings: Track, folder: Path, run: About, *, guarded: bool = True) -> Tracker:
-    """Return the tracker that the settings ask for, `guarded` so that a failure of it costs a warning."""
-    if is_off(settings):
-        return Tracker()
-    kind = {"wandb": WandB, "tensorboard": TensorBoard}[settings.tracker]
-    tracker = kind(settings, folder, run)
-    return _Guarded(tracker, folder) if guarded else tracker
 
 
 def _printable(cell: Any) -> Any:
