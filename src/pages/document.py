@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from src.pages.figures import PALETTE, TEMPLATE, Figure, plain, resolve
+from src.pages.tables import Table
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,6 @@ class Drawing:
     figure: Figure
     min_width: int = 0
     """Pixels of width below which the figure is scrolled instead of squeezed."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text; the first column is a name, the others are numbers."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    marked: frozenset[int] = frozenset()
-    """Rows that are highlighted."""
-    words: frozenset[int] = frozenset({0})
-    """Columns that are not numbers."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from plotly.graph_objects import Figure, Scatter
 
-from src.pages.document import Drawing, Section, Table
+from src.pages.document import Drawing, Section
 from src.pages.figures import axis, figure, var
+from src.pages.tables import Table
 from src.pages.text import interval, number, p_value, plural
 from src.population import Model
 from src.report.points import points, sampling

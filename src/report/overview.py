@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from src.evaluation import benchmarks
 from src.pages import text
-from src.pages.document import Table, Tile
+from src.pages.document import Tile
+from src.pages.tables import Table
 from src.pages.text import duration, interval, p_value, plural
 from src.population import neglected, normalised_average, worst
 from src.report.run_data import RunData

@@ -9,8 +9,9 @@ from statistics import stdev
 from plotly.graph_objects import Figure, Scatter
 
 from src.kinship import shares
-from src.pages.document import Drawing, Section, Table
+from src.pages.document import Drawing, Section
 from src.pages.figures import HUES, axis, bars, escape, figure, marks
+from src.pages.tables import Table
 from src.pages.text import interval, number, p_value
 from src.population import Skill, normalised_average
 from src.report.run_data import RunData

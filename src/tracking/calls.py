@@ -7,12 +7,13 @@ sent again later, send the very same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from src.journal import Event, State
+from src.pages.tables import Table
 from src.population import KinshipTable, normalised_average, worst
 from src.runtime.names import BASE
 from src.tracking import summary, table
@@ -21,14 +22,6 @@ EVALUATIONS, GENERATION = "cost/evaluations", "generation"
 BY_EVALUATION = ("candidate/", "scores/", "stderr/", "cost/")
 """Beginnings of the names of numbers that are drawn over EVALUATIONS; all others are, over GENERATION."""
 BY_GENERATION = ("average/", "objective/", "gain/", "kinship/", "skills/", "cache/", "seconds/")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under named columns; None where a cell has no figure."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | float | int | bool | None]]
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.config import Track, flat
 from src.pages.markdown import fenced, plain
+from src.pages.tables import Table
 from src.runtime.errors import UserError, printable
 from src.runtime.terminal import warn
 from src.tracking import private
 from src.tracking.about import About
-from src.tracking.calls import BY_EVALUATION, BY_GENERATION, EVALUATIONS, GENERATION, Call, Table, axis
+from src.tracking.calls import BY_EVALUATION, BY_GENERATION, EVALUATIONS, GENERATION, Call, axis
 from src.tracking.private import first_line
 
 if TYPE_CHECKING:
@@ -169,16 +170,11 @@ class TensorBoard(Tracker):
             if axis(name) == call.axis and name != call.axis:
                 self._writer.add_scalar(name, value, step)
         for name, table in call.tables.items():
-            self._text(name, table.columns, table.rows, step)
+            self._writer.add_text(name, table.markdown(), step)
         for name, result in call.summary.items():
             add = self._writer.add_text if isinstance(result, str) else self._writer.add_scalar
             add(f"summary/{name}", plain(result) if isinstance(result, str) else result, step)
         self._writer.flush()
-
-    def _text(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        lines = [columns, ["---"] * len(columns), *rows]
-        cells = [["" if cell is None else plain(cell) for cell in line] for line in lines]
-        self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in cells), step)
 
     def model(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Send the winner's card and recipe as text."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from plotly.graph_objects import Scatter
+
 from src.pages.document import Drawing, Section
-from src.pages.figures import Figure, axis, escape, figure, rounded, var
+from src.pages.figures import Figure, bars, escape, figure, var
 from src.study.compare.configurations import Configuration
 from src.study.compare.parameters import CHOICES, Parameters, number
 
@@ -42,17 +44,9 @@ def section(found: Sequence[Configuration], varied: Parameters) -> Section:
 
 def importances(varied: Parameters) -> Figure:
     """Return a bar a setting, the most important on top."""
-    shares = [round(100 * share, 2) for share in varied.importance.values()]
-    bar: dict[str, Any] = {"type": "bar", "orientation": "h", "x": shares, "y": list(map(escape, varied.importance))}
-    bar |= {
-        "text": [f"{share:.0f} %" for share in shares],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "width": 0.6,
-    }
-    bar |= {"marker": {"color": var("blue")}, "hoverinfo": "y+text"}
-    across = axis("share of the importance, %", range=[0, 1.2 * max(shares)])
-    return figure([bar], 90 + 26 * len(shares), xaxis=across, yaxis={"autorange": "reversed", "type": "category"})
+    shares = {key: 100 * share for key, share in varied.importance.items()}
+    texts = [f"{share:.0f} %" for share in shares.values()]
+    return bars(shares, texts, "share of the importance, %", ["blue"] * len(shares), 90 + 26 * len(shares))
 
 
 def parallel(found: Sequence[Configuration], varied: Parameters) -> Figure:
@@ -69,15 +63,11 @@ def parallel(found: Sequence[Configuration], varied: Parameters) -> Figure:
     names = [*map(_wrapped, list(varied.values)[:AXES]), "points above<br>the best founder"]
     labels = [_label(x, y, text) for x, marks in enumerate(ticks) for y, text in marks]
     upright = {"type": "line", "y0": -0.02, "y1": 1.02, "line": {"color": var("line"), "width": 1}, "layer": "below"}
+    across = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.5, len(axes) + 0.55]}
     return figure(
         data,
         420,
-        xaxis={
-            "tickvals": list(range(len(names))),
-            "ticktext": names,
-            "range": [-0.5, len(axes) + 0.55],
-            "showgrid": False,
-        },
+        xaxis={**across, "showgrid": False},
         yaxis={"visible": False, "range": [-0.06, 1.06]},
         shapes=[{**upright, "x0": x, "x1": x} for x in range(len(names))],
         annotations=labels,
@@ -107,18 +97,11 @@ def _axis(column: Sequence[str | None], scores: Sequence[float]) -> tuple[list[f
     ]
 
 
-def _line(one: Configuration, heights: Sequence[float], best: bool, share: float) -> dict[str, Any]:
+def _line(one: Configuration, heights: Sequence[float], best: bool, share: float) -> Scatter:
     told = f"{escape(one.label)}<br>{', '.join(escape(run.name) for run in one.runs.values())}"
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(range(len(heights))),
-        "y": list(map(rounded, heights)),
-        "line": {"color": var("orange" if best else "blue"), "width": 2.5 if best else 1.5},
-        "opacity": 1.0 if best else round(0.2 + 0.5 * share, 2),
-        "text": told,
-        "hoverinfo": "text",
-    }
+    line = Scatter(mode="lines", x=list(range(len(heights))), y=heights, text=told, hoverinfo="text")
+    line.update(opacity=1.0 if best else round(0.2 + 0.5 * share, 2))
+    return line.update(line={"color": var("orange" if best else "blue"), "width": 2.5 if best else 1.5})
 
 
 def _label(x: int, y: float, text: str) -> dict[str, Any]:
