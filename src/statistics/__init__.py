@@ -12,8 +12,7 @@ Whatever is drawn at random is drawn from `seed`: the same input gives the same 
 
 from src.statistics.comparison import Difference, compare_configurations, compare_models, holm
 from src.statistics.correlation import METHODS, Correlation, Relation, correlate, relations
-from src.statistics.saturation import Saturation, saturation
-from src.statistics.stopping import EarlyStop, early_stop, stop_after
+from src.statistics.saturation import EarlyStop, Saturation, early_stop, saturation, stop_after
 
 __all__ = [
     "METHODS",

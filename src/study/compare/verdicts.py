@@ -9,8 +9,7 @@ from itertools import combinations
 
 from src.evaluation.holdout import SIDES
 from src.runtime.errors import UserError
-from src.statistics import Difference, compare_configurations, compare_models, holm, stop_after
-from src.statistics.stopping import EarlyStop
+from src.statistics import Difference, EarlyStop, compare_configurations, compare_models, holm, stop_after
 from src.strategy.stop import Spent, Stop
 from src.study.compare.configurations import (
     IGNORED,
