@@ -122,16 +122,14 @@ def standalone(drawn: Figure, title: str) -> Figure:
 
 
 def resolve(value: Any, palette: Mapping[str, str]) -> Any:
-    """Return the same nested data with the palette's colours for their names, and numbers rounded."""
+    """Return the same nested data with the palette's colours for their names, and numbers of four digits.
+
+    None, as JSON has no other word for it, stands where there was no finite number.
+    """
     if isinstance(value, str):
         return palette.get(value[6:-1], value) if value.startswith("var(--") else value
     if isinstance(value, float):
-        return rounded(value)
+        return round(value, 4) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: resolve(one, palette) for key, one in value.items()}
     return [resolve(one, palette) for one in value] if isinstance(value, list | tuple) else value
-
-
-def rounded(value: float | None) -> float | None:
-    """Return the value with four digits; None, as JSON has no other word for it, where it is no finite number."""
-    return None if value is None or not math.isfinite(value) else round(value, 4)

@@ -14,9 +14,8 @@ from src.pages.figures import Figure, axis, escape, figure, var
 from src.pages.tables import Table
 from src.pages.text import duration, plural
 from src.runtime import files
-from src.study.compare import settings_figures
+from src.study.compare import parameters
 from src.study.compare.configurations import Band, Configuration, band
-from src.study.compare.parameters import parameters
 from src.study.compare.text import kept_of, tables
 from src.study.compare.verdicts import Comparison
 
@@ -33,8 +32,8 @@ def write(compared: Comparison, path: Path) -> None:
     found = {section.name: section for section in map(_tabled, *zip(*tables(compared).items(), strict=True))}
     runs = found.pop("runs")
     first = [found.pop("best-models")] if "best-models" in found else []
-    varied = parameters(compared.configurations)
-    drawn = [settings_figures.section(compared.configurations, varied)] if varied else []
+    varied = parameters.parameters(compared.configurations)
+    drawn = [parameters.section(compared.configurations, varied)] if varied else []
     sections = [*first, _growth(compared), *drawn, *found.values(), runs]
     words, tiles = [_lead(compared), *compared.remarks], _tiles(compared)
     files.write_text(path, document(f"kinmerge: {title}", sections, heading=title, words=words, tiles=tiles))
