@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
@@ -72,8 +72,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the answers as plain data."""
-        plain = asdict(replace(self, answers=None))
-        del plain["answers"]
+        plain: dict[str, Any] = TypeAdapter(Evaluation).dump_python(self, exclude={"answers"}, warnings=False)
         return plain
 
     def save(self, path: Path, key: str) -> None:

@@ -346,7 +346,11 @@ def _cut_off(pieces: Sequence[Piece], answers: Sequence[list[Any]], requests: Re
         if piece.kind == "generate_until":
             for place, (_, limit) in zip(piece.places, given, strict=True):
                 limits.setdefault(requests[piece.kind][place].task_name, []).append(limit)
-    return {task: CutOff(sum(map(bool, found)), len(found), max(found)) for task, found in limits.items() if any(found)}
+    return {
+        task: CutOff(answers=sum(map(bool, found)), of=len(found), tokens=max(found))
+        for task, found in limits.items()
+        if any(found)
+    }
 
 
 def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:

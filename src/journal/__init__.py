@@ -7,8 +7,9 @@
 | state | what the events add up to |
 """
 
+from src.journal.events import CutOff
 from src.journal.file import VERSION, VOLATILE, Event, Follower, Journal, events_of, parse
-from src.journal.state import Compared, CutOff, HeldOut, State, cache_savings, replay, run_state
+from src.journal.state import Compared, HeldOut, State, cache_savings, replay, run_state
 
 __all__ = [
     "VERSION",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from src.journal.events import check_fields, models_in, models_of
+from src.journal.events import CutOff, Lesson, check_fields, models_in, models_of
 from src.journal.file import Event, events_of
 from src.population import Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
 from src.runtime.errors import UserError
@@ -25,26 +25,6 @@ class HeldOut:
     """Weighted mean of `scores`."""
     stderr: float
     """Standard error of `average`."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What was learned by gradient before a generation's candidate."""
-
-    generation: int
-    """The candidate's."""
-    steps: int
-    """Gradient steps by then, since the beginning."""
-    forward: int
-    """Samples that went through the model in this lesson, those kept back included."""
-    back: int
-    """Samples whose gradient was taken."""
-    loss: float | None
-    """On the samples of the last steps, in the mean; None before the first step."""
-    kept_back: float
-    """On the samples that were not learned from."""
-    weights: Mapping[str, float]
-    """Of every direction by name, in the mean over blocks."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +46,6 @@ class Compared:
     """Drawn for interval and p; 0 in older journals, which had 2,000."""
     error: float = 0.0
     """Monte-Carlo error of the bounds, in points."""
-
-
-@dataclass(frozen=True)
-class CutOff:
-    """Generated answers of a task that ended since no more tokens were allowed, not since the model had finished."""
-
-    answers: int
-    of: int
-    """All answers that were generated for it."""
-    tokens: int
-    """At which they were cut off: lm-eval's max_gen_toks."""
-
-    def words(self, task: str) -> str:
-        """Return it as a sentence, without its end."""
-        return f"{self.answers} of {self.of} answers of {task} were cut off at {self.tokens} tokens"
 
 
 @dataclass
@@ -228,7 +193,7 @@ class State:
             for name, value in event["values"].items():
                 self._change(name, expected=value)
         elif kind == "learned":
-            self.lessons.append(Lesson(**{one.name: event[one.name] for one in fields(Lesson)}))
+            self.lessons.append(Lesson.model_validate(event))
             self.samples += event["forward"] + 2 * event["back"]
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
