@@ -11,6 +11,7 @@ whoever needs them, at the file and offset that a `TensorSpec` gives.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -31,7 +32,7 @@ COMPARABLE = ("BF16", "F16", "F32", "F64")
 _FLOATS = (*COMPARABLE, "F8_E4M3", "F8_E5M2", "F8_E8M0")
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.*", "merges.txt", "*.jinja", "README.md"]
 _HUB_SKIPPED = ["consolidated*", "*/*"]  # the same weights under another name; other formats in subfolders
 
@@ -171,14 +172,18 @@ def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: 
     if folder.is_file():
         raise UserError(f"{own} is a file; expected the folder of a checkpoint (config.json beside *.safetensors)")
     if not folder.is_dir():
-        if local or not _HUB_NAME.fullmatch(own):
+        if local or not HUB_NAME.fullmatch(own):
             raise UserError(f"{own}: no such folder; give the folder of a checkpoint or a hub name like org/name")
         folder = _download(own, revision)
     path = folder.absolute()
     if named or adapters.is_adapter(path):
         return adapters.open_adapter(text, path, base)
     files = _weight_files(path, text)
-    config = _config(path, text)
+    if not os.path.lexists(path / "config.json"):
+        raise UserError(
+            f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
+        )
+    config = read_json(path / "config.json")
     tensors: dict[str, TensorSpec] = {}
     for file, listed in files.items():
         found = read_header(file)
@@ -263,7 +268,7 @@ def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compare
     return [Compared(name, shape) for name, shape in shapes.items() if math.prod(shape)]
 
 
-def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
+def _weight_files(path: Path, text: str) -> Mapping[Path, set[str] | None]:
     """Return a folder's safetensors files, each with the tensors that the index lists (None without an index)."""
     single, index = path / _SINGLE, path / _INDEX
     # What leads nowhere is there, too, and is complained about when it is read.
@@ -288,13 +293,13 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
     raise UserError(f"{text}: {found} there; expected {_SINGLE}, or {_INDEX} and its shards")
 
 
-def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
+def _read_index(index: Path, text: str) -> Mapping[Path, set[str]]:
     """Return the shards that an index names, each with the tensors it is said to hold."""
     content = read_json(index)
     placed = content.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
         raise UserError(f"{index}: no weight_map from tensors to files; copy or download it again")
-    files: dict[Path, set[str] | None] = {}
+    files: dict[Path, set[str]] = {}
     for name, file in placed.items():
         # By its words alone: the hub's cache is made of links, and a link in the folder is the user's own.
         pure = PurePosixPath(file)
@@ -307,9 +312,7 @@ def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
             raise UserError(
                 f"{text}: the index names the shard {printable(file[:100])}, which is absent; copy or download it again"
             )
-        held = files.setdefault(shard, set())
-        assert held is not None
-        held.add(name)
+        files.setdefault(shard, set()).add(name)
     return dict(sorted(files.items()))
 
 
@@ -321,15 +324,6 @@ def _check_index(file: Path, found: Mapping[str, TensorSpec], listed: set[str], 
             f"{text}: tensor {printable(name[:100])} {says} in {file.name}{lacks}; "
             "copy or download the checkpoint again"
         )
-
-
-def _config(path: Path, text: str) -> dict[str, Any]:
-    file = path / "config.json"
-    if not os.path.lexists(file):
-        raise UserError(
-            f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
-        )
-    return read_json(file)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -349,11 +343,8 @@ def _download(name: str, revision: str | None) -> Path:
     import huggingface_hub  # half a second, and only hub names need it
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_SKIPPED
-            )
-        )
+        wanted: Any = {"allow_patterns": _HUB_FILES, "ignore_patterns": _HUB_SKIPPED}
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, **wanted))
     except Exception as error:  # the hub's own errors, those of its HTTP client, of sockets and of the disk
         why = printable((str(error).strip() or type(error).__name__).splitlines()[0][:160])
         raise UserError(
@@ -388,13 +379,9 @@ def _check_architecture(base: Checkpoint, label: str, model: Checkpoint) -> None
 
 def _check_distinct(base: Checkpoint, models: Mapping[str, Checkpoint]) -> None:
     """Raise UserError where a model is the base or another one: by folder, or by content where the probes agree."""
-    seen: list[tuple[str, Checkpoint]] = [("the base", base)]
-    for label, model in models.items():
-        for other, earlier in seen:
-            same = model.path.resolve() == earlier.path.resolve() or (
-                model.probe() == earlier.probe() and model.fingerprint() == earlier.fingerprint()
-            )
-            if same:
-                what = f"{label} ({model.source}) is the same model as {other} ({earlier.source})"
-                raise UserError(f"{what}; expected distinct fine-tunes of the base: give each once, and not the base")
-        seen.append((label, model))
+    for (other, earlier), (label, model) in itertools.combinations([("the base", base), *models.items()], 2):
+        if model.path.resolve() == earlier.path.resolve() or (
+            model.probe() == earlier.probe() and model.fingerprint() == earlier.fingerprint()
+        ):
+            what = f"{label} ({model.source}) is the same model as {other} ({earlier.source})"
+            raise UserError(f"{what}; expected distinct fine-tunes of the base: give each once, and not the base")

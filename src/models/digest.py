@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from src.models.header import TensorSpec
+from src.runtime import checksums
 from src.runtime.errors import UserError
 from src.runtime.files import check_regular
 
@@ -32,8 +35,6 @@ def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: in
     Raises:
         UserError: a file that ends early.
     """
-    import xxhash
-
     specs = list(specs)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = pool.map(lambda spec: _of_tensor(spec, most), specs)
@@ -47,7 +48,6 @@ def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: in
 def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return what `of_files` would if these torch tensors and this configuration were on disk."""
     import torch
-    import xxhash
 
     whole = xxhash.xxh3_128(_described(config))
     for name, tensor in sorted(tensors.items()):
@@ -86,27 +86,8 @@ def _described(config: Mapping[str, Any]) -> bytes:
 
 
 def _of_tensor(spec: TensorSpec, most: int | None) -> bytes:
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    skipped = max(0, spec.nbytes - most) // 2 if most else 0
-    for block in _blocks(spec, skipped, min(spec.nbytes, most or spec.nbytes)):
-        digest.update(block)
-    return digest.digest()
-
-
-def _blocks(spec: TensorSpec, skipped: int, nbytes: int) -> Iterator[memoryview]:
-    """Yield `nbytes` of a tensor from `skipped` on, through one small buffer that is reused."""
-    buffer = memoryview(bytearray(min(nbytes, 1 << 20)))
-    handle = os.open(spec.file, os.O_RDONLY)
+    count = min(spec.nbytes, most or spec.nbytes)
     try:
-        done = 0
-        while done < nbytes:
-            view = buffer[: min(len(buffer), nbytes - done)]
-            got = os.preadv(handle, [view], spec.offset + skipped + done)
-            if not got:
-                raise UserError(f"{spec.file}: truncated while it was read, in tensor {spec.name}; download it again")
-            yield view[:got]
-            done += got
-    finally:
-        os.close(handle)
+        return checksums.of_range(spec.file, spec.offset + (spec.nbytes - count) // 2, count)
+    except EOFError:
+        raise UserError(f"{spec.file}: truncated while it was read, in tensor {spec.name}; download it again") from None

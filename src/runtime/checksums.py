@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 _MARK = b', "checksum": "'
 _DIGEST = 32  # bytes of a sha256
 
@@ -49,13 +51,23 @@ def unwrap(data: bytes, key: str) -> bytes:
     return content
 
 
+def of_range(path: Path, start: int, count: int) -> bytes:
+    """Return the xxh3_128 digest of `count` bytes of a file, read through one small buffer.
+
+    Raises:
+        EOFError: the file ends before.
+    """
+    whole, buffer = xxhash.xxh3_128(), memoryview(bytearray(min(count, 1 << 20)))
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while count:
+            if not (got := file.readinto(buffer[:count])):
+                raise EOFError(path)
+            whole.update(buffer[:got])
+            count -= got
+    return whole.digest()
+
+
 def of_file(path: Path) -> str:
     """Return the xxh3_128 hex digest of a file's bytes."""
-    import xxhash
-
-    whole = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while got := file.readinto(buffer):
-            whole.update(buffer[:got])
-    return whole.hexdigest()
+    return of_range(path, 0, path.stat().st_size).hex()

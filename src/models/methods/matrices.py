@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import xxhash
@@ -105,12 +105,7 @@ class Treatment:
     """What this tensor is; "auto" for what `kind_of` says."""
 
 
-def merge(
-    group: TensorGroup,
-    weight: PerInputValues[float],
-    combine: Combine,
-    treatment: Treatment,
-) -> torch.Tensor:
+def merge(group: TensorGroup, weight: PerInputValues[float], combine: Combine, treatment: Treatment) -> torch.Tensor:
     """Return the merged tensor, in the inputs' shape and dtype, rounded once.
 
     Args:
@@ -188,16 +183,12 @@ def digest(tensor: torch.Tensor) -> str:
     if tensor.numel():
         raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         if raw.device.type == "cpu":
-            whole.update(_bytes(raw))
+            whole.update(raw.numpy().data)
         else:  # through a little pinned memory, which is copied to faster than new pages
             stage = torch.empty(min(len(raw), _STAGE), dtype=torch.uint8, pin_memory=raw.device.type == "cuda")
             for part in raw.split(_STAGE):
-                whole.update(_bytes(stage[: len(part)].copy_(part)))
+                whole.update(stage[: len(part)].copy_(part).numpy().data)
     return whole.hexdigest()
-
-
-def _bytes(raw: torch.Tensor) -> Any:
-    return raw.numpy()
 
 
 def working_dtype(tensor: torch.Tensor) -> torch.dtype:
