@@ -9,22 +9,18 @@ import difflib
 import re
 import traceback
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from src.runtime.errors import UserError, printable
 
-_UNION_BRANCHES = (
-    "constrained-",
-    "function-",
-    "literal[",
-    "float",
-    "int",
-    "tuple[",
-)  # pydantic's, within the path of a key
+_UNION_BRANCHES = ("constrained-", "function-", "literal[", "float", "int", "tuple[")
+"""Pydantic's, within the path of a key."""
 
 
 def explain(error: Exception) -> str:
@@ -64,17 +60,15 @@ def check_sweeps(overrides: Sequence[str]) -> None:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException:
         return  # Hydra says it better when it comes to it
-    for override in parsed:
-        if override.is_range_sweep():
-            try:
-                some = next(override.sweep_string_iterator(), None)
-            except (ValueError, ArithmeticError):  # steps of 0
-                some = None
-            if some is None:
-                raise UserError(
-                    f"{printable(str(override.input_line))}: no value lies there; expected range(START,STOP,STEP), "
-                    "which goes from START to before STOP, with a STEP other than 0"
-                )
+    for override in filter(Override.is_range_sweep, parsed):
+        some = None
+        with suppress(ValueError, ArithmeticError):  # steps of 0
+            some = next(override.sweep_string_iterator(), None)
+        if some is None:
+            raise UserError(
+                f"{printable(str(override.input_line))}: no value lies there; expected range(START,STOP,STEP), "
+                "which goes from START to before STOP, with a STEP other than 0"
+            )
 
 
 def is_config_error(error: BaseException) -> bool:

@@ -260,10 +260,7 @@ class Workers:
         return int(self._store.get(f"{item}/pieces")) - int(self._store.add(f"{item}/taken", 0))
 
     def _meeting(self, topic: str) -> str:
-        """Return the key under which all processes meet.
-
-        A topic that comes twice would find what was left there before.
-        """
+        """Return the key of a meeting; a topic that comes twice would find what was left there before."""
         assert topic not in self._topics, f"{topic!r} was the topic of an earlier call"
         self._topics.add(topic)
         return topic
@@ -305,10 +302,7 @@ class _Released(BaseException):
 
 
 def _meet(device: str, timeout: float) -> tuple[PartialState, Any]:
-    """Return this process as accelerate sees it, and the store in which all meet.
-
-    None where nobody else was started.
-    """
+    """Return this process as accelerate sees it, and the store in which all meet; None where it was started alone."""
     # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
     several = launch.processes() > 1
     cpu = device == "cpu" or (several and not torch.accelerator.is_available())
