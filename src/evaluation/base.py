@@ -30,6 +30,11 @@ def alone(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
     return [answer(number) for number in range(count)]
 
 
+def stderr_of(samples: Sequence[float]) -> float:
+    """Return the standard error of the mean of samples' scores, in points; 0 of one."""
+    return 100 * (stdev(samples) / math.sqrt(len(samples))) if len(samples) > 1 else 0.0
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one model was found to be worth."""
@@ -56,8 +61,7 @@ class Evaluation:
     @property
     def stderrs(self) -> dict[str, float]:
         """Standard errors of `scores`, in points: the evaluator's, else from the spread over samples; 0 of one."""
-        scored = {task: list(self.samples[task].values()) for task in self.scores if self.samples.get(task)}
-        spread = {task: 100 * stdev(v) / math.sqrt(len(v)) if len(v) > 1 else 0.0 for task, v in scored.items()}
+        spread = {task: stderr_of([*self.samples[task].values()]) for task in self.scores if self.samples.get(task)}
         return {**spread, **self.errors}
 
     @property

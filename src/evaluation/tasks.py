@@ -91,9 +91,8 @@ class TaskRequests:
         """Return the requests of some of the documents, by their places among them, in order."""
         part = copy.copy(self)
         documents = [self._documents[place] for place in places]
-        part._freeze(
-            private.part_of_requests(self._unfrozen, documents), documents, [self._ids[place] for place in places]
-        )
+        leaf = private.part_of_requests(self._unfrozen, documents)
+        part._freeze(leaf, documents, [self._ids[place] for place in places])
         part._choices = functools.cache(lambda metric: (all_ := self._choices(metric)) and all_.of(places))
         return part
 
@@ -225,7 +224,11 @@ def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",
         return None
     include = settings.evaluate.include
     inside = include is not None and include.is_relative_to(settings.zoo.folder)
-    _check_backend(settings.evaluate)
+    if settings.evaluate.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
+            "and evaluate.backend=hf does without"
+        )
     _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
     if not try_out:
         return None
@@ -233,15 +236,6 @@ def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",
 
     asked = with_local_data(settings.evaluate)
     return Evaluator(asked, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
-
-
-def _check_backend(settings: Evaluate) -> None:
-    """Refuse a backend that is not installed."""
-    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
-            "and evaluate.backend=hf does without"
-        )
 
 
 def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, bytes]) -> None:
@@ -273,13 +267,11 @@ def with_local_data(settings: Evaluate) -> Evaluate:
             with suppress(UserError):  # of another version, or only in part
                 load(task_manager(settings), Task(name=name), {})
                 here.add(name)
-    held_out = tuple(task for task in settings.held_out if task.name in here)
-    return settings.model_copy(
-        update={
-            "tasks": tuple(task for task in settings.tasks if task.name in here),
-            "holdout": held_out or (settings.holdout if settings.held_out_share else None),
-        }
+    tasks, held_out = (
+        tuple(task for task in listed if task.name in here) for listed in (settings.tasks, settings.held_out)
     )
+    holdout = held_out or (settings.holdout if settings.held_out_share else None)
+    return settings.model_copy(update={"tasks": tasks, "holdout": holdout})
 
 
 def defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
