@@ -19,7 +19,7 @@ import torch
 
 from src.models import digest, merging
 from src.models.checkpoint import Checkpoint, open_checkpoint, tensors_of
-from src.models.methods import memory
+from src.models.methods.singular import factors_kept_in
 from src.population import Model
 from src.runtime import checksums, files, names
 from src.runtime.cache import Cache, key_of
@@ -172,7 +172,7 @@ class Store:
             return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
         partial.mkdir()
-        with memory.kept_in(self._cache):
+        with factors_kept_in(self._cache):
             tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
         if tensors is None:
             shutil.rmtree(partial)
