@@ -38,11 +38,8 @@ def show(
 ) -> None:
     """Print the plan: founders, tasks, the first generation's pairs, what all of it takes at most, what is unknown.
 
-    Args:
-        settings: of the run.
-        found: the base and the founders.
-        evaluator: of the tasks whose data are here; None where the user's own evaluates.
-        learning: what is to be said of what is learned by gradient (`src.learning.forecast`).
+    The evaluator is of the tasks whose data are here, None where the user's own evaluates; `learning` is what is to be
+    said of what is learned by gradient (`src.learning.forecast`).
     """
     console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")

@@ -40,13 +40,10 @@ class Cost:
 def forecast(
     settings: Settings, founders: Mapping[str, Checkpoint], evaluator: Evaluator | None, merges: int | None
 ) -> list[str]:
-    """Return what evaluating takes, a line or two; measured on the first of the founders.
+    """Return what evaluating takes, a line or two; measured on the first of the founders that are here.
 
-    Args:
-        settings: of the run.
-        founders: those that are here.
-        evaluator: of the tasks whose data are here; None where somebody else evaluates.
-        merges: that the run can come to; None where nothing bounds it.
+    The evaluator is of the tasks whose data are here, None where somebody else evaluates; `merges` are those that the
+    run can come to, None where nothing bounds it.
     """
     if evaluator is None:
         return ["evaluating: time and memory unknown, since an evaluator of your own does it"]

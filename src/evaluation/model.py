@@ -73,15 +73,12 @@ class ReusableModel(PrivateHFLM, HFLM):
         seed: int,
         remote_code: bool,
     ) -> None:
-        """Load the model of the folder.
+        """Load a model as `BaseEvaluator.evaluate` is given it; several devices share its layers.
 
         Args:
-            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
-            tensors: its weights, by the names that they have on disk.
+            folder, tensors, devices, remote_code: as BaseEvaluator has them.
             settings: dtype, batch size, and whatever else lm-eval's HFLM takes.
-            devices: where it is put; several share its layers.
             seed: of sampled generations.
-            remote_code: whether the model may bring Python code of its own.
         """
         ours = {"attn_implementation"} & set(settings.model_args)
         loaded = _load(

@@ -48,12 +48,9 @@ class TaskRequests:
     """
 
     def __init__(self, leaf: HarnessTask, drawn: list[int] | None, **prompting: Any) -> None:
-        """Build the requests of the drawn documents, or of all, as plain text.
+        """Build the requests of the drawn documents (sorted indices), or of all, as plain text.
 
-        Args:
-            leaf: the task.
-            drawn: indices of its documents, sorted.
-            prompting: what else lm-eval builds prompts from.
+        `prompting` is what else lm-eval builds prompts from.
 
         Raises:
             UserError: a request that cannot be built.
@@ -157,10 +154,7 @@ class TaskRequests:
     def block(self, share: float, metric: str, chosen: str, score: float) -> Block:
         """Return the answers, of which the task's score follows under a metric and a filter.
 
-        Args:
-            share: what the task counts in a group.
-            metric, chosen: the task's main metric, and the filter.
-            score: what lm-eval makes of it, which is all that there is to tell unless it is a mean over documents.
+        It counts as `share` in a group. lm-eval's score is all there is to tell unless it is a mean over documents.
         """
         name, samples = self.leaf.task_name, self.scores(metric, chosen)
         if len(samples) < len(self) or self.leaf.aggregation().get(metric) is not mean:
@@ -202,14 +196,8 @@ def attribute_errors(task: HarnessTask | str, what: str) -> Iterator[None]:
 def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",)) -> Evaluator | None:
     """Refuse tasks that lm-eval does not have, that would execute code, or that cannot work, and an absent backend.
 
-    Args:
-        settings: of the run.
-        try_out: make the tasks whose data are here, too, and try their metrics. A run does so before it evaluates
-            anything; a plan, or a long download, should not come before that.
-        devices: where models would be put.
-
-    Returns:
-        The evaluator of the tasks that were tried out.
+    With `try_out`, tasks whose data are here are made, too, and their metrics tried, and their evaluator is returned. A
+    run does so before it evaluates anything; a plan, or a long download, should not come before that.
 
     Raises:
         UserError: the first mistake.

@@ -22,12 +22,9 @@ from src.tracking.summary import NORMAL, skills_kept
 
 
 def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
-    """Return all merges from the founders to the winner, as one YAML stream for mergekit-multi.
+    """Return all merges from the founders to the winner, the last, as one YAML stream for mergekit-multi.
 
-    Args:
-        state: of the run.
-        winner: the model of the last document.
-        sources: a hub name or an absolute folder for the base and every founder.
+    `sources` has a hub name or an absolute folder for the base and every founder.
     """
     steps = [model.name for model in state.population.ancestors(winner) if not model.founder]
     documents = []
@@ -46,12 +43,7 @@ def model_card(
 ) -> str:
     """Return the README of the winner's folder: the hub's metadata, scores, descent, licence, how to rebuild it.
 
-    Args:
-        state: of the run.
-        winner: its best model.
-        kinship: of its models.
-        sources: a hub name or an absolute folder for the base and every founder.
-        licences: of the founders that the winner descends from, None where one is not known.
+    `sources` as in `multi_recipe`; `licences` are those of the founders that the winner descends from, as far as known.
     """
     population, best = state.population, state.population[winner]
     line = [*population.ancestors(winner), best]

@@ -14,14 +14,7 @@ TAGS = ("merge", "mergekit", "kinmerge")
 
 
 def metadata(state: State, winner: str, sources: Mapping[str, str], licence: Mapping[str, str]) -> str:
-    """Return the YAML at the head of the card.
-
-    Args:
-        state: of the run.
-        winner: its best model.
-        sources: a hub name or a folder for the base and every founder; folders, which the hub refuses, are left out.
-        licence: the hub's fields of that name.
-    """
+    """Return the YAML at the head of the card; sources that are folders, which the hub refuses, are left out."""
     population = state.population
     line = [*population.ancestors(winner), population[winner]]
     founders = [hub_name(sources[model.name]) for model in line if model.founder]

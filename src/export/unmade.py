@@ -77,11 +77,9 @@ class Unmade:
         return multi_recipe(whole, self.name, {name: one.origin for name, one in self._given.items()})
 
     def make(self, target: Path, words: str) -> None:
-        """Merge it into a folder, with its recipe; ancestors that are not on disk are made again, and deleted after.
+        """Merge it into a new folder, with its recipe, whose first lines are `words`.
 
-        Args:
-            target: a folder that does not exist.
-            words: what is to be known of it, for the recipe's first lines.
+        Ancestors that are not on disk are made again, and deleted after.
 
         Raises:
             UserError: something lies at `target`; a founder is gone or has changed.

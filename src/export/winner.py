@@ -17,12 +17,8 @@ from src.runtime import files
 def export(folder: Path, state: State, kinship: KinshipTable, store: Store, given: Mapping[str, Checkpoint]) -> None:
     """Put copies of the best model's files into `folder`, whole or not at all; whatever lay there is replaced.
 
-    Args:
-        folder: becomes the model's, with its card, its recipe and, if need be, its founders' licences.
-        state: of the run.
-        kinship: of its models.
-        store: their weights.
-        given: the base, as `base`, and the founders: where they came from, and the cards that say their licences.
+    Beside them lie its card, its recipe and, if need be, its founders' licences. `given` are the base, as `base`, and
+    the founders: where they came from, and the cards that say their licences.
     """
     winner = state.population.best(1)[0]
     sources = {name: found.origin for name, found in given.items()}

@@ -78,15 +78,14 @@ class Store:
         device: str = "cpu",
         remote_code: bool = False,
     ) -> None:
-        """Take over a folder of models.
+        """Take over a run's folder; offspring lie in its models/, adapters with whole weights in its founders/.
 
         Args:
-            folder: the run's; offspring lie in its models/, adapters with whole weights in its founders/.
+            folder: the run's.
             given: the base, as `base`, and the founders.
             model: what is known of the model of a name; KeyError where there is none.
             cache: of merged weights across runs.
-            device: what merges are computed on.
-            remote_code: whether a checkpoint may execute Python code of its own.
+            device, remote_code: as in `merging.merge`.
         """
         self._folder = folder / "models"
         self._given = given
@@ -126,11 +125,8 @@ class Store:
     def merged(self, name: str, recipe: merging.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Candidate]:
         """Merge in memory, for as long as the context lasts; or take what an interrupted start had merged already.
 
-        Args:
-            name: of the offspring.
-            recipe: how it is made.
-            keep: whether its weights are written to its place, too, and stay there.
-            disk: whether they have to be on disk in any case, though only while the context lasts.
+        With `keep`, the weights are written to their place, too, and stay; with `disk` they have to be on disk, though
+        only while the context lasts.
 
         Raises:
             SpoiledError: weights that are not finite.

@@ -38,12 +38,9 @@ class Cache:
     """
 
     def __init__(self, folder: Path | None, *, weights: bool = False, factors: int = 0) -> None:
-        """Use a folder; clear what killed writers left.
+        """Use a folder, made on first use; clear what killed writers left.
 
-        Args:
-            folder: made on first use.
-            weights: whether merged weights are remembered too.
-            factors: bytes that factors of founders' changes have at most.
+        Factors of founders' changes have `factors` bytes at most.
         """
         self._folder = folder
         self._broken: set[str] = set()

@@ -59,12 +59,7 @@ class Workers:
     ) -> None:
         """Ask accelerate for the device, find the others, and agree on the number of threads.
 
-        Args:
-            device: cpu, or auto.
-            threads: torch's in each process; None: as torch chooses.
-            gpus_per_model: over how many GPUs a process spreads a model.
-            timeout: minutes without any progress after which a process counts as hanging.
-            processes_per_gpu: how many processes of this machine share a GPU.
+        The arguments are those of the configuration's `workers`.
 
         Raises:
             UserError: several processes were started and this one is alone, or there are not enough GPUs for them.

@@ -34,15 +34,12 @@ def forecast(
     threads: int,
     calibrated: bool = False,
 ) -> list[str]:
-    """Return what the plan says of merges by this method: a line each, none of what is not ours.
+    """Return what the plan says of merges of so many parents by this method: a line each, none of what is not ours.
 
     Args:
         method: mergekit's name of it, without a treatment.
-        base: the ancestor.
-        founders: by name.
-        parents: of one merge.
-        device: that merges are computed on, as torch names it.
-        threads: torch's.
+        base, founders, parents: what is merged, and how many at a time.
+        device, threads: that merges are computed on and with, as torch has them.
         calibrated: whether singular values are, by the method itself or by a treatment. iso_c has decomposed for that.
     """
     itemsize = max(spec.nbytes // max(1, spec.count) for spec in base.tensors.values())

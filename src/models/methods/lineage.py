@@ -18,12 +18,7 @@ COMPOSED = frozenset({"wudi", "actmat", "regmean", "linear", "task_arithmetic"})
 
 
 def composed(planned: Recipe, recipes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """Return the recipe with founders in place of offspring, where `from_founders` has them.
-
-    Args:
-        planned: of a merge, models named as in the population.
-        recipes: of the offspring among its parents, by name, as the journal keeps them.
-    """
+    """Return the recipe with founders in place of the offspring whose recipes these are, as the journal keeps them."""
     config = from_founders(planned.config, recipes)
     if config is planned.config:
         return planned
@@ -34,11 +29,8 @@ def composed(planned: Recipe, recipes: Mapping[str, Mapping[str, Any]]) -> Recip
 def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the configuration with founders in place of offspring that the same merge made of them.
 
-    What another merge made, or one with weights that vary over the layers, stays a parent like any other.
-
-    Args:
-        config: of a merge, models named as in the population.
-        recipes: of the offspring, by name; their own are from founders already.
+    What another merge made, or one with weights that vary over the layers, stays a parent like any other. Models are
+    named as in the population; the recipes, by the offspring's names, are from founders already.
     """
     if config["merge_method"] not in COMPOSED or config.get("tokenizer_source") in recipes:
         return config
