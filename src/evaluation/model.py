@@ -180,14 +180,10 @@ class ReusableModel(PrivateHFLM, HFLM):
         """Return float [m], the log-probability of each of a batch's continuations, with its gradient."""
         columns, place = torch.unique(batch.columns, return_inverse=True)
         known = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        if known:  # the others' logits are the largest of all activations
-            logits = self.model(batch.tokens.to(self.device), logits_to_keep=columns.to(self.device)).logits
-        else:
-            logits = self.model(batch.tokens.to(self.device)).logits
+        kept = {"logits_to_keep": columns.to(self.device)} if known else {}  # others are the largest of all activations
+        logits = self.model(batch.tokens.to(self.device), **kept).logits
         at = batch.rows.to(logits.device), (place if known else batch.columns).to(logits.device)
-        said = torch.log_softmax(
-            logits[at], dim=-1, dtype=max(logits.dtype, torch.float32, key=lambda one: one.itemsize)
-        )
+        said = torch.log_softmax(logits[at], dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         chosen = said.gather(1, batch.targets.to(said.device)[:, None])[:, 0]
         sums = chosen.new_zeros(sum(len(places) for places, _ in batch.continuations))
         for places, tokens in batch.continuations:

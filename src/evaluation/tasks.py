@@ -326,10 +326,8 @@ def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dic
             raise UserError(f"{error}; is a split of its data empty, or a list of choices?") from cause
         raise
     for leaf in loaded["tasks"].values():
-        if task.shots is not None:
-            leaf.set_config("num_fewshot", task.shots)
-        elif leaf.get_config("num_fewshot") is None:
-            leaf.set_config("num_fewshot", 0)
+        own = leaf.get_config("num_fewshot") or 0
+        leaf.set_config("num_fewshot", own if task.shots is None else task.shots)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
         if gen_kwargs and leaf.get_config("output_type") == "generate_until":
             leaf.set_config("generation_kwargs", dict(gen_kwargs), update=True)

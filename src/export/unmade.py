@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,10 @@ class Unmade:
     folder: Path
     """The run's."""
     proposal: Proposal
-    _state: State = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_state", replay(events_of(self.folder)))
+    @cached_property
+    def _state(self) -> State:
+        return replay(events_of(self.folder))
 
     @cached_property
     def name(self) -> str:

@@ -208,7 +208,8 @@ class Store:
         """
         files.remove_abandoned(self._folder, alone=True)
         for left in self._folder.iterdir() if self._folder.is_dir() else ():
-            if left.name.startswith(".") or not (self._was_merged(left.name) or _note(left)):
+            known = self._known(left.name)
+            if left.name.startswith(".") or not ((known and known.recipe) or _note(left)):
                 if names.of_weights(left.name):
                     shutil.rmtree(left, ignore_errors=True)
             elif verify:
@@ -262,7 +263,8 @@ class Store:
         """
         models = sum(not self.has(name) for name in names)
         need = models * max(checkpoint.nbytes for checkpoint in self._given.values())
-        free = shutil.disk_usage(_existing(self._folder)).free
+        place = next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())
+        free = shutil.disk_usage(place).free
         if free < need:
             raise UserError(
                 f"{self._folder}: {files.size_words(need)} are needed for the next {models} models and "
@@ -317,9 +319,6 @@ class Store:
         except KeyError:
             return None
 
-    def _was_merged(self, name: str) -> bool:
-        return (known := self._known(name)) is not None and known.recipe is not None
-
     def _rebuild(self, name: str) -> None:
         known = self._known(name)
         if known is None or known.recipe is None:
@@ -357,7 +356,3 @@ def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         raise SpoiledError(
             f"{name} has NaN or infinite weights, first in {wrong[0]} ({len(wrong)} of {len(floats)} tensors)"
         )
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())
