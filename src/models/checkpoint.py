@@ -143,8 +143,8 @@ class Checkpoint:
             return self._digests[kind]
 
 
-def open_checkpoint(source: str | Path, *, revision: str | None = None, base: Checkpoint | None = None) -> Checkpoint:
-    """Open a local folder, or else a model of the hub (`org/name`, at `revision`; HF_HUB_OFFLINE is honoured).
+def open_checkpoint(source: str | Path, *, base: Checkpoint | None = None) -> Checkpoint:
+    """Open a local folder, or else a model of the hub (`org/name`; HF_HUB_OFFLINE is honoured).
 
     A LoRA adapter of `base` is a checkpoint, too, whose weights nobody has written yet; BASE+ADAPTER names its base.
 
@@ -152,7 +152,7 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, base: Ch
     no safetensors, a damaged header, an index that does not fit its shards; an adapter of another base.
     """
     try:
-        return _opened(str(source), revision, base, local=isinstance(source, Path))
+        return _opened(str(source), base, local=isinstance(source, Path))
     except OSError as error:  # a name too long for the disk, a folder that nobody may look into
         raise UserError(
             f"{source}: cannot be read ({error.strerror}); check the path, and that it is yours to read"
@@ -166,7 +166,7 @@ def open_family(sources: Mapping[str, str]) -> dict[str, Checkpoint]:
     return {"base": base, **models}
 
 
-def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: bool) -> Checkpoint:
+def _opened(text: str, base: Checkpoint | None, *, local: bool) -> Checkpoint:
     named, own = adapters.split_source(text)
     folder = Path(os.path.expanduser(own))  # noqa: PTH111 (Path's own raises where there is no such user)
     if folder.is_file():
@@ -174,7 +174,7 @@ def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: 
     if not folder.is_dir():
         if local or not HUB_NAME.fullmatch(own):
             raise UserError(f"{own}: no such folder; give the folder of a checkpoint or a hub name like org/name")
-        folder = _download(own, revision)
+        folder = _download(own)
     path = folder.absolute()
     if named or adapters.is_adapter(path):
         return adapters.open_adapter(text, path, base)
@@ -338,13 +338,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str) -> Path:
     """Download a hub model's safetensors, JSON and tokenizer files and its card; return the local snapshot."""
     import huggingface_hub  # half a second, and only hub names need it
 
     try:
-        wanted: Any = {"allow_patterns": _HUB_FILES, "ignore_patterns": _HUB_SKIPPED}
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, **wanted))
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_SKIPPED))
     except Exception as error:  # the hub's own errors, those of its HTTP client, of sockets and of the disk
         why = printable((str(error).strip() or type(error).__name__).splitlines()[0][:160])
         raise UserError(
