@@ -19,7 +19,6 @@ from src.runtime.errors import UserError, printable
 
 if TYPE_CHECKING:
     from src.models.checkpoint import Checkpoint
-    from src.models.store import Store
 
 RECIPE = "recipe.yaml"
 
@@ -85,10 +84,15 @@ class Unmade:
             UserError: something lies at `target`; a founder is gone or has changed.
         """
         from src.models import merging
+        from src.models.founders import check_unchanged
+        from src.models.store import Store
 
         if target.exists():
             raise UserError(f"{target} is there already and stays as it is; --out FOLDER makes the model elsewhere")
-        store = self._store()
+        check_unchanged(self._given, self._state.model)
+        store = Store(self.folder.resolve(), self._given, self._state.model, cache=Cache(None))
+        for one in self.proposal.parents:
+            store.verify(one)
         before = [model.name for model in self._state.population if store.has(model.name)]
         try:
             with (
@@ -101,13 +105,3 @@ class Unmade:
                 (partial / RECIPE).write_text(comment + self.recipe(), encoding="utf-8")
         finally:
             store.discard(before)
-
-    def _store(self) -> Store:
-        from src.models.founders import check_unchanged
-        from src.models.store import Store
-
-        check_unchanged(self._given, self._state.model)
-        store = Store(self.folder.resolve(), self._given, self._state.model, cache=Cache(None))
-        for one in self.proposal.parents:
-            store.verify(one)
-        return store

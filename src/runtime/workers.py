@@ -199,7 +199,7 @@ class Workers:
         self, call: str, job: Callable[[Item], Result], items: Sequence[Item], divisible: bool
     ) -> Iterator[Result]:
         if self._store is None:
-            yield from (_through_json(job(item)) for item in items)
+            yield from (json.loads(json.dumps(job(item), default=_plain), object_hook=_arrays) for item in items)
             return
         done = 0
         while (number := self._store.add(f"{call}/taken", 1) - 1) < len(items):
@@ -350,10 +350,6 @@ def _devices(state: PartialState, each: int, sharing: int) -> tuple[str, ...]:
     mine = tuple(f"cuda:{number}" for number in range(first, first + each))
     torch.cuda.set_device(mine[0])
     return mine
-
-
-def _through_json(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=_plain), object_hook=_arrays)
 
 
 def _plain(value: Any) -> Any:

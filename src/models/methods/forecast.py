@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,12 +87,8 @@ def adapter_like(base: Checkpoint, founder: Checkpoint) -> bool:
 def _part(model: Checkpoint, name: str) -> torch.Tensor:
     """Read SIDE evenly spaced rows and columns of a tensor, [SIDE, SIDE], in float32."""
     with safe_open(str(model.tensors[name].file), framework="pt") as file:
-        rows, columns = (_spread(side) for side in model.tensors[name].shape)
+        rows, columns = ([index * side // SIDE for index in range(SIDE)] for side in model.tensors[name].shape)
         return file.get_tensor(name)[rows][:, columns].float()
-
-
-def _spread(side: int) -> Sequence[int]:
-    return [index * side // SIDE for index in range(SIDE)]
 
 
 def duration(seconds: float) -> str:

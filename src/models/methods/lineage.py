@@ -46,7 +46,9 @@ def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, 
         return config
     others = {k: v for k, v in config["models"][0].get("parameters", {}).items() if k != "weight"}
     models = [{"model": name, "parameters": {**others, "weight": weight}} for name, weight in weights.items()]
-    return {**config, "models": models, **_base(config, recipes)}
+    base = str(config.get("base_model"))
+    founder = {"base_model": recipes[base]["config"]["base_model"]} if base in recipes else {}
+    return {**config, "models": models, **founder}
 
 
 def _shares(config: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, float] | None:
@@ -72,12 +74,6 @@ def _shares(config: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[s
     if linear and not parameters.get("normalize", True):
         return weights
     return {name: weight / total for name, weight in weights.items()}
-
-
-def _base(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the founder in place of a base that is an offspring."""
-    base = str(config.get("base_model"))
-    return {"base_model": recipes[base]["config"]["base_model"]} if base in recipes else {}
 
 
 def _weight(entry: Mapping[str, Any]) -> float | None:

@@ -44,7 +44,8 @@ class Treated(GroupMergeMethod):
         self.inner = inner
         own = inner.spec.parameters
         if inner.spec.contract.base == BasePolicy.IGNORED:  # all its inputs are models that are merged, never the base
-            own = tuple(replace(one, scope=_without_base(one.scope)) for one in own)
+            scopes = {ParameterScope.INPUT: ParameterScope.NON_BASE}
+            own = tuple(replace(one, scope=scopes.get(one.scope, one.scope)) for one in own)
         self.spec = replace(
             inner.spec,
             name=TREATED + inner.spec.name,
@@ -122,7 +123,3 @@ def _given(group: TensorGroup, base: InnerBase) -> TensorGroup:
         return group
     models = group.non_base
     return replace(group, entries=(replace(models[0], is_base=base == "first"), *models[1:]))
-
-
-def _without_base(scope: ParameterScope) -> ParameterScope:
-    return ParameterScope.NON_BASE if scope == ParameterScope.INPUT else scope
