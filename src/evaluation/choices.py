@@ -64,10 +64,8 @@ def choices_of(leaf: HarnessTask, documents: Sequence[Any], metric: str) -> Choi
 def score_choices(choices: Choices, answers: Sequence[Sequence[tuple[float, bool]]]) -> list[np.ndarray]:
     """Return float32 [choices] for every document, of which the largest is the model's choice; the first of equals.
 
-    The answers are lm-eval's, by document: the log-likelihood of each choice, and whether it is the greedy one.
-
-    Raises:
-        RuntimeError: an answer is NaN.
+    The answers are lm-eval's, by document: the log-likelihood of each choice, and whether it is the greedy one. One
+    that is NaN raises RuntimeError.
     """
     found = []
     for given, lengths in zip(answers, choices.lengths, strict=True):

@@ -113,11 +113,7 @@ def _unknown(settings: Settings, founders: Mapping[str, Checkpoint], evaluator: 
 
 
 def measure(evaluator: Evaluator, folder: Path) -> Cost:
-    """Measure what evaluating a model takes, with any backend that is given one batch after the other (not vLLM).
-
-    Raises:
-        RuntimeError, MemoryError: as evaluating it would.
-    """
+    """Measure what evaluating a model takes, with any backend that is given one batch after the other (not vLLM)."""
     model, requests, pieces = evaluator.prepare(folder)
     assert isinstance(model, ReusableModel)
     if torch.cuda.is_available():

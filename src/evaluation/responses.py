@@ -104,11 +104,7 @@ def agree(found: Mapping[str, float], recorded: Mapping[str, float]) -> bool:
 
 
 def spread(answers: Answers, questions: Questions) -> Answers:
-    """Return answers to some of the questions as answers to all of them, NaN where nothing was asked.
-
-    Raises:
-        ValueError: something else was asked.
-    """
+    """Return answers to some of the questions as answers to all, NaN where none was asked; ValueError for others."""
     if answers.questions is questions or answers.questions.equals(questions):
         return Answers(questions, answers.values)
     place = {asked: number for number, asked in enumerate(questions.ids)}

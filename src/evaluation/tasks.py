@@ -50,10 +50,7 @@ class TaskRequests:
     def __init__(self, leaf: HarnessTask, drawn: list[int] | None, **prompting: Any) -> None:
         """Build the requests of the drawn documents (sorted indices), or of all, as plain text.
 
-        `prompting` is what else lm-eval builds prompts from.
-
-        Raises:
-            UserError: a request that cannot be built.
+        `prompting` is what else lm-eval builds prompts from. A request that cannot be built raises UserError.
         """
         with attribute_errors(leaf, "its questions cannot be made"):
             leaf.build_all_requests(rank=0, world_size=1, samples=drawn, **prompting)
@@ -109,11 +106,7 @@ class TaskRequests:
             yield number, document, sorted(asked[place], key=lambda one: one.idx)
 
     def apply_template(self, key: str, template: Callable[..., str]) -> None:
-        """Ask the same documents in a chat template from now on; the requests of a key are built once.
-
-        Raises:
-            UserError: a request that cannot be built.
-        """
+        """Ask the same documents in a chat template from now on; the requests of a key are built once."""
         with attribute_errors(self.leaf, "its questions cannot be put into the chat template"):
             everything = self._in_template(key, template)
         places = {place for place, _ in self._documents}
@@ -130,9 +123,6 @@ class TaskRequests:
 
         A metric that executes what was generated may give several, by names of its own (`pass@1` of humaneval's
         `pass_at_k`): how it judges an empty answer to the first document tells.
-
-        Raises:
-            UserError: they cannot be listed.
         """
         with attribute_errors(self.leaf, "its metrics cannot be listed"):
             if not getattr(self.leaf, "UNSAFE_CODE", False) or self.leaf.OUTPUT_TYPE != "generate_until":
@@ -198,9 +188,6 @@ def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",
 
     With `try_out`, tasks whose data are here are made, too, and their metrics tried, and their evaluator is returned. A
     run does so before it evaluates anything; a plan, or a long download, should not come before that.
-
-    Raises:
-        UserError: the first mistake.
     """
     if settings.evaluate.evaluator is not None:
         own: type[BaseEvaluator] = plugins.load_class(settings.evaluate.evaluator, BaseEvaluator)
@@ -335,11 +322,7 @@ def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dic
 
 
 def main_metric(task: Task, requests: TaskRequests, key: str) -> tuple[str, str]:
-    """Return metric and filter of a task, as lm-eval names them in its results.
-
-    Raises:
-        UserError: listing those that the task has.
-    """
+    """Return metric and filter of a task, as lm-eval names them in its results; UserError where it lacks them."""
     return _chosen(task, requests.metric_names(), requests.filters, key)
 
 
@@ -354,11 +337,7 @@ def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) ->
 
 
 def divide(requests: TaskRequests, settings: Evaluate, seed: int) -> list[list[int]]:
-    """Divide a task's documents into parts of equal size, or of one document more: the sorted places of each, drawn.
-
-    Raises:
-        UserError: there are fewer documents than parts.
-    """
+    """Divide a task's documents into parts of equal size, or of one document more: the sorted places of each, drawn."""
     name, parts = requests.leaf.task_name, settings.parts
     if len(requests) < parts:
         raise UserError(

@@ -114,11 +114,7 @@ class State:
         return {name: model.source or "" for name, model in self.given.items()}
 
     def model(self, name: str) -> Model:
-        """Return the model of this name, the base included.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """Return the model of this name, the base included; KeyError where there is none."""
         return self.base if self.base is not None and name == self.base.name else self.models[name]
 
     @property
@@ -288,11 +284,7 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
 
 
 def run_state(folder: Path) -> State | None:
-    """Return the state of the run in a folder, running or not; None where there is no run.
-
-    Raises:
-        UserError: its journal is damaged, or newer than this version.
-    """
+    """Return the state of the run in a folder, running or not; None where there is no run."""
     return replay(events_of(folder)) if (folder / "journal.jsonl").is_file() else None
 
 

@@ -30,10 +30,7 @@ _OTHER_FILES = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "voc
 def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: int | None = None) -> str:
     """Return the xxh3_128 hex digest of tensors on disk, sorted by name, and of the model's configuration.
 
-    Every byte counts, or at most `most` bytes from the middle of each tensor.
-
-    Raises:
-        UserError: a file that ends early.
+    Every byte counts, or at most `most` bytes from the middle of each tensor; UserError where a file ends early.
     """
     specs = list(specs)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

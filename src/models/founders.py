@@ -39,11 +39,7 @@ def look(settings: Settings) -> dict[str, Found]:
 
 
 def check(settings: Settings, found: Mapping[str, Found]) -> None:
-    """Refuse founders of different families, or that mergekit cannot merge, and an unknown merge method or parameter.
-
-    Raises:
-        UserError: the first mistake.
-    """
+    """Refuse founders of different families or that mergekit cannot merge, and an unknown merge method or parameter."""
     here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     if (base := here.pop("base", None)) is not None:
         check_family(base, here)
@@ -59,11 +55,7 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
 
 
 def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
-    """Return the base and the founders, here and sound; what lies on the hub is downloaded.
-
-    Raises:
-        UserError: as `check_family`, or a download that failed.
-    """
+    """Return the base and the founders, here and sound; what lies on the hub is downloaded."""
     models = open_family({"base": settings.founders.base, **settings.founders.models})
     base = models.pop("base")
     for warning in check_family(base, models):

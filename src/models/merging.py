@@ -63,15 +63,10 @@ class Recipe:
 
 
 def check(settings: Merge, parents: int, key: str = "merge") -> None:
-    """Refuse what mergekit would refuse later, or would ignore in silence.
+    """Refuse what mergekit would refuse later, or would ignore in silence, of merges of so many parents at most.
 
-    Args:
-        settings: of the merge.
-        parents: how many it has at most.
-        key: where the settings come from, for what is said.
-
-    Raises:
-        UserError: an unknown method, a parameter that the method does not have or lacks, a wrong number of parents.
+    That is an unknown method, a parameter that the method does not have or lacks, a wrong number of parents. `key` is
+    where the settings come from, for what is said.
     """
     spec = registry.get(registered(settings.method)).spec
     known = {parameter.name: parameter for parameter in spec.parameters}
@@ -182,9 +177,6 @@ def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False
     """Refuse checkpoints that lack a tensor which mergekit requires, as their headers say.
 
     An architecture that mergekit has no table of is inferred from the checkpoints themselves, and lacks nothing.
-
-    Raises:
-        UserError: the first missing tensor, its checkpoint and its architecture; or an unreadable configuration.
     """
     for name, checkpoint in models.items():
         try:

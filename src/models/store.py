@@ -256,11 +256,7 @@ class Store:
         self._open.pop(folder.name, None)
 
     def require_space(self, names: Iterable[str]) -> None:
-        """Refuse to begin what the disk cannot hold: those of these models that are not there, of a founder's size.
-
-        Raises:
-            UserError: saying how much is free, and how much it takes.
-        """
+        """Refuse to begin what the disk cannot hold: those of these models that are not there, of a founder's size."""
         models = sum(not self.has(name) for name in names)
         need = models * max(checkpoint.nbytes for checkpoint in self._given.values())
         place = next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())

@@ -21,11 +21,7 @@ def dump(content: Mapping[str, Any]) -> bytes:
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """Return what `dump` was given, the checksum left out.
-
-    Raises:
-        ValueError: there is no checksum, or it is not that of the rest.
-    """
+    """Return what `dump` was given, the checksum left out; ValueError where this is not that of the rest."""
     body, _, last = data.rpartition(_MARK)
     body += b"}"
     if last != hashlib.sha256(body).hexdigest().encode() + b'"}\n':
@@ -40,11 +36,7 @@ def wrap(content: bytes, key: str) -> bytes:
 
 
 def unwrap(data: bytes, key: str) -> bytes:
-    """Return what `wrap` was given under the same key.
-
-    Raises:
-        ValueError: it was changed, or wrapped under another key, or never.
-    """
+    """Return what `wrap` was given under the same key; ValueError where it was changed, or never wrapped so."""
     content = data[:-_DIGEST]
     if data[-_DIGEST:] != hashlib.sha256(key.encode() + content).digest():
         raise ValueError("its checksum does not match its content")
@@ -52,11 +44,7 @@ def unwrap(data: bytes, key: str) -> bytes:
 
 
 def of_range(path: Path, start: int, count: int) -> bytes:
-    """Return the xxh3_128 digest of `count` bytes of a file, read through one small buffer.
-
-    Raises:
-        EOFError: the file ends before.
-    """
+    """Return the xxh3_128 digest of `count` bytes, read through one small buffer; EOFError if the file ends before."""
     whole, buffer = xxhash.xxh3_128(), memoryview(bytearray(min(count, 1 << 20)))
     with path.open("rb", buffering=0) as file:
         file.seek(start)

@@ -25,9 +25,6 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` at which to make a file or folder; sync it, and put it in place of what lay there.
 
     After an exception what was made is removed and `path` stays as it was. The parent folder is made if need be.
-
-    Raises:
-        OSError: the disk's own, from the write, the sync or the rename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
@@ -66,9 +63,6 @@ def check_regular(path: Path) -> None:
     """Raise UserError if what is there, links followed, is no ordinary file.
 
     A pipe would be waited for until somebody writes to it, and a device may never end.
-
-    Raises:
-        OSError: nothing is there, or nobody may look.
     """
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):

@@ -17,9 +17,6 @@ def check(outputs: Path, name: str, kept: Mapping[str, Path | None]) -> None:
     """Refuse a folder that cannot be made or written, and one that shares files with another run or a store.
 
     `kept` are folders whose content comes and goes, by the key that names them; no run may lie in one.
-
-    Raises:
-        UserError: what is in the way.
     """
     try:
         folder = (outputs / name).resolve()

@@ -59,10 +59,8 @@ class Workers:
     ) -> None:
         """Ask accelerate for the device, find the others, and agree on the number of threads.
 
-        The arguments are those of the configuration's `workers`.
-
-        Raises:
-            UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
+        The arguments are those of the configuration's `workers`. Refused are several processes of which each is alone,
+        and more than there are GPUs for.
         """
         state, store = _meet(device, timeout)
         self.rank, self.processes = int(state.process_index), int(state.num_processes)
@@ -178,11 +176,7 @@ class Workers:
         return [self._await(f"{key}/{number}") for number in range(self.processes)]
 
     def agree(self, know: Callable[[], dict[str, Any]]) -> None:
-        """Go on only if all processes know the same; `know` is called where there are several.
-
-        Raises:
-            UserError: in every process, with the first thing that differs.
-        """
+        """Raise UserError in every process unless all know the same; `know` is called where there are several."""
         if self._store is None:
             return
         first, *others = self.gather("agree", know())

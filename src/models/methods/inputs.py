@@ -31,11 +31,7 @@ def existing_folder(folder: str) -> str:
 
 
 def load_covariance(folder: Path, weight: str) -> torch.Tensor:
-    """Return the mean of x xᵀ, [d_in, d_in], float32, that the weight of this content saw.
-
-    Raises:
-        UserError: no founder in the folder has this weight.
-    """
+    """Return the mean of x xᵀ, [d_in, d_in], float32, that the weight of this content saw; UserError if none here."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:
             if name := (file.metadata() or {}).get(weight):
