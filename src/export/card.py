@@ -35,11 +35,7 @@ def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
 
 
 def model_card(
-    state: State,
-    winner: str,
-    kinship: KinshipTable,
-    sources: Mapping[str, str],
-    licences: Mapping[str, Licence | None],
+    state: State, winner: str, kinship: KinshipTable, sources: Mapping[str, str], licences: Mapping[str, Licence | None]
 ) -> str:
     """Return the README of the winner's folder: the hub's metadata, scores, descent, licence, how to rebuild it.
 

@@ -130,11 +130,7 @@ class State:
         return self._seen
 
     def table(
-        self,
-        metric: str,
-        larger_is_closer: bool,
-        predictor: Predictor | None = None,
-        geometry: Geometry | None = None,
+        self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None, geometry: Geometry | None = None
     ) -> KinshipTable:
         """Kinship as strategies see it."""
         return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor, geometry)

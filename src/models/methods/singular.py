@@ -34,10 +34,7 @@ def factors_kept_in(cache: Cache) -> Iterator[None]:
 
 
 @merge_method(
-    name="tsv_m",
-    pretty_name="TSV-Merge",
-    reference_url="https://arxiv.org/abs/2412.00081",
-    contract=CONTRACT,
+    name="tsv_m", pretty_name="TSV-Merge", reference_url="https://arxiv.org/abs/2412.00081", contract=CONTRACT
 )
 def tsv_m(
     group: TensorGroup,
@@ -60,12 +57,7 @@ def tsv_m(
     return merge(group, weight, orthogonalised, Treatment(scale, rest, svc, kind))
 
 
-@merge_method(
-    name="iso_c",
-    pretty_name="Iso-C",
-    reference_url="https://arxiv.org/abs/2502.04959",
-    contract=CONTRACT,
-)
+@merge_method(name="iso_c", pretty_name="Iso-C", reference_url="https://arxiv.org/abs/2502.04959", contract=CONTRACT)
 def iso_c(
     group: TensorGroup,
     scale: FiniteFloat = 1.0,
