@@ -93,7 +93,7 @@ class Store:
         self._cache = cache
         self._device = device
         self._remote_code = remote_code
-        self._open = {name: one for name, one in given.items() if one.adapter is None}
+        self._open: dict[str, Checkpoint] = {}
         self._adapters = {name: one for name, one in given.items() if one.adapter is not None}
 
     def checkpoint(self, name: str) -> Checkpoint:
@@ -102,15 +102,14 @@ class Store:
         Raises:
             UserError: what was made is not, to the byte, what was there before.
         """
-        if name not in self._open or not self._open[name].path.is_dir():
+        if name in self._given and name not in self._adapters:
+            return self._given[name]
+        if name not in self._open or not self.folder(name).is_dir():
             if name in self._adapters:
-                self._open[name] = self._with_weights(name)
-            elif name in self._given:
-                self._open[name] = self._given[name]
-            else:
-                if not self.folder(name).is_dir():
-                    self._rebuild(name)
-                self._open[name] = open_checkpoint(self.folder(name))
+                self._write_adapter(name)
+            elif not self.folder(name).is_dir():
+                self._rebuild(name)
+            self._open[name] = self._opened(name)
         return self._open[name]
 
     def folder(self, name: str) -> Path:
@@ -160,10 +159,7 @@ class Store:
     def _merged(
         self, recipe: merging.Recipe, key: str, partial: Path, *, write: bool
     ) -> tuple[dict[str, torch.Tensor], bool]:
-        """Return the tensors, and whether they were known.
-
-        Other files go to the folder `partial`, the weights if `write`.
-        """
+        """Return the tensors, and whether they were known; other files go to `partial`, the weights if `write`."""
         if self._cache.take_weights(key, partial):
             return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
@@ -223,12 +219,10 @@ class Store:
         place = self.folder(name)
         if not place.is_dir():
             return
-        note = _note(place)
+        note, known = _note(place), None if name in self._adapters else self._known(name)
+        wanted = (known and known.fingerprint) or (note and note.fingerprint)
         try:
-            found = open_checkpoint(place)
-            known = None if name in self._adapters else self._known(name)
-            wanted = (known and known.fingerprint) or (note and note.fingerprint)
-            sound = found.fingerprint() == wanted
+            sound = open_checkpoint(place).fingerprint() == wanted
             sound = sound and (note is None or note.surroundings == digest.of_surroundings(place))
         except (OSError, UserError):  # cut off, or the disk gives it back no more
             sound = False
@@ -281,23 +275,19 @@ class Store:
         place = self.folder(name)
         return self._adapters[name].written(place) if name in self._adapters else open_checkpoint(place)
 
-    def _with_weights(self, name: str) -> Checkpoint:
-        """Return an adapter with its whole weights, written now unless an earlier start did."""
-        given, place = self._adapters[name], self.folder(name)
+    def _write_adapter(self, name: str) -> None:
+        """Write an adapter's whole weights, unless an earlier start did."""
+        given, place, began = self._adapters[name], self.folder(name), time.monotonic()
         assert given.adapter is not None
-        note = _note(place)
-        if place.is_dir() and (note is None or note.key != given.fingerprint()):
+        note, key = _note(place), given.fingerprint()
+        if place.is_dir() and (note is None or note.key != key):
             self._drop(place)  # of a run that lay here before this one
         if not place.is_dir():
-            began = time.monotonic()
             with self._prepared(name) as partial:
                 partial.mkdir()
                 merging.write(given.adapter.weights(), partial)
                 merging.copy_surroundings(given, partial)
-                content = open_checkpoint(partial).fingerprint()
-                beside, seconds = digest.of_surroundings(partial), time.monotonic() - began
-                self._publish(name, partial, Note(given.fingerprint(), content, beside, False, seconds))
-        return self._opened(name)
+                self._publish(name, partial, _noted(partial, key, began))
 
     def _key(self, recipe: merging.Recipe) -> str:
         """Return the key of a merge: its recipe, with models by their content, not by their names.
@@ -326,14 +316,19 @@ class Store:
             if not cached:
                 merging.merge(recipe, self._paths(recipe), partial, device=self._device, remote_code=self._remote_code)
                 self._cache.keep_weights(key, partial)
-            content = open_checkpoint(partial).fingerprint()
-            if content != known.fingerprint:
+            note = _noted(partial, key, began, cached=cached)
+            if note.fingerprint != known.fingerprint:
                 raise UserError(
                     f"{name} was merged again and came out different: the libraries or the machine are not those of "
                     "the run's journal (its first line names them). Restore them, or begin anew with name=…"
                 )
-            seconds = time.monotonic() - began
-            self._publish(name, partial, Note(key, content, digest.of_surroundings(partial), cached, seconds))
+            self._publish(name, partial, note)
+
+
+def _noted(place: Path, key: str, began: float, *, cached: bool = False) -> Note:
+    """Return what is to be known of the checkpoint that was made at a place."""
+    content, surroundings = open_checkpoint(place).fingerprint(), digest.of_surroundings(place)
+    return Note(key, content, surroundings, cached, time.monotonic() - began)
 
 
 def _note(place: Path) -> Note | None:
