@@ -86,7 +86,6 @@ class State:
     """Of the winner and the founders."""
     holdout_failures: dict[str, str] = field(default_factory=dict)
     """Why a model could not be scored there."""
-    holdout_samples: int = 0
     cut_off: dict[tuple[str, str, str], CutOff] = field(default_factory=dict)
     """By event (evaluated, held_out), model and lm-eval task; of those only of which an answer was."""
     compared: dict[str, Compared] = field(default_factory=dict)
@@ -192,7 +191,6 @@ class State:
         elif kind == "held_out":
             self.metrics.update(event.get("metrics", {}))
             self.holdout[event["model"]] = HeldOut(event["scores"], event["average"], event["stderr"])
-            self.holdout_samples += event["samples"]
             self.holdout_failures.pop(event["model"], None)
         elif kind == "holdout_failed":
             self.holdout_failures[event["model"]] = event["reason"]
