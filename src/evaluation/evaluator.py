@@ -18,7 +18,6 @@ from statistics import fmean
 from typing import Any
 
 from lm_eval import evaluate as run_tasks
-from lm_eval.api.task import Task as HarnessTask
 
 from src.config import Evaluate
 from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_metric
@@ -118,7 +117,11 @@ class Evaluator(BaseEvaluator):
             how += (self._settings.apply_chat_template, sorted(self._prompting.items()))
         if "generate_until" in self.requests:
             how += ("cut off",)  # counted, which it was not in evaluations that are remembered from before
-        return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
+        whole = hashlib.sha256(repr((asked, sorted(self._metrics.items()), how)).encode())
+        for name, leaf in self._tasks["tasks"].items():
+            for one in leaf.instances:  # every prompt and document
+                whole.update(repr((name, one.doc_id, one.idx, one.args, one.doc)).encode())
+        return whole.hexdigest()
 
     @property
     def in_memory(self) -> bool:
@@ -353,12 +356,3 @@ def _cut_off(pieces: Sequence[Piece], answers: Sequence[list[Any]], requests: Re
         for task, found in limits.items()
         if any(found)
     }
-
-
-def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
-    """Return a digest of every prompt and document, and of how they are scored."""
-    whole = hashlib.sha256(repr(how).encode())
-    for name, leaf in leaves.items():
-        for instance in leaf.instances:
-            whole.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
-    return whole.hexdigest()

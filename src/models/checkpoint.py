@@ -214,8 +214,12 @@ def check_family(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[str
     Refused: another architecture, a missing, extra or differently shaped tensor, a model that is the base, two models
     that are the same. The warnings announce tensors that are compared on the rows that all models have.
     """
-    for name, model in models.items():
-        _check_architecture(base, name, model)
+    for label, model in models.items():
+        for key in ("model_type", "architectures"):
+            mine, theirs = base.config.get(key), model.config.get(key)
+            if mine and theirs and mine != theirs:
+                theirs, mine = printable(str(theirs)[:100]), printable(str(mine)[:100])
+                raise UserError(f"{label} has {key} {theirs} and the base {mine}; expected fine-tunes of one base")
     tensors = compared(base, models)
     _check_distinct(base, models)
     warnings = []
@@ -366,14 +370,6 @@ def _check_dtype(label: str, spec: TensorSpec) -> None:
 
 def _rows_may_differ(mine: TensorSpec, theirs: TensorSpec) -> bool:
     return bool(_PER_TOKEN.search(mine.name)) and len(mine.shape) > 0 and mine.shape[1:] == theirs.shape[1:]
-
-
-def _check_architecture(base: Checkpoint, label: str, model: Checkpoint) -> None:
-    for key in ("model_type", "architectures"):
-        mine, theirs = base.config.get(key), model.config.get(key)
-        if mine and theirs and mine != theirs:
-            theirs, mine = printable(str(theirs)[:100]), printable(str(mine)[:100])
-            raise UserError(f"{label} has {key} {theirs} and the base {mine}; expected fine-tunes of one base")
 
 
 def _check_distinct(base: Checkpoint, models: Mapping[str, Checkpoint]) -> None:

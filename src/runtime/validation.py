@@ -31,7 +31,9 @@ def explain(error: Exception) -> str:
 def _explained(text: str) -> str:
     if found := re.search(r"Could not find '([^/']+)/([^']*)'", text):
         known = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        return f"{found[1]}={found[2]}: no such option. {_known(found[2], known)}"
+        near = difflib.get_close_matches(found[2], known, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        return f"{found[1]}={found[2]}: no such option. {hint}Known: {', '.join(known)}."
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: no such key. See --cfg job for the keys there are; +{found[1]}=… would add one."
     if "Missing mandatory value" in text and (found := re.search(r"full_key: (\S+)", text)):
@@ -112,9 +114,3 @@ def _whole_text(error: BaseException) -> str:
     while (error := error.__cause__) is not None:  # type: ignore[assignment]
         texts.append(str(error))
     return "\n".join(texts)
-
-
-def _known(found: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(found, known, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}."

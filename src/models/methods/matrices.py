@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Literal
@@ -157,8 +157,10 @@ def kind_of(group: TensorGroup) -> Kind:
         return "linear"
     if not is_linear_weight(name, tensor.shape):
         return "rest"
-    module = name.split(".")[-2]
-    return "transposed" if module in _CONV1D and _model_type(group.base.id) in _CONV1D_MODELS else "linear"
+    if name.split(".")[-2] not in _CONV1D or not isinstance(model := group.base.id, ModelReference):
+        return "linear"  # as are those of no model on disk
+    kind = model.config(trust_remote_code=trusts_remote_code()).model_type
+    return "transposed" if kind in _CONV1D_MODELS else "linear"
 
 
 def is_linear_weight(name: str, shape: Sequence[int]) -> bool:
@@ -199,13 +201,6 @@ def working_dtype(tensor: torch.Tensor) -> torch.dtype:
 def exact(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor in the dtype of the arithmetic."""
     return tensor.to(working_dtype(tensor))
-
-
-def _model_type(model: Hashable) -> str | None:
-    """Return a model's type by its configuration; None where the tensors belong to no model on disk."""
-    if not isinstance(model, ModelReference):
-        return None
-    return model.config(trust_remote_code=trusts_remote_code()).model_type
 
 
 def oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:
