@@ -1,12 +1,4 @@
-"""The winner's scores on samples that did not steer the search (docs/holdout.md).
-
-place          where the scores of single samples lie, by side
-samples        what lies there, if it is what the journal records
-answers        what was answered there, if the journal's scores follow from it
-Answered       the same of all models, among all questions
-compare        the winner and the best founder, on the same samples
-winners_curse  by how much selection overstates the winner, over several runs
-"""
+"""The winner's scores on samples that did not steer the search, and on those that did (docs/holdout.md)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""What one model answered, by sample: made from an evaluation, kept beside its scores, read again.
-
-assemble       the answers of all tasks, in the order of the configuration
-from_samples   the answers of an evaluation that tells its scores only
-scores_of      what they make of the tasks
-agree          whether they make what was recorded
-spread         the answers of a model that was asked a part, among all questions
-"""
+"""What one model answered, by sample: made from an evaluation, kept beside its scores, read again."""
 
 from __future__ import annotations
 
