@@ -153,17 +153,10 @@ def open_adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
 
 
 def read(folder: Path, source: str, config: Mapping[str, Any], base: Checkpoint, *, named: bool) -> Adapter:
-    """Read the headers of an adapter.
+    """Read the headers of an adapter, and refuse what is no plain LoRA, no safetensors, or does not fit the base.
 
-    Args:
-        folder: its own.
-        source: as the user wrote it, without its base.
-        config: the content of its adapter_config.json.
-        base: that it is to change.
-        named: whether the user said that this is its base; else its configuration has to say so.
-
-    Raises:
-        UserError: what is no plain LoRA, no safetensors, or does not fit the base.
+    `source` is as the user wrote it, without its base, and `config` the content of its adapter_config.json, which has to
+    name the base unless the user has `named` it.
     """
     _check_config(source, config)
     if not named:

@@ -57,10 +57,8 @@ def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 def of_surroundings(folder: Path) -> str:
     """Return the sha256 hex digest of a checkpoint's files other than weights: tokenizer, configuration, templates.
 
-    Two that share it can swap weights; two that do not may score differently with the same weights.
-
-    Raises:
-        UserError: what is called like one of these files and cannot be read: a folder, a link that leads nowhere.
+    Two that share it can swap weights; two that do not may score differently with the same weights. What is called like
+    one of these files and cannot be read (a folder, a link that leads nowhere) raises UserError.
     """
     digest = hashlib.sha256()
     for file in (file for pattern in _OTHER_FILES for file in sorted(folder.glob(pattern))):

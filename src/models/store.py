@@ -80,12 +80,8 @@ class Store:
     ) -> None:
         """Take over a run's folder; offspring lie in its models/, adapters with whole weights in its founders/.
 
-        Args:
-            folder: the run's.
-            given: the base, as `base`, and the founders.
-            model: what is known of the model of a name; KeyError where there is none.
-            cache: of merged weights across runs.
-            device, remote_code: as in `merging.merge`.
+        Given are the base, as `base`, and the founders; `model` tells what is known of the model of a name, or raises
+        KeyError. Device and remote code are `merging.merge`'s.
         """
         self._folder = folder / "models"
         self._given = given

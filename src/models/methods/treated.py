@@ -96,14 +96,8 @@ def calibrated(
 ) -> torch.Tensor:
     """Return a merged linear weight whose change has the singular values that its inputs bear out.
 
-    Args:
-        merged: by whatever method, [d_out, d_in] or transposed.
-        group: the base and the models that were merged; those that changed nothing, or have weight 0, do not count.
-        weight: of the models, where the method has any.
-        alpha: as in `calibration.svc`.
-
-    Returns:
-        In working precision.
+    It is [d_out, d_in] or transposed, and returned in working precision. Models that changed nothing, or have weight 0,
+    do not count; alpha is that of `calibration.svc`.
     """
     assert group.base is not None
     kind = kind_of(group)
