@@ -155,7 +155,7 @@ def open_adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
 def read(folder: Path, source: str, config: Mapping[str, Any], base: Checkpoint, *, named: bool) -> Adapter:
     """Read the headers of an adapter, and refuse what is no plain LoRA, no safetensors, or does not fit the base.
 
-    `source` is as the user wrote it, without its base, and `config` the content of its adapter_config.json, which has to
+    `source` is as the user wrote it, without its base; `config`, the content of its adapter_config.json, has to
     name the base unless the user has `named` it.
     """
     _check_config(source, config)
