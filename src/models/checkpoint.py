@@ -16,7 +16,6 @@ import json
 import math
 import os
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -76,8 +75,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSpec]
     config: Mapping[str, Any]
     adapter: Adapter | None = None
-    _digests: dict[str, str] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _digests: dict[int | None, str] = field(default_factory=dict, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -127,20 +125,19 @@ class Checkpoint:
         Neither the folder's path nor the sharding matters. It reads every weight, once per instance. An adapter's is
         that of its base and its factors.
         """
-        return self._digest("content", None)
+        return self._digest(None)
 
     def probe(self) -> str:
         """Return a digest of the headers and of at most 4 KiB of each tensor: two that differ are different models."""
-        return self._digest("probe", 4096)
+        return self._digest(4096)
 
-    def _digest(self, kind: str, most: int | None) -> str:
-        with self._lock:
-            if kind not in self._digests:
-                if self.adapter is not None:
-                    self._digests[kind] = self.adapter.digest(most=most)
-                else:
-                    self._digests[kind] = digest.of_files(self.tensors.values(), self.config, most=most)
-            return self._digests[kind]
+    def _digest(self, most: int | None) -> str:
+        if most not in self._digests:
+            if self.adapter is not None:
+                self._digests[most] = self.adapter.digest(most=most)
+            else:
+                self._digests[most] = digest.of_files(self.tensors.values(), self.config, most=most)
+        return self._digests[most]
 
 
 def open_checkpoint(source: str | Path, *, base: Checkpoint | None = None) -> Checkpoint:
