@@ -82,7 +82,7 @@ class Evaluator(BaseEvaluator):
             for name, leaf in leaves.items()
         }
         self._metrics = {
-            leaf: main_metric(task, self._task_requests[leaf], key)
+            leaf: main_metric(task, self._task_requests[leaf].metric_names(), self._task_requests[leaf].filters, key)
             for task in self._chosen
             for leaf in self._loaded[task.name]["tasks"]
         }

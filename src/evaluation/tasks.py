@@ -189,46 +189,35 @@ def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",
     With `try_out`, tasks whose data are here are made, too, and their metrics tried, and their evaluator is returned. A
     run does so before it evaluates anything; a plan, or a long download, should not come before that.
     """
-    if settings.evaluate.evaluator is not None:
-        own: type[BaseEvaluator] = plugins.load_class(settings.evaluate.evaluator, BaseEvaluator)
-        if settings.evaluate.parts > 1 and own.part is BaseEvaluator.part:
+    asked = settings.evaluate
+    if asked.evaluator is not None:
+        own: type[BaseEvaluator] = plugins.load_class(asked.evaluator, BaseEvaluator)
+        if asked.parts > 1 and own.part is BaseEvaluator.part:
             raise UserError(
-                f"evaluate.share is {settings.evaluate.share:g}, and {settings.evaluate.evaluator} has no method "
-                "`part`, which would say what a share of the samples is; leave the share at null"
+                f"evaluate.share is {asked.share:g}, and {asked.evaluator} has no method `part`, which would say what "
+                "a share of the samples is; leave the share at null"
             )
         return None
-    include = settings.evaluate.include
-    inside = include is not None and include.is_relative_to(settings.zoo.folder)
-    if settings.evaluate.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+    if asked.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(
             "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
             "and evaluate.backend=hf does without"
         )
-    _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
-    if not try_out:
-        return None
-    from src.evaluation.evaluator import Evaluator
-
-    asked = with_local_data(settings.evaluate)
-    return Evaluator(asked, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
-
-
-def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, bytes]) -> None:
-    """Refuse unknown tasks and metrics, and code that is not allowed, before anything is downloaded or trained.
-
-    Args:
-        settings: tasks, metrics, where they lie.
-        known: tasks that need no looking up (the embedded family's, whose files may not be written yet).
-        own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
-    """
-    _check_names(settings, known)
-    for task, found in defined(settings):
-        if not settings.unsafe_code and (code := found.code(own)) is not None:
+    inside = asked.include is not None and asked.include.is_relative_to(settings.zoo.folder)
+    _check_names(asked, zoo.TASKS if inside else ())  # whose files may not be written yet
+    for task, found in defined(asked):
+        if not asked.unsafe_code and (code := found.code(zoo.READER)) is not None:
             raise UserError(
                 f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
             )
         if found.metrics is not None and found.name == task.name:
-            _chosen(task, found.metrics, found.filters, "tasks" if task in settings.tasks else "holdout")
+            main_metric(task, found.metrics, found.filters, "tasks" if task in asked.tasks else "holdout")
+    if not try_out:
+        return None
+    from src.evaluation.evaluator import Evaluator
+
+    here = with_local_data(asked)
+    return Evaluator(here, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
 
 
 def with_local_data(settings: Evaluate) -> Evaluate:
@@ -321,12 +310,8 @@ def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dic
     return {"groups": {}, "group_map": {}, **loaded}
 
 
-def main_metric(task: Task, requests: TaskRequests, key: str) -> tuple[str, str]:
-    """Return metric and filter of a task, as lm-eval names them in its results; UserError where it lacks them."""
-    return _chosen(task, requests.metric_names(), requests.filters, key)
-
-
-def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
+def main_metric(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
+    """Return a task's metric and filter, as lm-eval names them; UserError where they are none of these."""
     if not known:
         raise UserError(f"task {task.name}: it has no metric; its metric_list must name one")
     metric, _, chosen = (task.metric or known[0]).partition(",")
