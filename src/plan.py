@@ -41,6 +41,8 @@ def show(
     The evaluator is of the tasks whose data are here, None where the user's own evaluates; `learning` is what is to be
     said of what is learned by gradient (`src.learning.forecast`).
     """
+    from src.evaluation.forecast import forecast
+
     console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
     console.print(_families(found))
@@ -49,7 +51,9 @@ def show(
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
-    for line in (*_merging(settings, found), *_evaluating(settings, found, evaluator), *learning):
+    founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
+    evaluating = forecast(settings, founders, evaluator, most_merges(settings))
+    for line in (*_merging(settings, found), *evaluating, *learning):
         console.print(line)
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
@@ -256,13 +260,6 @@ def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
     calibrated = bool(treatment.svc if treatment else settings.merge.parameters.get("svc"))
     where: Any = {"device": device, "threads": threads}
     return forecast(settings.merge.method, models.pop("base"), models, parents, calibrated=calibrated, **where)
-
-
-def _evaluating(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
-    from src.evaluation.forecast import forecast
-
-    founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
-    return forecast(settings, founders, evaluator, most_merges(settings))
 
 
 def _tasks(settings: Settings, evaluator: Evaluator | None) -> Table:

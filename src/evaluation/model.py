@@ -120,7 +120,10 @@ class ReusableModel(PrivateHFLM, HFLM):
         found: list[Piece] = []
         for kind, asked in requests.items():
             if kind == "loglikelihood" and self.backend == "causal":
-                found += self._batches(self.encode(asked))
+                encoded = self.encode(asked)
+                same = self._rows(encoded)  # requests that differ in their last token only are one row
+                rows = sorted(same, key=lambda row: (-len(row), row))
+                found += [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
             else:
                 order = sorted(range(len(asked)), key=lambda i: (repr(asked[i].args[1:]), -len(asked[i].args[0]), i))
                 found += [Piece(kind, tuple(places)) for places in _chunks(order, int(self.batch_size))]
@@ -196,12 +199,6 @@ class ReusableModel(PrivateHFLM, HFLM):
         piece = self._batch(sorted(same, key=lambda row: (-len(row), row)), same, encoded)
         assert piece.batch is not None
         return piece.batch, list(piece.places)
-
-    def _batches(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[Piece]:
-        """Batch the requests, those that differ in their last token only in one row; longest rows first."""
-        same = self._rows(encoded)
-        rows = sorted(same, key=lambda row: (-len(row), row))
-        return [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
 
     def _rows(self, encoded: Sequence[tuple[list[int], list[int]]]) -> dict[tuple[int, ...], list[int]]:
         same: dict[tuple[int, ...], list[int]] = {}

@@ -82,7 +82,14 @@ def check(settings: Merge, parents: int, key: str = "merge") -> None:
         if parameter.required and name not in {*settings.parameters, *settings.each}:
             raise UserError(f"{key}.parameters.{name} is missing; {settings.method} needs it.")
     _check_inputs(settings, spec, parents)
-    _check_treatment(settings)
+    if settings.treatment is not None:
+        if TREATED + spec.name not in {one.spec.name for one in registry.registered_methods()}:
+            raise UserError(
+                f"merge.treatment is for methods that have none; {spec.name} has its own: merge.parameters.svc, and "
+                "merge.parameters.scale, where [alpha, alpha + beta] is LiNeS"
+            )
+        scale = next(one for one in treated.PARAMETERS if one.name == "treatment_scale")
+        _check_value("merge.treatment.scale", settings.treatment.scale, scale)
 
 
 def with_own(settings: Merge, own: Mapping[str, Any]) -> Merge:
@@ -158,19 +165,6 @@ def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
             f"merge.method={spec.name} with base_model={settings.base_model or 'null'} cannot merge {parents} parents "
             f"({str(error)[:1].lower()}{str(error)[1:]}); choose another merge=… or strategy=…"
         ) from error
-
-
-def _check_treatment(settings: Merge) -> None:
-    if (treatment := settings.treatment) is None:
-        return
-    method = registered(settings.method)
-    if TREATED + method not in {one.spec.name for one in registry.registered_methods()}:
-        raise UserError(
-            f"merge.treatment is for methods that have none; {method} has its own: merge.parameters.svc, and "
-            "merge.parameters.scale, where [alpha, alpha + beta] is LiNeS"
-        )
-    scale = next(one for one in treated.PARAMETERS if one.name == "treatment_scale")
-    _check_value("merge.treatment.scale", treatment.scale, scale)
 
 
 def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False) -> None:

@@ -25,7 +25,10 @@ _UNION_BRANCHES = ("constrained-", "function-", "literal[", "float", "int", "tup
 
 def explain(error: Exception) -> str:
     """Return Hydra's or OmegaConf's complaint in one or two lines, with the nearest name that would have been right."""
-    return printable(_explained(_whole_text(error)))
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return printable(_explained("\n".join(map(str, chain))))
 
 
 def _explained(text: str) -> str:
@@ -107,10 +110,3 @@ def first_mistake(error: ValidationError, unspoken: Collection[str] = ()) -> str
         line = f"{key} is {detail['input']!r}; {message.removeprefix('input ')}."
     more = len({item["loc"][:2] for item in details}) - 1
     return f"{line} ({more} more mistake{'s'[: more > 1]} beside it.)" if more else line
-
-
-def _whole_text(error: BaseException) -> str:
-    texts = [str(error)]
-    while (error := error.__cause__) is not None:  # type: ignore[assignment]
-        texts.append(str(error))
-    return "\n".join(texts)
