@@ -31,8 +31,14 @@ CONFIGURATIONS: Mapping[str, tuple[str, ...]] = {
     "greedy_topk-slerp": ("strategy=greedy_topk", "merge=slerp"),
     "random_pairs-slerp": ("strategy=random_pairs", "merge=slerp"),
     "recipe_search": ("strategy=recipe_search",),
+    "recipe_search-derivatives": ("strategy=recipe_search", "strategy.derivatives=true"),
     "recipe_search-quarter": ("strategy=recipe_search", "evaluate.share=0.25"),
     "recipe_search-founders": ("strategy=recipe_search", "strategy.directions=null"),
+    "recipe_search-founders-derivatives": (
+        "strategy=recipe_search",
+        "strategy.directions=null",
+        "strategy.derivatives=true",
+    ),
     "optuna-tpe": ("strategy=optuna_search", "strategy.sampler=tpe", "strategy.batch=1"),
     "optuna-cmaes": ("strategy=optuna_search", "strategy.sampler=cmaes"),
     "optuna-gp": ("strategy=optuna_search", "strategy.sampler=gp", "strategy.batch=1"),
@@ -49,6 +55,7 @@ class Found:
     """What a run had found when a budget was spent."""
 
     evaluations: int
+    """Gradients included, in evaluations' worth of samples."""
     holdout: float
     """The winner's average there, in points."""
     kept: float
@@ -160,7 +167,7 @@ def _found(folder: Path) -> list[Found]:
         if event["event"] == "stopped":
             winner = state.population.best(1)[0].name
             kept = normalised_average(skills_kept(state)[1])
-            found.append(Found(state.evaluations, state.holdout[winner].average, kept))
+            found.append(Found(state.spent.evaluations, state.holdout[winner].average, kept))
     return found
 
 

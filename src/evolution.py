@@ -253,13 +253,16 @@ class Evolution:
         generation = self.state.population.generation
         if generation not in self._proposed:
 
-            def ask() -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+            def ask() -> tuple[list[dict[str, Any]], tuple[str, dict[str, Any]] | None]:
+                if self._learner is not None:
+                    self._learner.event = None
                 found = self.settings.strategy.propose(self._seen(), self.kinship)
                 return [one.as_dict() for one in found], self._learner.event if self._learner else None
 
             proposals, learned = self._workers.in_main(self._topic("proposals"), ask)
             if learned is not None:
-                self._record("learned", **learned)
+                event, fields = learned
+                self._record(event, **fields)
             self._proposed = {generation: [Proposal.from_dict(one) for one in proposals]}
         return self._proposed[generation]
 

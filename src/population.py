@@ -42,6 +42,19 @@ class Outlook:
     """What is still expected to be gained on the best of them, in points; 0 or more."""
 
 
+@dataclass(frozen=True, eq=False)
+class Derivatives:
+    """Of a model's scores by the weights of its recipe."""
+
+    model: str
+    directions: tuple[str, ...]
+    """Names of the n models that the recipe weighs."""
+    tasks: tuple[str, ...]
+    """Of which there are any: those of choices."""
+    values: np.ndarray
+    """float64 [tasks, n, B]: of the mean probability of the right choice (0 to 1) by direction and block."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A model that a strategy proposes to make: its parents and, if it is not the run's merge, how they are merged.
@@ -217,7 +230,10 @@ class Population:
     answers: Answered | None = field(default=None, compare=False)
     """What a model answered, by sample, for a strategy that asks for it; None where answers are not kept."""
     learner: Callable[[Any], Any] | None = field(default=None, compare=False)
-    """Learns weights by gradient (`src.strategy.recipe_gradient.Learner`) for a strategy that asks for it."""
+    """Learns weights by gradient (`src.strategy.recipe_gradient.Learner`), or takes derivatives
+    (`src.strategy.recipe_search.Differentiator`), for a strategy that asks for it."""
+    derivatives: Derivatives | None = field(default=None, compare=False)
+    """Those that were taken so far."""
     earlier: Callable[[], tuple[Sequence[Model], Mapping[str, str]]] | None = field(default=None, compare=False)
     """Returns the models of an earlier run that a search starts from, oldest first, and by their name there the names
     of the founders that are here too; None where there is no such run."""

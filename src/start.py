@@ -34,6 +34,7 @@ NEW: dict[str, Any] = {
     "evaluate.fewshot_as_multiturn": True,
     "evaluate.objective": "average",
     "figures": [],
+    "strategy.derivatives": False,
     "workers.processes_per_gpu": 1,
 }
 """Keys that older journals do not have, and what they meant without; any other was null."""

@@ -143,6 +143,11 @@ class Settings(Group):
                 f"has strategy.name={self.strategy.name}, which follows gradients, and evaluate.{other}, which gives "
                 "none; leave evaluate.backend at hf and evaluate.evaluator at null"
             )
+        if asked.share is not None and getattr(self.strategy, "derivatives", False):
+            raise ValueError(
+                f"has strategy.derivatives=true, which needs models that answered all samples, and "
+                f"evaluate.share={asked.share:g}; set one of them to null"
+            )
         return self
 
     @field_validator("name")

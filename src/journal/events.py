@@ -278,6 +278,17 @@ class Lesson(_Fields):
     seconds: float
 
 
+class _Differentiated(_Fields):
+    generation: Generation
+    model: str
+    forward: Count
+    back: Count
+    directions: list[str]
+    tasks: list[str]
+    values: list[list[list[float]]]
+    seconds: float
+
+
 class _Compared(_Fields):
     model_config = ConfigDict(extra="forbid")
 
@@ -317,6 +328,7 @@ KINDS: Mapping[str, type[_Fields]] = {
     "closed": _Closed,
     "expected": _Expected,
     "learned": Lesson,
+    "differentiated": _Differentiated,
     "compared": _Compared,
     "stopped": _Stopped,
 }
@@ -362,6 +374,8 @@ def models_in(event: Mapping[str, Any]) -> set[str]:
         return {*event["values"]}
     if kind == "learned":
         return {*event["weights"]}
+    if kind == "differentiated":
+        return {event["model"], *event["directions"]} - {BASE}
     if kind == "compared":
         return {event["winner"], event["founder"]}
     if kind == "merged":

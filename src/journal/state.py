@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.journal.events import CutOff, Lesson, check_fields, models_in, models_of
 from src.journal.file import Event, events_of
-from src.population import Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
+from src.population import Derivatives, Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
 from src.runtime.errors import UserError
 from src.runtime.names import BASE
 
@@ -78,6 +80,10 @@ class State:
     """Samples of one evaluation of everything that steers the search."""
     lessons: list[Lesson] = field(default_factory=list)
     """What was learned by gradient, oldest first."""
+    derivatives: Derivatives | None = None
+    """Of scores, where a search took them."""
+    passes: int = 0
+    """Samples that went through the model for gradients, going backwards counted twice."""
     asked: Counter[str] = field(default_factory=Counter)
     """How many results were wanted, of each kind: merged, measured, evaluated, held_out."""
     known: Counter[str] = field(default_factory=Counter)
@@ -124,7 +130,11 @@ class State:
             objective = asked.get("objective", "average")
             weights = {task["name"]: task.get("weight", 1.0) for task in asked.get("tasks", ())}
             self._seen = Population(
-                tuple(self.models.values()), objective, weights=weights, expected_gain=self.expected_gain
+                tuple(self.models.values()),
+                objective,
+                weights=weights,
+                derivatives=self.derivatives,
+                expected_gain=self.expected_gain,
             )
         return self._seen
 
@@ -142,8 +152,8 @@ class State:
 
     @property
     def learning(self) -> float:
-        """What learning has cost, in evaluations: samples that went through the model, backwards counted twice."""
-        return sum(one.forward + 2 * one.back for one in self.lessons) / max(self.per_evaluation, 1)
+        """What gradients have cost, in evaluations: samples that went through the model, backwards counted twice."""
+        return self.passes / max(self.per_evaluation, 1)
 
     def apply(self, event: Event) -> None:
         """Advance by one event."""
@@ -185,7 +195,13 @@ class State:
                 self._change(name, expected=value)
         elif kind == "learned":
             self.lessons.append(Lesson.model_validate(event))
-            self.samples += event["forward"] + 2 * event["back"]
+            self._pass(event)
+        elif kind == "differentiated":
+            named = event["model"], tuple(event["directions"]), tuple(event["tasks"])
+            self.derivatives = Derivatives(*named, np.array(event["values"]))
+            self._seen = None
+            self.seconds["learned"] += event["seconds"]
+            self._pass(event)
         elif kind == "closed":
             self.selected, self.closed = (), event["generation"]
         elif kind == "held_out":
@@ -205,6 +221,11 @@ class State:
             self.selected = (*self.selected, again.name)
         elif kind == "stopped":
             self.stopped = event["reason"]
+
+    def _pass(self, event: Event) -> None:
+        passes = event["forward"] + 2 * event["back"]
+        self.passes += passes
+        self.samples += passes
 
     def _select(self, generation: int, offspring: Sequence[Mapping[str, Any]]) -> None:
         for one in offspring:

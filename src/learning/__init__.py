@@ -6,6 +6,7 @@
 | gradient | a weighted sum of models, and the gradient of a loss by its weights |
 | training | the course of learning, look by look |
 | lessons | the lessons of a run, one before every candidate |
+| derivatives | of scores by a recipe's weights, for a search |
 | forecast | what it takes, for the plan |
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from src.config import Settings
+from src.strategy.recipe_search import RecipeSearch
 
 if TYPE_CHECKING:
     from src.evaluation.evaluator import Evaluator
@@ -23,16 +25,20 @@ if TYPE_CHECKING:
 
 
 def learner(settings: Settings) -> Callable[..., Lessons] | None:
-    """Return what makes the learner of a run; None where its strategy has nothing learned."""
+    """Return what follows gradients for a run; None where its strategy asks for none."""
     if not settings.strategy.learns:
         return None
+    if isinstance(settings.strategy, RecipeSearch):
+        from src.learning.derivatives import Differentiator
+
+        return Differentiator
     from src.learning.lessons import Learner  # seconds of imports
 
     return Learner
 
 
 def plan(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
-    """Return what the plan says of learning: lines; none where the strategy has nothing learned."""
+    """Return what the plan says of gradients: lines; none where the strategy asks for none."""
     if not settings.strategy.learns:
         return []
     from src.learning.forecast import forecast

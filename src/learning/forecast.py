@@ -1,4 +1,4 @@
-"""What learning takes, before it begins: the memory of one gradient step, from shapes alone."""
+"""What gradients take, before any is: the memory of one pass forwards and back, from shapes alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from src.config import Settings
 from src.evaluation.evaluator import Evaluator
-from src.learning.samples import Sample, samples
+from src.learning.samples import AT_ONCE, Sample, choices, samples
 from src.models.checkpoint import Checkpoint
 from src.models.founders import Found
 from src.runtime.files import size_words
@@ -79,20 +79,27 @@ def memory(
 
 
 def forecast(settings: Settings, known: Mapping[str, Found], evaluator: Evaluator | None) -> str:
-    """Return what the plan says of learning, in a line.
+    """Return what the plan says of gradients, in a line.
 
     Args:
-        settings: of a run whose strategy is recipe_gradient.
+        settings: of a run whose strategy follows gradients.
         known: the base, as `base`, and the founders.
         evaluator: of the tasks; None where their data are not here.
     """
     strategy = settings.strategy
-    assert isinstance(strategy, RecipeGradient)
     founder = next((one.checkpoint for name, one in known.items() if one.checkpoint and name != "base"), None)
     if founder is None or evaluator is None:
-        return "learning: memory unknown, since no founder is here yet"
-    found, _ = samples(evaluator, choose=strategy.objective_loss != "target")
-    rows, width, columns = _largest(found, strategy.at_once or strategy.batch, founder, settings.trust_remote_code)
+        return "gradients: memory unknown, since no founder is here yet"
+    if isinstance(strategy, RecipeGradient):
+        found, _ = samples(evaluator, choose=strategy.objective_loss != "target")
+        what = f"learning: at most {strategy.total} gradient steps of {strategy.batch} samples"
+        size, lean = strategy.at_once or strategy.batch, strategy.checkpointing
+        advice = "; strategy.at_once and strategy.checkpointing make it less"
+    else:
+        found = choices(evaluator)
+        what = f"derivatives: once, forwards and back over {len(found)} samples, worth 3 evaluations at most"
+        size, lean, advice = AT_ONCE, True, ""
+    rows, width, columns = _largest(found, size, founder, settings.trust_remote_code)
     itemsize = max(spec.nbytes // max(1, spec.count) for spec in founder.tensors.values())
     takes = memory(
         founder.config,
@@ -101,15 +108,14 @@ def forecast(settings: Settings, known: Mapping[str, Found], evaluator: Evaluato
         rows=rows,
         width=width,
         columns=columns,
-        checkpointing=strategy.checkpointing,
+        checkpointing=lean,
     )
-    steps = f"learning: at most {strategy.total} gradient steps of {strategy.batch} samples"
     if takes is None:
-        return f"{steps}; memory unknown, since config.json has no hidden_size, or other widths, by these names"
+        return f"{what}; memory unknown, since config.json has no hidden_size, or other widths, by these names"
     return (
-        f"{steps}, {size_words(takes.peak)} at the peak ({size_words(takes.weights)} of weights, "
+        f"{what}, {size_words(takes.peak)} at the peak ({size_words(takes.weights)} of weights, "
         f"{size_words(takes.activations)} of activations in {rows} rows of {width} tokens, {size_words(takes.tensor)} "
-        "for the tensor at hand); strategy.at_once and strategy.checkpointing make it less"
+        f"for the tensor at hand){advice}"
     )
 
 

@@ -51,7 +51,7 @@ class Learner:
         """
         self._settings, self._state, self._store = settings, state, store
         self._evaluator, self._pulse = evaluator, pulse
-        self.event: dict[str, Any] | None = None
+        self.event: tuple[str, dict[str, Any]] | None = None
         """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
 
     def check(self) -> None:
@@ -71,16 +71,15 @@ class Learner:
         training, kept = self._training(lesson)
         key, costs = self._key(lesson), _Costs(lesson.settings, kept)
         course = self._reached(told, training, key)
-        room = self._room()
+        left = room(self._settings, self._state)
         while not _ended(course, since, lesson.settings, over=over):
-            if costs.passes(told, course.steps + lesson.settings.steps) > room:
+            if costs.passes(told, course.steps + lesson.settings.steps) > left:
                 break
             course = training.go_on(course, self._pulse)
             self._keep(course, key)
-        self.event = None
         if course.steps > told:
             last, names = course.looks[-1], lesson.directions
-            self.event = {
+            fields = {
                 "generation": generation,
                 "steps": course.steps,
                 "forward": costs.forward(told, course.steps),
@@ -90,6 +89,7 @@ class Learner:
                 "weights": dict(zip(names, np.mean(course.weights, axis=1).tolist(), strict=True)),
                 "seconds": time.monotonic() - began,
             }
+            self.event = "learned", fields
         return np.array(course.best.weights) if course.looks and course.best.steps > since else None
 
     def _training(self, lesson: Lesson) -> tuple[Training, int]:
@@ -129,18 +129,19 @@ class Learner:
         how = {**asdict(lesson.settings), "every": None, "patience": None}
         return key_of(how, models, lesson.start.tolist(), dict(lesson.blocks), self._evaluator().identity)
 
-    def _room(self) -> float:
-        """Return how many samples may still go through the model, so that a candidate can be evaluated afterwards."""
-        stop, state, one = self._settings.stop, self._state, self._state.per_evaluation
-        left = [
-            float("inf") if stop.evaluations is None else (stop.evaluations - state.evaluations - state.learning) * one,
-            float("inf") if stop.samples is None else stop.samples - state.samples,
-        ]
-        return min(left) - one
-
     @property
     def _file(self) -> Path:
         return self._settings.folder / FILE
+
+
+def room(settings: Settings, state: State) -> float:
+    """Return how many samples may still go through the model, so that a candidate can be evaluated afterwards."""
+    stop, one = settings.stop, state.per_evaluation
+    left = [
+        math.inf if stop.evaluations is None else (stop.evaluations - state.evaluations - state.learning) * one,
+        math.inf if stop.samples is None else stop.samples - state.samples,
+    ]
+    return min(left) - one
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from src.runtime.errors import UserError
 
 Targets = Mapping[tuple[str, int], np.ndarray]
 """Of questions, the probabilities of their choices."""
+AT_ONCE = 16
+"""Samples that go through the model together for their derivatives."""
 Tokens = list[tuple[list[int], list[int]]]
 """Contexts and continuations."""
 
@@ -74,6 +76,12 @@ def samples(
         )
     total = sum(weights.values())
     return found, {name: weight / total for name, weight in weights.items()}
+
+
+def choices(evaluator: Evaluator) -> list[Sample]:
+    """Return the samples that have choices of which their metric takes the likeliest."""
+    asked = ((requests, metric) for requests, metric, _ in evaluator.asked() if requests.choices(metric) is not None)
+    return [one for requests, metric in asked for one in _labelled(requests, metric)]
 
 
 def _labelled(requests: TaskRequests, metric: str) -> Iterator[Sample]:

@@ -144,9 +144,10 @@ class RunData:
             if kind == "selected":
                 generation = event["generation"]
                 spent.setdefault(generation, defaultdict(float))
-            elif kind in ("merged", "measured", "evaluated", "learned"):
+            elif kind in ("merged", "measured", "evaluated", "learned", "differentiated"):
                 # A lesson is told of before the generation whose candidate comes of it.
-                spent.setdefault(event.get("generation", generation), defaultdict(float))[kind] += event["seconds"]
+                part = "learned" if kind == "differentiated" else kind
+                spent.setdefault(event.get("generation", generation), defaultdict(float))[part] += event["seconds"]
             elif kind == "held_out":
                 spent.setdefault(HOLDOUT, defaultdict(float))["evaluated"] += event["seconds"]
             elif kind == "closed" and "seconds" in event:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from src.population import Key, Model, Population, Proposal
+from src.strategy.base import Strategy
 from src.strategy.recipes import Blocks, merge_of, settings_of, weighted
 
 
@@ -23,6 +24,38 @@ class Direction:
 
 
 Directions = Mapping[str, Direction]
+
+
+@dataclass(frozen=True)
+class Directed(Strategy):
+    """A strategy whose recipes weigh directions: what is set of these, and what follows for its merges."""
+
+    name: str
+    seed: int
+    directions: dict[str, Direction] | None = None
+    """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
+    start: float | None = None
+    """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
+    warm_start: str | None = None
+    """Folder of an earlier run over founders of this one, whose weighted sums are made and evaluated before any other:
+    what the cache remembers of them costs nothing."""
+
+    def made(self, population: Population) -> list[Model]:
+        """Return the models that are directions: merges of all founders by another method."""
+        return made(population, self.directions or {})
+
+    def possible_parents(self, population: Population) -> set[str]:
+        """Return the founders and the directions: no recipe is made of another."""
+        founders = {model.name for model in population.eligible() if model.founder}
+        return founders | {model.name for model in self.made(population)}
+
+    def most_proposals(self, models: int) -> int:
+        """Return the most merges of a generation: in the first, the directions and the recipe to start from."""
+        return max(1, len(self.directions or {}) + (self.start is not None))
+
+    def most_parents(self, founders: int) -> int:
+        """Return the number of founders and directions."""
+        return founders + len(self.directions or {})
 
 
 def first_merges(population: Population, directions: Directions, start: float | None) -> list[Proposal]:

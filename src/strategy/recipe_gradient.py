@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from src.population import Geometry, KinshipTable, Population, Proposal
-from src.strategy.base import Strategy
-from src.strategy.directions import Direction, begin, made
+from src.strategy.directions import Directed, begin
 from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
 Count = Annotated[int, Field(ge=1)]
@@ -51,32 +50,27 @@ better than before, and nothing is left to learn. Given as `Population.learner`.
 
 
 class Lessons(Protocol):
-    """What learns for a run (`src.learning.lessons.Learner`)."""
+    """What learns for a run (`src.learning.lessons.Learner`), or takes derivatives for it."""
 
-    event: dict[str, Any] | None
-    """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
+    event: tuple[str, dict[str, Any]] | None
+    """What the journal is to tell of the last lesson, an event and its fields; None where there is no news."""
 
     def check(self) -> None:
         """Refuse tasks that nothing can be learned from."""
 
-    def learn(self, lesson: Lesson) -> np.ndarray | None:
-        """Go on with a lesson: see `Learner`."""
+    def learn(self, lesson: Any) -> Any:
+        """Go on with a lesson: see `Learner`, and `src.strategy.recipe_search.Differentiator`."""
 
 
 @dataclass(frozen=True)
-class RecipeGradient(Strategy):
-    """Every generation is a few gradient steps, and one candidate: the best weights so far on samples kept back."""
+class RecipeGradient(Directed):
+    """Every generation is a few gradient steps, and one candidate: the best weights so far on samples kept back.
+
+    Of an earlier run (`warm_start`) the best weighted sum alone is made, and started from if nothing before is better.
+    """
 
     name: Literal["recipe_gradient"]
-    seed: int
     blocks: FineDivision = "tensor"
-    directions: dict[str, Direction] | None = None
-    """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
-    start: float | None = None
-    """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
-    warm_start: str | None = None
-    """Folder of an earlier run over founders of this one, whose best weighted sum is made and evaluated next, and
-    started from if nothing before it is better."""
     objective_loss: Literal["target", "choice", "agreement"] = "target"
     """What is learned: to say the right answer; to prefer it to the other choices, as the metric does, where there are
     any; or to choose as each task's best founder does, without looking at what is right."""
@@ -130,19 +124,6 @@ class RecipeGradient(Strategy):
         proposal = weighted(population, dict(zip(lesson.directions, weights.tolist(), strict=True)), blocks)
         return [] if proposal.key in population.merged() else [proposal]
 
-    def possible_parents(self, population: Population) -> set[str]:
-        """Return the founders and the directions: no recipe is made of another."""
-        founders = {model.name for model in population.eligible() if model.founder}
-        return founders | {model.name for model in made(population, self.directions or {})}
-
-    def most_proposals(self, models: int) -> int:
-        """Return the most merges of a generation: in the first, the directions and the recipe to start from."""
-        return max(1, len(self.directions or {}) + (self.start is not None))
-
-    def most_parents(self, founders: int) -> int:
-        """Return the number of founders and directions."""
-        return founders + len(self.directions or {})
-
     @property
     def _beginnings(self) -> int:
         """Return the generations before anything is learned."""
@@ -150,7 +131,7 @@ class RecipeGradient(Strategy):
 
     def _lesson(self, population: Population, geometry: Geometry, blocks: Blocks) -> Lesson:
         known = [model for model in population.eligible() if model.founder]
-        known += [model for model in made(population, self.directions or {}) if model in population.eligible()]
+        known += [model for model in self.made(population) if model in population.eligible()]
         directions = tuple(model.name for model in known if model.name in geometry.names)
         recipes = [
             (population.value(model), recipe)

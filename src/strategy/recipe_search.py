@@ -6,17 +6,16 @@ founders by other methods. docs/search.md has the method, its formulas and its f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from src.population import Geometry, KinshipTable, Model, Outlook, Population, Prediction, Proposal
+from src.population import Derivatives, Geometry, KinshipTable, Outlook, Population, Prediction, Proposal
 from src.runtime.names import BASE
-from src.strategy.base import Strategy
-from src.strategy.directions import Direction, begin, made
+from src.strategy.directions import Directed, begin
 from src.strategy.recipes import Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
@@ -35,17 +34,37 @@ _FITTED: dict[tuple[Any, ...], Problem | None] = {}
 """The last problem: fitted for the outlook of a generation, it proposes the next one."""
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where derivatives of scores are to be taken: at an evaluated model, by the weights of n directions in B blocks.
+
+    Attributes:
+        model: its name.
+        directions: their names.
+        blocks: the block, 0 to B - 1, of every tensor by name.
+        weights: float64 [n, B], the model's own.
+        questions: that make the scores.
+    """
+
+    model: str
+    directions: tuple[str, ...]
+    blocks: Mapping[str, int]
+    weights: np.ndarray
+    questions: Questions
+
+
+Differentiator = Callable[[Place], Derivatives | None]
+"""Returns derivatives at a place; None where the budget leaves no room for them and an evaluation. Given as
+`Population.learner`."""
+
+
 @dataclass(frozen=True)
-class RecipeSearch(Strategy):
+class RecipeSearch(Directed):
     """A Gaussian process over all answers, whose kernel is kinship, chooses the recipes worth an evaluation."""
 
     name: Literal["recipe_search"]
-    seed: int
-    blocks: Division = "part"
-    directions: dict[str, Direction] | None = None
-    """Merges of all founders by other methods, made and evaluated first; each is one more direction."""
     start: float | None = 0.4
-    """The weight of every founder in a first recipe, made beside the directions; None: no such recipe."""
+    blocks: Division = "part"
     batch: Annotated[int, Field(ge=1)] = 1
     """Proposals a generation, each told of the others: as many as there are processes keeps them all busy."""
     radius: Annotated[float, Field(gt=0)] | None = None
@@ -56,22 +75,42 @@ class RecipeSearch(Strategy):
     """Least weight of a recipe; None: see `MEASURED`."""
     high: float = 2.5
     """Largest weight of a recipe."""
-    warm_start: str | None = None
-    """Folder of an earlier run over founders of this one, whose weighted sums are made and evaluated before any other:
-    what the cache remembers of them costs nothing."""
+    derivatives: bool = False
+    """Take the derivatives of all tasks' scores by the weights, once, at the best so far: worth 3 evaluations."""
     needs_answers: ClassVar[bool] = True
     needs_base: ClassVar[bool] = True
+
+    @property
+    def learns(self) -> bool:  # type: ignore[override]
+        """Whether gradients are asked for."""
+        return self.derivatives
 
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
         """Return the directions' merges, then an earlier run's, then what promises most; [] if nothing is new."""
         done = population.merged()
         if beginning := begin(population, self.directions or {}, self.start):
             return beginning
-        problem = self.problem(population, kinship)
+        problem = self.problem(self._differentiated(population, kinship), kinship)
         if problem is None:
             return []
         proposals = {one.key: one for one in problem.propose(population, self.batch, self.seed + len(population))}
         return [one for one in proposals.values() if one.key not in done]
+
+    def _differentiated(self, population: Population, kinship: KinshipTable) -> Population:
+        """Return the population with derivatives, which are taken if they are wanted and can be."""
+        problem = self.problem(population, kinship)
+        if not self.derivatives or population.derivatives or population.learner is None or problem is None:
+            return population
+        assert kinship.geometry is not None
+        blocks = zip(kinship.geometry.tensors, problem.blocks.members, strict=True)
+        place = Place(
+            problem.models[problem.best],
+            problem.directions,
+            {tensor.name: block for tensor, block in blocks},
+            problem.process.recipes[problem.best].numpy(),
+            problem.questions,
+        )
+        return replace(population, derivatives=population.learner(place))
 
     def outlook(self, population: Population, kinship: KinshipTable) -> Outlook | None:
         """Return what every evaluated recipe is taken to be worth, given the answers of all, and what may be gained."""
@@ -84,41 +123,28 @@ class RecipeSearch(Strategy):
         given = {"radius": self.radius, "curiosity": self.curiosity, "low": self.low}
         return MEASURED[bool(self.directions)] | {key: value for key, value in given.items() if value is not None}
 
-    def possible_parents(self, population: Population) -> set[str]:
-        """Return the founders and the directions: no recipe is made of another."""
-        founders = {model.name for model in population.eligible() if model.founder}
-        return founders | {model.name for model in self._made(population)}
-
     def most_proposals(self, models: int) -> int:
-        """Return the most merges of a generation: in the first, the directions and the recipe to start from."""
-        return max(self.batch, len(self.directions or {}) + (self.start is not None))
-
-    def most_parents(self, founders: int) -> int:
-        """Return the number of founders and directions."""
-        return founders + len(self.directions or {})
-
-    def _made(self, population: Population) -> list[Model]:
-        """Return the models that are directions."""
-        return made(population, self.directions or {})
+        """Return the most merges of a generation: `batch`, or those of the first."""
+        return max(self.batch, super().most_proposals(models))
 
     def problem(self, population: Population, kinship: KinshipTable) -> Problem | None:
         """Return what is known, fitted; None before the founders were measured, or where answers are not kept."""
         if kinship.geometry is None or population.answers is None:
             return None
         evaluated = ((one.name, one.fingerprint, one.average) for one in population.eligible())
-        key = (repr(self), population.objective, *evaluated)
+        key = (repr(self), population.objective, population.derivatives is None, *evaluated)
         if key not in _FITTED:
             _FITTED.clear()
             _FITTED[key] = self._fitted(population, kinship.geometry)
         return _FITTED[key]
 
     def _fitted(self, population: Population, geometry: Geometry) -> Problem | None:
-        from src.surrogate import process, proposals, scoring, space
+        from src.surrogate import derivatives, process, proposals, scoring, space
 
         assert population.answers is not None
         blocks = Blocks.of(self.blocks, geometry)
         founders = [model.name for model in population.eligible() if model.founder]
-        merged = [model.name for model in self._made(population) if model.name in geometry.names]
+        merged = [model.name for model in self.made(population) if model.name in geometry.names]
         directions = (*founders, *merged)
         recipes = {BASE: np.zeros((len(directions), len(blocks.names)))}
         for model in population.eligible():
@@ -133,12 +159,14 @@ class RecipeSearch(Strategy):
             values,
             groups=np.repeat(questions.task, questions.choices),
         )
+        scorer, told = scoring.Scorer(questions), population.derivatives
+        if told is not None and told.directions == directions:
+            at = list(recipes).index(told.model)
+            fitted = derivatives.informed(fitted, scorer, questions, at, told.tasks, told.values)
         objective = _objective(population, questions.tasks)
         how = self._climb
         climb = proposals.Climb(how["radius"], how["curiosity"], low=how["low"], high=self.high)
-        return Problem(
-            tuple(recipes), directions, blocks, fitted, scoring.Scorer(questions), objective, climb, questions
-        )
+        return Problem(tuple(recipes), directions, blocks, fitted, scorer, objective, climb, questions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +189,7 @@ class Problem:
         from src.surrogate import proposals
 
         found = proposals.propose(
-            self.process, self.scorer, self.objective, self.climb, centre=self._best, seed=seed, count=count
+            self.process, self.scorer, self.objective, self.climb, centre=self.best, seed=seed, count=count
         )
         return [
             weighted(
@@ -179,11 +207,12 @@ class Problem:
 
         found = proposals.judge(self.process, self.scorer, self.objective, self.process.recipes)
         known = {name: 100 * one.expected for name, one in zip(self.models, found, strict=True) if name != BASE}
-        gain = proposals.gain(self.process, self.scorer, self.objective, self.climb, self._best, seed)
+        gain = proposals.gain(self.process, self.scorer, self.objective, self.climb, self.best, seed)
         return Outlook(known, gain)
 
     @property
-    def _best(self) -> int:
+    def best(self) -> int:
+        """Which of the models is best by what is expected of it."""
         from src.surrogate import proposals
 
         return proposals.choose(self.process, self.scorer, self.objective)

@@ -10,6 +10,7 @@
     kernel      of recipes, from these inner products
     likelihood  which hyperparameters make the answers likely
     process     the answers that are expected of a recipe, and how surely
+    derivatives what derivatives of scores tell of answers
     scoring     what expected answers are worth
     objectives  what a search is to raise
     proposals   the recipes to make next

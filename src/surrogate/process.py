@@ -18,6 +18,7 @@ none has the likelihood through Y Yᵀ. `python -m benchmarks.surrogate` has the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ import torch
 from src.surrogate.kernel import Pairs, factors, noise, precisions
 from src.surrogate.likelihood import gather, likeliest
 from src.surrogate.space import Space
+
+if TYPE_CHECKING:
+    from src.surrogate.derivatives import Slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,7 @@ class Process:
         mean: float64 [A], each answer's mean m.
         alpha: float64 [E, A], K⁻¹ (Y − m); 0 where a model was not asked.
         chol: float64 [P, E, E], lower Cholesky factors of K; rows of the identity for models that were not asked.
+        slope: what derivatives told, too; None where there are none.
     """
 
     space: Space
@@ -52,12 +57,14 @@ class Process:
     mean: torch.Tensor
     alpha: torch.Tensor
     chol: torch.Tensor
+    slope: Slope | None = None
 
     def predict(self, recipes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean [M, A] and the variance [M, A] of the answers of recipes [M, n, B]; differentiable."""
         pairs = Pairs.of(self.space, recipes, self.recipes)
         variance = self._relative(pairs)[:, self.part] * self.unit
-        return self.mean + pairs.kernel(self.hyper) @ self.alpha, variance
+        mean = self.mean + pairs.kernel(self.hyper) @ self.alpha
+        return mean if self.slope is None else mean + self.slope.shift(recipes), variance
 
     def spread(self, recipes: torch.Tensor) -> torch.Tensor:
         """Return the standard deviation of the answers of recipes [M, n, B] over their own, on average: [M]."""
