@@ -160,16 +160,7 @@ class State:
         kind = event["event"]
         if strangers := sorted(name for name in models_in(event) if name not in self.models):
             raise ValueError(f"{kind} has {strangers[0]!r}, which is no model of this run")
-        if kind in self.seconds:
-            self.seconds[kind] += event["seconds"]
-            self.asked[kind] += 1
-            self.known[kind] += event.get("cached", False)
-        if kind in {"evaluated", "held_out"}:
-            self.cut_off |= {
-                (kind, event["model"], task): CutOff(**one) for task, one in event.get("cut_off", {}).items()
-            }
-        if "provenance" in event:
-            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
+        self._count(kind, event)
         if kind == "started":
             self.started = event
         elif kind == "founder":
@@ -221,6 +212,18 @@ class State:
             self.selected = (*self.selected, again.name)
         elif kind == "stopped":
             self.stopped = event["reason"]
+
+    def _count(self, kind: str, event: Event) -> None:
+        """Take up what events of several kinds have."""
+        if kind in self.seconds:
+            self.seconds[kind] += event["seconds"]
+            self.asked[kind] += 1
+            self.known[kind] += event.get("cached", False)
+        if kind in {"evaluated", "held_out"}:
+            for task, one in event.get("cut_off", {}).items():
+                self.cut_off[kind, event["model"], task] = CutOff(**one)
+        if "provenance" in event:
+            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
 
     def _pass(self, event: Event) -> None:
         passes = event["forward"] + 2 * event["back"]
