@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from src.runtime.command import Parser, add_trust, status
@@ -85,10 +83,8 @@ def send(folder: Path, given: Mapping[str, str], *, anew: bool = False) -> str:
     from src.config import Track
     from src.journal import events_of, replay
     from src.report import page
-    from src.tracking import trackers
-    from src.tracking.about import about
+    from src.tracking import sender, trackers
     from src.tracking.private import first_line
-    from src.tracking.sender import Sender
 
     events = events_of(folder)
     state = replay(events)
@@ -103,10 +99,7 @@ def send(folder: Path, given: Mapping[str, str], *, anew: bool = False) -> str:
         raise UserError("WANDB_MODE is disabled, so nothing would be sent; unset it")
     figures = page.figures(page.sections(page.load(folder)))
     try:
-        run = about(events, folder.resolve())
-        if anew:
-            run = replace(run, id=f"{run.id}-{int(time.time())}")
-        sending = Sender(trackers.start(track, folder.resolve(), run, guarded=False), events)
+        sending = sender.start(track, folder.resolve(), events, guarded=False, anew=anew)
         sending.catch_up()
         sending.model(folder.resolve() / "best")
         sending.figures(figures)

@@ -7,12 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.runtime.command import Parser, add_trust, status
 from src.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from src.pages.tables import Table
     from src.study.tradeoff.front import Front, Point
 
 # Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
@@ -60,45 +61,50 @@ def _run(options: argparse.Namespace) -> None:
     target = options.out or options.run / "tradeoffs" / _label(options.weight)
     if options.make and target.exists():
         raise UserError(f"{target} is there already and stays as it is; --out FOLDER makes the model elsewhere")
+    from rich.console import Group
+
     from src.runtime import terminal
     from src.study.tradeoff import front as fronts
-    from src.study.tradeoff import text
+    from src.study.tradeoff import view
 
     front = fronts.load(options.run)
     front.require(*(given or ()), *(options.front or ()))
-    parts: list[Any] = []
+    tables: dict[str, Table] = {}
     asked = bool(options.weight) or options.make
     if asked:
         label, objective = next(reversed(front.general.items())) if given is None else front.asked(given)
         (point,) = front.points({label or fronts.AVERAGE: objective})
-        parts += [text.table(front, [point], "predicted; ± 95 %"), text.recipe(front, point)]
-    parts += _fronts(front, options, asked)
-    width = None if sys.stdout.isatty() else text.WIDTH
-    terminal.console(width=width).print(text.group(parts))
+        tables["predicted; ± 95 %"] = view.table(front, [point])
+        tables[f"recipe of {point.label}"] = view.recipe(front, point)
+    tables |= _fronts(front, options, asked)
+    width = None if sys.stdout.isatty() else view.WIDTH
+    terminal.console(width=width).print(Group(*(view.printed(one, title) for title, one in tables.items())))
     if asked:
         _deliver(front, point, options, target)
 
 
-def _fronts(front: Front, options: argparse.Namespace, asked: bool) -> list[Any]:
-    """Return the tables of fronts that were asked for, and write the page."""
-    from src.study.tradeoff import page, text
+def _fronts(front: Front, options: argparse.Namespace, asked: bool) -> dict[str, Table]:
+    """Return the tables of fronts that were asked for, by title, and write the page."""
+    from src.study.tradeoff import view
     from src.study.tradeoff.front import most_opposed
 
+    tables: dict[str, Table] = {}
     points: list[Point] = []
     pair = tuple(options.front) if options.front else None
     if not (pair or asked) or (options.html and not pair):
         points = front.points({**front.general, **front.emphasised})
         pair = pair or most_opposed(points[len(front.general) :], front.tasks)
-    parts = [] if asked or not points else [text.table(front, points, "predicted front; ± 95 %")]
+    if points and not asked:
+        tables["predicted front; ± 95 %"] = view.table(front, points)
     if options.front or options.html:
         if pair is None:
             raise UserError(f"{front.name} has one task, {front.tasks[0]}: nothing to trade it against")
         between = front.points(front.between(*pair))
-        parts.append(text.table(front, between, f"front between {pair[0]} and {pair[1]}, predicted; ± 95 %"))
+        tables[f"front between {pair[0]} and {pair[1]}, predicted; ± 95 %"] = view.table(front, between)
         if options.html:
-            page.write(front, points, (pair[0], pair[1]), between, options.html)
+            view.write(front, points, (pair[0], pair[1]), between, options.html)
             print(f"page in {options.html}", file=sys.stderr)
-    return parts
+    return tables
 
 
 def _deliver(front: Front, point: Point, options: argparse.Namespace, target: Path) -> None:
@@ -120,13 +126,14 @@ def _deliver(front: Front, point: Point, options: argparse.Namespace, target: Pa
 def _weights(texts: Sequence[str]) -> dict[str, float]:
     found = {}
     for one in texts:
-        task, sign, weight = one.rpartition("=")
+        task, _, weight = one.rpartition("=")
         try:
-            found[task] = float(weight)
+            number = float(weight)
         except ValueError:
-            sign = ""
-        if not sign or not task:
+            task = ""
+        if not task:
             raise UserError(f"--weight {one}: expected TASK=W, W a number, or worst alone")
+        found[task] = number
     return found
 
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from src.config import Track
 from src.journal import Event, Journal, events_of
 from src.report import page
 from src.tracking import sender, trackers
-from src.tracking.calls import EVALUATIONS, GENERATION, Call, axis, calls
+from src.tracking.calls import EVALUATIONS, GENERATION, Call, Calls, axis
 from src.tracking.sender import Sender
+from tests.compare.journals import write_run
 from tests.conftest import Command, Outcome
 from tests.report.runs import Run
 from tests.wandb_server import WandbServer, wandb_server
@@ -48,6 +49,12 @@ SUMMARY = {
 }
 TABLES = {"models", "kinship", "holdout", "skills", "compared"}
 TWO = ("stop.generations=2", "stop.gain=null", "stop.unchanged=false", "evaluate.holdout=0.5")
+
+
+def calls(events: Iterable[Event]) -> list[Call]:
+    """All calls of a journal."""
+    run = Calls()
+    return [call for event in events if (call := run.add(event)) is not None]
 
 
 def settings(tracker: str) -> Track:
@@ -105,9 +112,9 @@ def figures_in(row: dict[str, Any]) -> dict[str, float]:
 
 
 def test_a_call_follows_from_one_line_and_from_those_before_it_alone(journal: list[Event]) -> None:
-    whole = list(calls(journal))
+    whole = calls(journal)
     for length in range(len(journal) + 1):
-        assert list(calls(journal[:length])) == [call for call in whole if call.step <= length]
+        assert calls(journal[:length]) == [call for call in whole if call.step <= length]
     kinds = {"evaluated": EVALUATIONS, "failed": EVALUATIONS, "closed": GENERATION, "stopped": GENERATION}
     expected = [(n, kinds[event["event"]]) for n, event in enumerate(journal, 1) if event["event"] in kinds]
     assert [(call.step, call.axis) for call in whole] == expected
@@ -123,6 +130,13 @@ def test_numbers_are_finite_numbers_each_over_one_axis(journal: list[Event]) -> 
         }
     failures = [call.numbers["cost/failures"] for call in calls(journal) if "cost/failures" in call.numbers]
     assert (failures[0], failures[-1]) == (0, 1)
+
+
+def test_the_base_that_a_search_evaluates_costs_and_is_no_candidate(tmp_path: Path) -> None:
+    first, second, *_ = calls(events_of(write_run(tmp_path / "run", [50, 49, 53], base=20.0)))
+    assert first.numbers[EVALUATIONS] == 1
+    assert not any(name.startswith("candidate/") for name in first.numbers)
+    assert second.numbers["candidate/average"] == second.numbers["candidate/best_so_far"] == 50
 
 
 def test_every_candidate_is_sent_as_soon_as_its_journal_has_it(

@@ -106,7 +106,7 @@ def test_a_key_that_is_gone_by_the_time_it_is_needed_costs_a_warning_not_a_quest
         "from src.tracking.about import About; from src.tracking.calls import Call\n"
         "settings = Track(tracker='wandb', project='p', group=None, mode='online')\n"
         "run = About('id', 'name', 'evolution', [], {'seed': 0})\n"
-        f"tracker = trackers.start(settings, Path({str(tmp_path)!r}), run)\n"
+        f"tracker = trackers.WandB(settings, Path({str(tmp_path)!r}), run)\n"
         "tracker.send(Call(1, 'generation', {'generation': 0, 'average/best': 1.0}))\n"
         "tracker.finish()\n"
     )

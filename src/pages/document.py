@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from src.pages.figures import PALETTE, TEMPLATE, Figure, plain, resolve
+from src.pages.tables import Table
 
 
 @dataclass(frozen=True)
@@ -30,31 +31,11 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of text; the first column is a name, the others are numbers."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    marked: frozenset[int] = frozenset()
-    """Rows that are highlighted."""
-    words: frozenset[int] = frozenset({0})
-    """Columns that are not numbers."""
-
-
-@dataclass(frozen=True)
-class Slider:
-    """A number that the reader chooses."""
-
-    name: str
-    value: float
-    """At first."""
-
-
-@dataclass(frozen=True)
 class Sliders:
     """Weights of a merge that the reader chooses, and what is expected of it: what_if.js computes it from `data`."""
 
-    sliders: Sequence[Slider]
+    start: Mapping[str, float]
+    """By the name of a slider, where it stands at first."""
     low: float
     high: float
     rows: Sequence[Sequence[str]]

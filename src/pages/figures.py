@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from plotly.graph_objects import Figure, Layout, layout
+from plotly.graph_objects import Bar, Figure, Layout, Scatter, layout
 
 from src.runtime.errors import printable_lines
 
@@ -75,6 +75,25 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, **more}
 
 
+def marks(name: str, x: Sequence[Any], y: Sequence[Any], text: Sequence[str], **marker: Any) -> Scatter:
+    """Return points that say `text` at the pointer, each set off from those below it.
+
+    `marker` is Plotly's: color (the name of one), size, symbol.
+    """
+    style = {"size": 8, **marker, "color": var(marker.get("color", "blue")), "line": {"color": var("card"), "width": 1}}
+    return Scatter(name=name, mode="markers", x=x, y=y, text=text, hoverinfo="text", marker=style)
+
+
+def bars(values: Mapping[str, float], texts: Sequence[str], title: str, colours: Sequence[str], height: int) -> Figure:
+    """Return a bar a name, the first on top, with its text behind it; `title` is the axis'."""
+    bar = Bar(orientation="h", x=list(values.values()), y=list(map(escape, values)), text=texts, width=0.6)
+    bar.update(textposition="outside", cliponaxis=False, hoverinfo="y+text", marker_color=list(map(var, colours)))
+    low, high = min(0.0, *values.values()), max(values.values())
+    room = 0.2 * (high - low)  # for the texts
+    across = axis(title, range=[low - room if low else low, high + room])
+    return figure([bar], height, xaxis=across, yaxis={"type": "category", "autorange": "reversed"})
+
+
 def escape(name: str) -> str:
     """Return a name as a figure may show it: Plotly takes some HTML within texts, and `var(--…)` is a colour here."""
     return html.escape(printable_lines(str(name)), quote=False).replace("var(--", "var&#40;--")
@@ -103,16 +122,14 @@ def standalone(drawn: Figure, title: str) -> Figure:
 
 
 def resolve(value: Any, palette: Mapping[str, str]) -> Any:
-    """Return the same nested data with the palette's colours for their names, and numbers rounded."""
+    """Return the same nested data with the palette's colours for their names, and numbers of four digits.
+
+    None, as JSON has no other word for it, stands where there was no finite number.
+    """
     if isinstance(value, str):
         return palette.get(value[6:-1], value) if value.startswith("var(--") else value
     if isinstance(value, float):
-        return rounded(value)
+        return round(value, 4) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: resolve(one, palette) for key, one in value.items()}
     return [resolve(one, palette) for one in value] if isinstance(value, list | tuple) else value
-
-
-def rounded(value: float | None) -> float | None:
-    """Return the value with four digits; None, as JSON has no other word for it, where it is no finite number."""
-    return None if value is None or not math.isfinite(value) else round(value, 4)

@@ -7,7 +7,7 @@ from statistics import fmean
 from plotly.graph_objects import Bar, Figure
 
 from src.pages.document import Drawing, Section
-from src.pages.figures import axis, figure, var
+from src.pages.figures import axis, bars, figure, var
 from src.pages.text import duration, plural
 from src.report.run_data import HOLDOUT, RunData
 
@@ -25,12 +25,17 @@ def section(run: RunData) -> Section:
     """Return seconds by generation, and evaluations made, known and avoided."""
     known = sum(bool(event.get("cached")) for event in run.evaluations)
     ahead = len(run.strategy.propose(run.population, run.kinship)) if run.state.stopped else 0
-    words = [_time_in_words(run), *_savings(run, known, ahead)]
+    counts = {
+        "made": len(run.evaluations) - known,
+        "known from other runs": known,
+        "avoided by stopping, at least": ahead,
+    }
+    evaluations = bars(counts, list(map(str, counts.values())), "evaluations", ("blue", "green", "sky"), 340)
     panels = [
         [Drawing("time", "time by generation", _time(run))],
-        [Drawing("evaluations", "evaluations", _evaluations(len(run.evaluations) - known, known, ahead))],
+        [Drawing("evaluations", "evaluations", evaluations)],
     ]
-    return Section("costs", "Where the time went", words, panels)
+    return Section("costs", "Where the time went", [_time_in_words(run), *_savings(run, known, ahead)], panels)
 
 
 def _time_in_words(run: RunData) -> str:
@@ -66,18 +71,10 @@ def _time(run: RunData) -> Figure:
     names = {0: "founders", HOLDOUT: "holdout"}
     rows = sorted(run.seconds.items(), key=lambda row: (row[0] == HOLDOUT, row[0]))  # a longer run goes on after it
     x = [names.get(generation, str(generation)) for generation, _ in rows]
-    bars = []
+    traces = []
     for part, (name, colour) in PARTS.items():
         y = [spent.get(part, 0.0) for _, spent in rows]
         if any(y):
             about = f"%{{x}}: %{{y:.1f}} s {name}<extra></extra>"
-            bars.append(Bar(name=name, x=x, y=y, hovertemplate=about, marker_color=var(colour)))
-    return figure(bars, xaxis=axis("generation", type="category"), yaxis=axis("seconds"), bargap=0.35)
-
-
-def _evaluations(made: int, known: int, ahead: int) -> Figure:
-    names = ["made", "known from other runs", "avoided by stopping, at least"]
-    counts = [made, known, ahead]
-    bar = Bar(orientation="h", x=counts, y=names, text=list(map(str, counts)), textposition="outside", width=0.55)
-    bar.update(marker_color=list(map(var, ("blue", "green", "sky"))), cliponaxis=False, hoverinfo="y+x")
-    return figure([bar], xaxis=axis("evaluations", range=[0, 1.12 * max(counts)]), yaxis={"autorange": "reversed"})
+            traces.append(Bar(name=name, x=x, y=y, hovertemplate=about, marker_color=var(colour)))
+    return figure(traces, xaxis=axis("generation", type="category"), yaxis=axis("seconds"), bargap=0.35)

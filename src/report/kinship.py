@@ -18,6 +18,7 @@ from src.report.run_data import RunData
 
 LABELLED = 60
 """Models up to which the matrix names every row."""
+HEIGHT = 440
 
 
 def section(run: RunData) -> Section:
@@ -26,28 +27,23 @@ def section(run: RunData) -> Section:
     names = [model.name for model in run.population.best(len(run.population)) if model.name in shown]
     if len(names) < 2:
         return Section("kinship", "How related they are", ["No kinship was measured."])
-    matrix = _matrix(run, names)
-    gaps = (
-        "Blank cells were never measured: by then the weights of one of the two had been deleted (keep=all keeps them)."
-    )
-    words = [
-        " ".join([f"Kinship is {run.metric.about}.", *([gaps] if np.isnan(matrix).any() else [])]),
-        "Where the k best have become near-copies (one bright block), merging them brings nothing new.",
-        *run.omissions,
-    ]
-    order = _cluster(matrix if not run.metric.larger_is_closer else 1 - matrix)
+    # [n, n]: NaN where a pair was never measured, the metric's own value on the diagonal
+    matrix = np.array([[run.metric.itself if a == b else run.kinship.between(a, b) for b in names] for a in names])
+    words = [f"Kinship is {run.metric.about}."]
+    if np.isnan(matrix).any():
+        words[0] += (
+            " Blank cells were never measured: by then the weights of one of the two had been deleted (keep=all keeps "
+            "them)."
+        )
+    words.append("Where the k best have become near-copies (one bright block), merging them brings nothing new.")
+    order = _cluster(1 - matrix if run.metric.larger_is_closer else matrix)
     clustered = _heatmap(run, [names[i] for i in order], matrix[np.ix_(order, order)])
     matrices = [
         Drawing("kinship-by-average", "best first", _heatmap(run, names, matrix)),
         Drawing("kinship-by-relatedness", "relatives together", clustered),
     ]
     growth = [Drawing("kinship-growth", "as the run went on", _growth(run))]
-    return Section("kinship", "How related they are", words, [matrices, growth])
-
-
-def _matrix(run: RunData, names: Sequence[str]) -> np.ndarray:
-    """Return [n, n]: NaN where a pair was never measured, the metric's own value on the diagonal."""
-    return np.array([[run.metric.itself if a == b else run.kinship.between(a, b) for b in names] for a in names])
+    return Section("kinship", "How related they are", [*words, *run.omissions], [matrices, growth])
 
 
 def _cluster(distances: np.ndarray) -> np.ndarray:
@@ -68,13 +64,8 @@ def _heatmap(run: RunData, names: Sequence[str], matrix: np.ndarray) -> Figure:
     heatmap.update(colorbar={"thickness": 12, "outlinewidth": 0, "title": {"text": run.metric.name, "side": "right"}})
     ticks = {"showticklabels": bool(gap), "showgrid": False, "type": "category", "ticks": ""}
     ticks["tickfont"] = {"size": 11 if len(names) <= 30 else 9}
-    return figure(
-        [heatmap],
-        height=440,
-        meta="square",
-        xaxis={**ticks, "tickangle": -90},
-        yaxis={**ticks, "autorange": "reversed"},
-    )
+    across, down = {**ticks, "tickangle": -90}, {**ticks, "autorange": "reversed"}
+    return figure([heatmap], HEIGHT, meta="square", xaxis=across, yaxis=down)
 
 
 def _growth(run: RunData) -> Figure:
@@ -85,22 +76,15 @@ def _growth(run: RunData) -> Figure:
         if not math.isnan(value := run.kinship.mean(model.parents)):
             parents[model.generation].append(value)
     merged = {generation: fmean(values) for generation, values in parents.items()}
-    lines = {
-        f"the {run.k} best": (top, {"color": var("orange"), "width": 2.5}),
-        "parents merged, mean": (merged, {"color": var("blue"), "width": 2, "dash": "dot"}),
-    }
-    about = "generation %{x}: %{y:.3f}<extra></extra>"
-    drawn = figure(
-        [
-            Scatter(name=name, x=list(one), y=list(one.values()), line=line, marker_size=7, hovertemplate=about)
-            for name, (one, line) in lines.items()
-            if one
-        ],
-        height=440,
-        xaxis=axis("generation", dtick=1 if run.population.generation <= 12 else None),
-        yaxis=axis(f"mean kinship ({run.metric.name})"),
-    )
-    drawn.update_traces(mode="lines+markers")
+    across = axis("generation", dtick=1 if run.population.generation <= 12 else None)
+    drawn = figure([], HEIGHT, xaxis=across, yaxis=axis(f"mean kinship ({run.metric.name})"))
+    for name, values, line in (
+        (f"the {run.k} best", top, {"color": var("orange"), "width": 2.5}),
+        ("parents merged, mean", merged, {"color": var("blue"), "width": 2, "dash": "dot"}),
+    ):
+        if values:
+            trace = Scatter(name=name, mode="lines+markers", x=list(values), y=list(values.values()), line=line)
+            drawn.add_trace(trace.update(marker_size=7, hovertemplate="generation %{x}: %{y:.3f}<extra></extra>"))
     if run.threshold is not None:
         drawn.add_hline(
             run.threshold,

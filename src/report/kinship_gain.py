@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from plotly.graph_objects import Figure, Scatter
 
-from src.pages.document import Drawing, Section, Table
+from src.pages.document import Drawing, Section
 from src.pages.figures import axis, figure, var
+from src.pages.tables import Table
 from src.pages.text import interval, number, p_value, plural
 from src.population import Model
 from src.report.points import points, sampling
 from src.report.run_data import RunData
-from src.statistics import METHODS, Correlation, correlate, early_stop, holm, saturation, stop_after
+from src.statistics import Relation, early_stop, relations, saturation, stop_after
 from src.statistics.saturation import ALPHA
 
 LEAST = 3
@@ -23,55 +25,51 @@ LEAST = 3
 
 def section(run: RunData) -> Section:
     """Return how kinship and gain go together in this run, and where it was saturated."""
-    title = "Does kinship tell the gain?"
+    title, metric = "Does kinship tell the gain?", run.metric.name
     measured = [(model, run.population.gain(model.name), run.kinship.mean(model.parents)) for model in run.offspring]
     known = [(model, gain, kinship) for model, gain, kinship in measured if gain is not None and kinship == kinship]
     if len(known) < LEAST:
         words = [f"{plural(len(known), 'merge')} of measured parents: too few for a correlation, which needs {LEAST}."]
         return Section("relation", title, words)
     merges, gains, kinship = (list(column) for column in zip(*known, strict=True))
-    targets = {"gain": gains, "|gain|": [abs(gain) for gain in gains]}
-    found = {(name, method): correlate(kinship, y, method) for name, y in targets.items() for method in METHODS}
-    adjusted = dict(zip(found, holm([one.p for one in found.values()]), strict=True))
-    words = [
-        _summary(found["|gain|", "pearson"], adjusted["|gain|", "pearson"], len(found), run.metric.name),
-        _saturation(run, merges, gains, kinship),
-        *_stop(run),
-    ]
+    found = relations({metric: kinship}, gains)
+    words = [_summary(found), _saturation(run, merges, gains, kinship), *_stop(run)]
     if left_out := sampling(len(merges)):
         words.append(f"The figures of all merges show some{left_out}; lines and figures in words are of all.")
+    sizes = list(map(abs, gains))
     panels = [
         [Drawing("kinship-gain", "gain", _draw(run, merges, kinship, gains, "merge gain, points"))],
-        [Drawing("kinship-abs-gain", "size of the gain", _draw(run, merges, kinship, targets["|gain|"], "|gain|"))],
+        [Drawing("kinship-abs-gain", "size of the gain", _draw(run, merges, kinship, sizes, "|gain|"))],
     ]
     rows = [
         (
-            f"{run.metric.name} and {target}",
-            method,
-            number(one.r, "+.2f"),
-            interval(one.low, one.high),
-            p_value(one.p).removeprefix("p "),
-            p_value(adjusted[target, method]).removeprefix("p "),
-            str(one.n),
+            f"{metric} and {one.target}",
+            one.found.method,
+            number(one.found.r, "+.2f"),
+            interval(one.found.low, one.found.high),
+            p_value(one.found.p).removeprefix("p "),
+            p_value(one.adjusted).removeprefix("p "),
+            str(one.found.n),
         )
-        for (target, method), one in found.items()
+        for one in found
     ]
-    table = Table(
-        ("correlation of", "method", "r", "95 % interval", "p", "adjusted p", "n"), rows, words=frozenset({0, 1})
-    )
-    return Section("relation", title, words, panels, [table])
+    columns = ("correlation of", "method", "r", "95 % interval", "p", "adjusted p", "n")
+    return Section("relation", title, words, panels, [Table(columns, rows, words=frozenset({0, 1}))])
 
 
-def _summary(found: Correlation, adjusted: float, family: int, metric: str) -> str:
+def _summary(family: Sequence[Relation]) -> str:
+    """Tell how kinship and the size of the gain lie along a line."""
+    one = next(one for one in family if (one.target, one.found.method) == ("|gain|", "pearson"))
+    found = one.found
     if math.isnan(found.r):
         return "Nothing varies here, so nothing correlates."
-    verdict = "beyond chance" if adjusted < 0.05 else "which chance alone could do"
+    verdict = "beyond chance" if one.adjusted < 0.05 else "which chance alone could do"
     return (
-        f"Between the parents' {metric} and the size of the gain, r is {found.r:+.2f} (95 % interval "
-        f"{interval(found.low, found.high)}, {p_value(found.p)}; adjusted for the {family} correlations here after "
-        f"Holm, {p_value(adjusted)}; n {found.n} merges), {verdict}. The interval is from {found.resamples:,} "
-        f"resamples: another seed would move a bound by {found.error:.3f}. Merges that share a parent are not "
-        "independent, so true intervals are wider."
+        f"Between the parents' {one.metric} and the size of the gain, r is {found.r:+.2f} (95 % interval "
+        f"{interval(found.low, found.high)}, {p_value(found.p)}; adjusted for the {len(family)} correlations here "
+        f"after Holm, {p_value(one.adjusted)}; n {found.n} merges), {verdict}. The interval is from "
+        f"{found.resamples:,} resamples: another seed would move a bound by {found.error:.3f}. Merges that share a "
+        "parent are not independent, so true intervals are wider."
     )
 
 
@@ -83,8 +81,7 @@ def _saturation(run: RunData, merges: Sequence[Model], gains: Sequence[float], k
         return f"The merges changed as the run went on ({p}), but |gain| did not fall while kinship rose."
     if found.generation is None:
         return f"No generation parts learning from saturation beyond chance (changepoint on ranks, {p})."
-    generations, averages, founders = _averages(run)
-    stop = stop_after(generations, averages, found.generation, founders=founders)
+    stop = stop_after(last=found.generation, **_made(run))
     saved = f" Ending there would have saved {stop.saved} of {stop.merges} merges and cost {stop.cost:.2f} points."
     return (
         f"Saturated from generation {found.generation} on (changepoint on ranks, {p}): mean |gain| "
@@ -98,16 +95,10 @@ def _stop(run: RunData) -> list[str]:
     patience = run.settings["stop"]["patience"]
     if run.threshold is None or not run.top_kinship:
         return []
-    generations, averages, founders = _averages(run)
-    stop = early_stop(
-        generations,
-        averages,
-        [run.top_kinship.get(generation, math.nan) for generation in generations],
-        threshold=run.threshold,
-        patience=patience,
-        larger_is_closer=run.metric.larger_is_closer,
-        founders=founders,
-    )
+    made = _made(run)
+    kinship = [run.top_kinship.get(generation, math.nan) for generation in made["generation"]]
+    rule = {"threshold": run.threshold, "patience": patience, "larger_is_closer": run.metric.larger_is_closer}
+    stop = early_stop(kinship=kinship, **made, **rule)
     if not stop.saved:
         return []
     return [
@@ -117,11 +108,13 @@ def _stop(run: RunData) -> list[str]:
     ]
 
 
-def _averages(run: RunData) -> tuple[list[int], list[float], list[float]]:
+def _made(run: RunData) -> dict[str, Any]:
     """Return generation and average of each offspring, and the founders' averages."""
-    generations = [model.generation for model in run.offspring]
-    averages = [model.average or math.nan for model in run.offspring]
-    return generations, averages, [model.average or 0.0 for model in run.founders]
+    return {
+        "generation": [model.generation for model in run.offspring],
+        "average": [model.average for model in run.offspring],
+        "founders": [model.average for model in run.founders],
+    }
 
 
 def _draw(run: RunData, merges: Sequence[Model], x: Sequence[float], y: Sequence[float], title: str) -> Figure:

@@ -113,12 +113,11 @@ def _traces(
     run: RunData, changes: Sequence[tuple[Model, Change]], places: Sequence[Place], x: Sequence[Any]
 ) -> list[Scatter]:
     """Return a line for each merge of the winner's lineage, and one for the mean of the explorations beyond it."""
-    lineage = {model.name for model in run.lineage}
     traces: list[Scatter] = []
     others = []
     for model, one in changes:
         values = [one.get(place, math.nan) for place in places]
-        if model.name not in lineage:
+        if model.name not in run.line:
             others.append(values)
             continue
         note = ", the winner" if model.name == run.winner.name else ", exploration" if model.exploration else ""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from src.evaluation import benchmarks
 from src.pages import text
-from src.pages.document import Table, Tile
+from src.pages.document import Tile
+from src.pages.tables import Table
 from src.pages.text import duration, interval, p_value, plural
-from src.population import neglected, normalised_average, worst
+from src.population import normalised_average, worst
 from src.report.run_data import RunData
 from src.statistics import compare_models
 from src.tracking import summary
@@ -35,6 +36,11 @@ class Gain:
     paired: bool = True
     """Whether the interval is from the same samples; otherwise from the two standard errors."""
 
+    @property
+    def words(self) -> str:
+        """The gain with its interval and p."""
+        return text.gain(self.points, self.low, self.high, self.p)
+
 
 def gain(run: RunData) -> Gain | None:
     """Return the winner's gain on the best founder; None where a founder won."""
@@ -42,8 +48,8 @@ def gain(run: RunData) -> Gain | None:
         return None
     for side in reversed(summary.sides(run.state)):
         if (known := side.compared) is not None:
-            held_out = side.name == "holdout"
-            return Gain(known.founder, known.difference, known.low, known.high, known.p, held_out=held_out)
+            interval = known.difference, known.low, known.high, known.p
+            return Gain(known.founder, *interval, held_out=side.name == "holdout")
     best = run.founders[0]
     mine, theirs = (run.samples.get(model.name) for model in (run.winner, best))
     if mine and theirs and set(mine) == set(theirs):
@@ -59,15 +65,10 @@ def gain(run: RunData) -> Gain | None:
 def tiles(run: RunData) -> list[Tile]:
     """Return the run's main numbers."""
     winner, merges = run.winner, [model for model in run.population if model.parents]
-    explorations = sum(model.exploration for model in merges)
-    work = sum(run.state.seconds.values())
-    made = f"{plural(len(merges), 'merge')}{f' ({explorations} explorations)' if explorations else ''} and the founders"
-    generations = plural(run.population.generation, "generation")
     found, held_out = gain(run), summary.quoted(run.state)
     shown = [Tile("winner", winner.name, " × ".join(winner.parents) or "a founder")]
     if held_out:
-        note = _bounds(held_out.low, held_out.high)
-        shown.append(Tile("on the holdout: quote this", f"{held_out.average:.2f}", note))
+        shown.append(Tile("on the holdout: quote this", f"{held_out.average:.2f}", _bounds(held_out)))
     if found:
         title = f"gain on the best founder{' there' if found.held_out else ''}"
         note = f"95 %: {interval(found.low, found.high)}, {p_value(found.p)}, on {found.founder}"
@@ -80,13 +81,12 @@ def tiles(run: RunData) -> list[Tile]:
         note = f"of the specialists' scores, {side}; worst {low.task}: {low.score:.2f}"
         shown.append(Tile("skills kept", f"{normalised_average(kept):.0f} %", note))
     error = f"± {summary.NORMAL * (winner.stderr or 0.0):.2f} (95 %)"
-    return [
-        *shown,
-        Tile("on what steered the search", f"{winner.average:.2f}", error),
-        Tile(
-            "evaluations it cost", str(run.state.evaluations), f"of {made} in {generations}; {duration(work)} of work"
-        ),
-    ]
+    shown.append(Tile("on what steered the search", f"{winner.average:.2f}", error))
+    explorations = sum(model.exploration for model in merges)
+    made = f"{plural(len(merges), 'merge')}{f' ({explorations} explorations)' if explorations else ''} and the founders"
+    generations, work = plural(run.population.generation, "generation"), duration(sum(run.state.seconds.values()))
+    cost = f"of {made} in {generations}; {work} of work"
+    return [*shown, Tile("evaluations it cost", str(run.state.evaluations), cost)]
 
 
 def words(run: RunData) -> list[str]:
@@ -127,18 +127,15 @@ def _quote(run: RunData) -> str:
     held_out, found = summary.quoted(run.state), gain(run)
     if held_out is None:
         return f"Quote another score: {steered}. evaluate.holdout=0.5 keeps half of the samples for the end."
-    gained = ""
-    if found and found.held_out:
-        words = text.gain(found.points, found.low, found.high, found.p)
-        gained = f", {words} on {found.founder}, the best founder there"
+    gained = f", {found.words} on {found.founder}, the best founder there" if found and found.held_out else ""
     return (
         f"The number to quote is {run.winner.name}'s {held_out.average:.2f} on the holdout "
-        f"({_bounds(held_out.low, held_out.high)}){gained}. {steered}."
+        f"({_bounds(held_out)}){gained}. {steered}."
     )
 
 
-def _bounds(low: float, high: float) -> str:
-    return f"95 %: {low:.2f} to {high:.2f}"
+def _bounds(side: summary.Side) -> str:
+    return f"95 %: {side.low:.2f} to {side.high:.2f}"
 
 
 def warnings(run: RunData) -> list[str]:
@@ -147,13 +144,11 @@ def warnings(run: RunData) -> list[str]:
     texts = [warning] if (warning := benchmarks.warning(run.settings["evaluate"])) else []
     if found and (found.low <= 0 or found.p > CHANCE):
         side = "on the holdout" if found.held_out else "on what steered the search"
-        words = text.gain(found.points, found.low, found.high, found.p)
-        texts.append(f"The gain on {found.founder} {side} is within chance: {words}.")
+        texts.append(f"The gain on {found.founder} {side} is within chance: {found.words}.")
     if found and not found.paired:
         texts.append("The scores of single samples are not beside the journal: intervals are wider than they need be.")
-    if not run.winner.founder and (lost := neglected(summary.skills_kept(run.state)[1])):
-        least = f"{lost[0].task} ({lost[0].kept:.0%} of {lost[0].specialist}'s score)"
-        texts.append(f"The winner keeps less than half of {plural(len(lost), 'skill')}, least of {least}.")
+    if lost := summary.lost(run.state):
+        texts.append(f"The winner keeps less than half of {lost}.")
     failed = [model for model in run.population if model.failure is not None]
     if failed:
         names = ", ".join(model.name for model in failed[:5]) + (" and more" if len(failed) > 5 else "")
@@ -166,7 +161,6 @@ def warnings(run: RunData) -> list[str]:
 def models(run: RunData) -> Table:
     """Return the models that are shown, oldest first, with the winner's lineage marked."""
     lines = list(map(cells, run.shown, rows(run.population, run.kinship, run.shown)))
-    lineage = {model.name for model in run.lineage}
-    marked = frozenset(i for i, model in enumerate(run.shown) if model.name in lineage)
+    marked = frozenset(i for i, model in enumerate(run.shown) if model.name in run.line)
     columns = ("model", "parents", "average", "± (se)", "gain", f"{run.metric.name} of the parents")
     return Table(columns, lines, marked, words=frozenset({0, 1}))

@@ -13,10 +13,10 @@ import numpy as np
 from plotly.graph_objects import Figure, Scatter
 
 from src.pages.document import Drawing, Section
-from src.pages.figures import HEAT, KINSHIP_SHADES, escape, figure, var
+from src.pages.figures import HEAT, KINSHIP_SHADES, axis, escape, figure, var
 from src.population import Model
 from src.report.layers import Layers, Place, layers
-from src.report.points import hover
+from src.report.points import KINDS, hover, kind_of
 from src.report.run_data import RunData
 
 FEW = 48
@@ -31,7 +31,6 @@ LABELLED = 0.25
 """Room above a model for its name, in models."""
 TASKS = 16
 """Scores that are shown at the pointer."""
-SYMBOLS = {"founder": "square", "offspring": "circle", "exploration": "diamond", "failed": "x"}
 
 
 def section(run: RunData) -> Section:
@@ -68,21 +67,13 @@ def _draw(run: RunData) -> Figure:
     averages = [model.average or 0.0 for model in run.population.eligible()]
     top = 1 - 14 / height
     shades = [[i / (len(KINSHIP_SHADES) - 1), shade] for i, shade in enumerate(_shades(run))]
+    across = axis("generation", range=[-0.2 - last / 60, last + 0.4], showgrid=False)
+    across["tickvals"] = list(range(0, last + 1, every))
+    across["ticktext"] = ["founders", *map(str, across["tickvals"][1:])]
     return figure(
-        [
-            *_edges(run, laid),
-            *_junctions(run, laid),
-            *_nodes(run, at),
-            *_legend(run),
-        ],
-        height=height,
-        xaxis={
-            "tickvals": list(range(0, last + 1, every)),
-            "ticktext": ["founders", *map(str, range(every, last + 1, every))],
-            "showgrid": False,
-            "range": [-0.2 - last / 60, last + 0.4],
-            "title": {"text": "generation"},
-        },
+        [*_edges(run, laid), *_junctions(run, laid), *_nodes(run, at), *_legend(run)],
+        height,
+        xaxis=across,
         yaxis={"visible": False, "range": [-tallest - 0.8, tallest + 1.0]},
         coloraxis=_colour_axis("average, points", HEAT, averages, 0.0, top),
         coloraxis2=_colour_axis(f"kinship of the parents ({run.metric.name})", shades, _kinship_range(run), 0.45, top),
@@ -97,7 +88,6 @@ def _draw(run: RunData) -> Figure:
 def _edges(run: RunData, laid: Layers) -> list[Scatter]:
     """Return lines from parents to offspring: one trace for each shade and width, as traces are slow, not edges."""
     low, high = _kinship_range(run)
-    lineage = {model.name for model in run.lineage}
     shades = [*_shades(run), var("line")]  # the last, -1, where no kinship is known, or where several share a line
 
     def shade(name: str) -> int:
@@ -106,7 +96,7 @@ def _edges(run: RunData, laid: Layers) -> list[Scatter]:
 
     paths: dict[tuple[bool, int], tuple[list[float | None], list[float | None]]] = defaultdict(lambda: ([], []))
     for line in laid.lines:
-        marked = [name for name in line.children if name in lineage]
+        marked = [name for name in line.children if name in run.line]
         found = {shade(name) for name in marked or line.children}
         x, y = paths[bool(marked), found.pop() if len(found) == 1 else -1]
         for path, values in zip((x, y), _curve(line.start, line.end), strict=True):
@@ -156,40 +146,29 @@ def _shades(run: RunData) -> list[str]:
 
 
 def _nodes(run: RunData, at: Mapping[str, Place]) -> list[Scatter]:
-    lineage = {model.name for model in run.lineage}
     few = len(run.shown) <= FEW
     traces = []
-    for kind, symbol in SYMBOLS.items():
-        some = [model for model in run.shown if _kind(model) == kind]
+    for kind, (symbol, _) in KINDS.items():
+        some = [model for model in run.shown if kind_of(model) == kind]
         if not some:
             continue
+        x, y = zip(*(at[model.name] for model in some), strict=True)
         named = [few or model.founder or model.name == run.winner.name for model in some]
         text = [escape(_label(model.name)) if shown else "" for model, shown in zip(some, named, strict=True)]
-        trace = Scatter(
-            name=kind, mode="markers+text", x=[at[m.name][0] for m in some], y=[at[m.name][1] for m in some]
-        )
-        trace.update(text=text, textfont={"size": 12, "color": var("ink")}, cliponaxis=False, showlegend=False)
-        trace.update(textposition="middle left" if kind == "founder" else "top center" if few else "middle right")
+        trace = Scatter(name=kind, mode="markers+text", x=x, y=y, text=text, cliponaxis=False, showlegend=False)
+        trace.update(textposition="middle left" if kind == "founders" else "top center" if few else "middle right")
         trace.update(hovertext=[_describe(run, model) for model in some], hoverinfo="text")
-        trace.marker = {
-            "symbol": symbol,
-            "size": [22 if model.name == run.winner.name else 15 if few else 11 for model in some],
-            "color": var("grey") if kind == "failed" else [model.average for model in some],
-            "coloraxis": None if kind == "failed" else "coloraxis",
-            "opacity": 1,
-            "line": {
-                "width": [3 if model.name in lineage else 1 for model in some],
-                "color": [var("ink" if model.name in lineage else "quiet") for model in some],
-            },
+        trace.update(textfont={"size": 12, "color": var("ink")})
+        colours: dict[str, Any] = {"color": var("grey")}
+        if kind != "failed":
+            colours = {"color": [model.average for model in some], "coloraxis": "coloraxis"}
+        outline = {
+            "width": [3 if model.name in run.line else 1 for model in some],
+            "color": [var("ink" if model.name in run.line else "quiet") for model in some],
         }
-        traces.append(trace)
+        size = [22 if model.name == run.winner.name else 15 if few else 11 for model in some]
+        traces.append(trace.update(marker={"symbol": symbol, "size": size, "opacity": 1, "line": outline, **colours}))
     return traces
-
-
-def _kind(model: Model) -> str:
-    if model.average is None or model.failure is not None:
-        return "failed"
-    return "founder" if model.founder else "exploration" if model.exploration else "offspring"
 
 
 def _describe(run: RunData, model: Model) -> str:
@@ -223,10 +202,10 @@ def _label(name: str) -> str:
 def _legend(run: RunData) -> list[Scatter]:
     """Return traces without points: for the symbols in the legend, and for the colour bar of the edges."""
     empty = Scatter(mode="markers", x=[None], y=[None], hoverinfo="skip")
-    kinds = {_kind(model) for model in run.shown}
+    kinds = set(map(kind_of, run.shown))
     traces = [
         Scatter(empty, name=kind, marker={"symbol": symbol, "size": 10, "color": var("quiet")})
-        for kind, symbol in SYMBOLS.items()
+        for kind, (symbol, _) in KINDS.items()
         if kind in kinds
     ]
     if any(model.parents for model in run.population):

@@ -7,14 +7,26 @@ from collections.abc import Sequence
 
 from plotly.graph_objects import Scatter
 
-from src.pages.figures import escape, thin_out, var
+from src.pages.figures import escape, marks, thin_out
 from src.population import Model
 from src.report.run_data import RunData
 
 MAX_POINTS = 1000
 """Models up to which each is a point in figures of all; of more, so many evenly spaced over the run."""
-KINDS = {"founders": ("square", "grey"), "offspring": ("circle", "blue"), "explorations": ("diamond", "orange")}
+KINDS = {
+    "founders": ("square", "grey"),
+    "offspring": ("circle", "blue"),
+    "explorations": ("diamond", "orange"),
+    "failed": ("x", "grey"),
+}
 """Symbols and colours."""
+
+
+def kind_of(model: Model) -> str:
+    """Return which of KINDS a model is."""
+    if model.average is None or model.failure is not None:
+        return "failed"
+    return "founders" if model.founder else "explorations" if model.exploration else "offspring"
 
 
 def points(run: RunData, models: Sequence[Model], x: Sequence[float], y: Sequence[float], size: int) -> list[Scatter]:
@@ -22,12 +34,10 @@ def points(run: RunData, models: Sequence[Model], x: Sequence[float], y: Sequenc
     shown = thin_out(range(len(models)), MAX_POINTS)
     traces = []
     for kind, (symbol, colour) in KINDS.items():
-        some = [i for i in shown if _kind(models[i]) == kind]
-        if some:
-            trace = Scatter(name=kind, mode="markers", x=[x[i] for i in some], y=[y[i] for i in some])
-            trace.update(text=[hover(run, models[i]) for i in some], hoverinfo="text")
-            trace.update(marker={"symbol": symbol, "size": size, "color": var(colour), "line": outline()})
-            traces.append(trace)
+        if some := [i for i in shown if kind_of(models[i]) == kind]:
+            texts = [hover(run, models[i]) for i in some]
+            across, up = [x[i] for i in some], [y[i] for i in some]
+            traces.append(marks(kind, across, up, texts, symbol=symbol, color=colour, size=size))
     return traces
 
 
@@ -41,9 +51,8 @@ def beside(x: Sequence[float], y: Sequence[float], *, width: float, height: floa
         height: of a point, in units of y.
     """
     taken: dict[tuple[float, int], float] = {}
-    steps = [0]
-    for place in range(1, 2 * int(0.45 / width) + 1):  # 0, 1, -1, 2, -2, … widths to the right, within the column
-        steps.append((place + 1) // 2 * (1 if place % 2 else -1))
+    aside = range(1, int(0.45 / width) + 1)  # widths to the right or to the left, within the column
+    steps = [0, *(step for place in aside for step in (place, -place))]
     moved = list(x)
     for i in sorted(range(len(x)), key=lambda i: (x[i], y[i])):
         free = (step for step in steps if y[i] - taken.get((x[i], step), -math.inf) >= height)
@@ -66,12 +75,3 @@ def hover(run: RunData, model: Model) -> str:
         lines.append(f"gain {gain:+.2f}, kinship of the parents {run.kinship.mean(model.parents):.3f}")
         lines.append("parents: " + " × ".join(map(escape, model.parents)))
     return "<br>".join(lines)
-
-
-def outline() -> dict[str, object]:
-    """Return the line around a marker, which sets it off from those below it."""
-    return {"color": var("card"), "width": 1}
-
-
-def _kind(model: Model) -> str:
-    return "founders" if model.founder else "explorations" if model.exploration else "offspring"

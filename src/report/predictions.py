@@ -9,10 +9,10 @@ from statistics import fmean
 from plotly.graph_objects import Figure, Scatter
 
 from src.pages.document import Drawing, Section
-from src.pages.figures import axis, escape, figure, thin_out, var
+from src.pages.figures import axis, escape, figure, marks, thin_out, var
 from src.pages.text import number
 from src.population import Model, Prediction
-from src.report.points import MAX_POINTS, outline
+from src.report.points import MAX_POINTS
 from src.report.run_data import RunData
 
 LEAST = 2
@@ -33,10 +33,10 @@ def section(run: RunData) -> Section | None:
     if len(known) < LEAST:
         return None
     drawn = Drawing("predicted", "predicted and found", _draw(thin_out(known, MAX_POINTS)))
-    return Section("predictions", "Was it as predicted?", _words(known), [[drawn]], wide=True)
+    return Section("predictions", "Was it as predicted?", [_words(known)], [[drawn]], wide=True)
 
 
-def _words(known: Sequence[Known]) -> list[str]:
+def _words(known: Sequence[Known]) -> str:
     errors = [found - promised.value for _, _, promised, found in known]
     within = sum(promised.low <= found <= promised.high for _, _, promised, found in known)
     typical = math.sqrt(fmean(error**2 for error in errors))
@@ -48,43 +48,21 @@ def _words(known: Sequence[Known]) -> list[str]:
     )
     if any(model.part is not None for _, model, _, _ in known):
         words += " Candidates were asked a part of the samples each: what was found is of that part."
-    return [words]
+    return words
 
 
 def _draw(known: Sequence[Known]) -> Figure:
-    places = [place for place, _, _, _ in known]
-    promised = Scatter(mode="markers", name="predicted (95 %)", x=places, y=[one.value for _, _, one, _ in known])
-    promised.update(error_y=_bars(known), hoverinfo="skip")
-    promised.update(marker={"size": 7, "symbol": "line-ew-open", "color": var("quiet")})
-    found = Scatter(
-        mode="markers",
-        name="found",
-        x=places,
-        y=[found for _, _, _, found in known],
-        text=_texts(known),
-        hoverinfo="text",
-    )
-    found.update(marker={"size": 8, "color": var("blue"), "line": outline()})
-    return figure([promised, found], xaxis=axis("evaluations"), yaxis=axis("points"))
-
-
-def _bars(known: Sequence[Known]) -> dict[str, object]:
-    more = [promised.high - promised.value for _, _, promised, _ in known]
-    less = [promised.value - promised.low for _, _, promised, _ in known]
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": more,
-        "arrayminus": less,
-        "color": var("quiet"),
-        "thickness": 1,
-        "width": 3,
+    places, models, promised, scores = zip(*known, strict=True)
+    bars = {
+        "array": [one.high - one.value for one in promised],
+        "arrayminus": [one.value - one.low for one in promised],
     }
-
-
-def _texts(known: Sequence[Known]) -> list[str]:
-    return [
-        f"<b>{escape(model.name)}</b>  {found:.2f} found<br>{promised.value:.2f} predicted "
-        f"({promised.low:.2f} to {promised.high:.2f})"
-        for _, model, promised, found in known
+    predicted = Scatter(name="predicted (95 %)", mode="markers", x=places, y=[one.value for one in promised])
+    predicted.update(error_y={**bars, "color": var("quiet"), "thickness": 1, "width": 3}, hoverinfo="skip")
+    predicted.update(marker={"size": 7, "symbol": "line-ew-open", "color": var("quiet")})
+    texts = [
+        f"<b>{escape(model.name)}</b>  {score:.2f} found<br>{one.value:.2f} predicted ({one.low:.2f} to {one.high:.2f})"
+        for model, one, score in zip(models, promised, scores, strict=True)
     ]
+    drawn = [predicted, marks("found", places, scores, texts)]
+    return figure(drawn, xaxis=axis("evaluations"), yaxis=axis("points"))

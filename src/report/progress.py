@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+import numpy as np
 from plotly.graph_objects import Figure, Scatter
 
 from src.pages.document import Drawing, Section
@@ -38,26 +39,22 @@ def _draw(run: RunData, place: Mapping[str, int], title: str) -> Figure:
     best = _best_so_far(models, place)
     x = [*(place[model.name] for model in best), last + 0.8 * margin]
     best.append(best[-1])
-    averages = [model.average or 0.0 for model in best]
-    errors = [NORMAL * (model.stderr or 0.0) for model in best]
-    band = Scatter(mode="lines", hoverinfo="skip", x=x, line={"shape": "hv", "width": 0})
-    lower = Scatter(band, y=[average - error for average, error in zip(averages, errors, strict=True)])
-    upper = Scatter(band, y=[average + error for average, error in zip(averages, errors, strict=True)], name="95 %")
-    line = Scatter(mode="lines", name="best so far", x=x, y=averages, hoverinfo="text")
+    averages = np.array([model.average for model in best], dtype=float)
+    errors = NORMAL * np.array([model.stderr or 0.0 for model in best])
+    bound = Scatter(mode="lines", hoverinfo="skip", x=x, line={"shape": "hv", "width": 0})
+    line = Scatter(mode="lines", name="best so far", x=x, y=averages.tolist(), hoverinfo="text")
+    line.update(text=[f"best so far: {escape(model.name)}, {model.average:.2f}" for model in best])
     values = [model.average or 0.0 for model in models]
     tall = max(max(values) - min(values), 1e-9)
     at = beside([place[model.name] for model in models], values, width=(last + 2 * margin) / 50, height=tall / 28)
-    line.update(text=[f"best so far: {escape(model.name)}, {model.average:.2f}" for model in best])
-    return figure(
-        [
-            lower.update(showlegend=False),
-            upper.update(fill="tonexty", fillcolor=var("band")),
-            line.update(line={"shape": "hv", "color": var("blue"), "width": 2.5}),
-            *points(run, models, at, values, 8),
-        ],
-        xaxis=axis(title, range=[x[0] - margin, last + margin], dtick=1 if last <= 12 else None),
-        yaxis=axis("average, points"),
-    )
+    drawn = [
+        Scatter(bound, y=(averages - errors).tolist(), showlegend=False),
+        Scatter(bound, y=(averages + errors).tolist(), name="95 %", fill="tonexty", fillcolor=var("band")),
+        line.update(line={"shape": "hv", "color": var("blue"), "width": 2.5}),
+        *points(run, models, at, values, 8),
+    ]
+    across = axis(title, range=[x[0] - margin, last + margin], dtick=1 if last <= 12 else None)
+    return figure(drawn, xaxis=across, yaxis=axis("average, points"))
 
 
 def _best_so_far(models: list[Model], place: Mapping[str, int]) -> list[Model]:

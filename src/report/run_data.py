@@ -99,6 +99,11 @@ class RunData:
         return [*self.population.ancestors(self.winner.name), self.winner]
 
     @cached_property
+    def line(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(model.name for model in self.lineage)
+
+    @cached_property
     def shown(self) -> list[Model]:
         """The models that are shown one by one, oldest first: all, or MAX_SHOWN of them.
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 from statistics import stdev
 
-from plotly.graph_objects import Bar, Figure, Scatter
+from plotly.graph_objects import Figure, Scatter
 
 from src.kinship import shares
-from src.pages.document import Drawing, Section, Table
-from src.pages.figures import HUES, axis, escape, figure, var
+from src.pages.document import Drawing, Section
+from src.pages.figures import HUES, axis, bars, escape, figure, marks
+from src.pages.tables import Table
 from src.pages.text import interval, number, p_value
-from src.population import Model, Skill, normalised_average
-from src.report.points import outline
+from src.population import Skill, normalised_average
 from src.report.run_data import RunData
 from src.statistics import compare_models, holm
-from src.statistics.average import Samples
 from src.tracking.summary import NORMAL, skills_kept
 
 SYMBOLS = ("circle", "square", "triangle-up", "cross", "triangle-down")
@@ -31,24 +30,25 @@ def section(run: RunData) -> Section:
     tasks = list(dict.fromkeys([*run.winner.scores, *(held_out.scores if held_out else ())]))
     height = max(130 + 34 * len(tasks), 320)
     panels, tables, words = [[Drawing("scores", "score by task", _scores(run, tasks, height))]], [], []
-    if run.winner.name in run.samples:
+    sampled, merged = run.winner.name in run.samples, not run.winner.founder
+    if sampled:
         words.append("Bars at the winner are 95 % intervals of single tasks.")
-    names = {run.winner.name, *(model.name for model in run.founders)}
-    if not run.winner.founder and run.grams is not None and names <= set(run.grams.names):
-        found = shares(run.grams, run.winner.name, [model.name for model in run.founders])
+    names = [model.name for model in run.founders]
+    if merged and run.grams is not None and {run.winner.name, *names} <= set(run.grams.names):
+        found = shares(run.grams, run.winner.name, names)
         panels.append([Drawing("shares", "founders within the winner", _shares(found, height))])
         words.append(
             "A founder's share is its weight in the combination of the founders' changes that comes closest to the "
             "winner's; the shares need not add up to 100 %."
         )
     side, kept = skills_kept(run.state)
-    if kept and not run.winner.founder:
+    if kept and merged:
         tables.append(_skills(kept))
         words.append(
             f"The first table holds the winner against the founder that is best at a task, on the {side}: "
             f"{normalised_average(kept):.0f} % of their scores are kept in the mean over tasks."
         )
-    if run.winner.name in run.samples and not run.winner.founder:
+    if sampled and merged:
         table, drawn = _comparison(run)
         tables.append(table)
         words.append(
@@ -72,64 +72,41 @@ def _scores(run: RunData, tasks: list[str], height: int) -> Figure:
     traces: list[Scatter] = []
     for place, model in enumerate(run.founders):
         if model.name != run.winner.name:
-            trace = _row(model, tasks, "grey" if many else HUES[place], SYMBOLS[0 if many else place], 9)
+            colour, symbol = ("grey", SYMBOLS[0]) if many else (HUES[place], SYMBOLS[place])
+            trace = _row(model.name, model.scores, tasks, color=colour, symbol=symbol, size=9)
             if many:  # the pointer tells which is which
                 trace.update(name="founders", legendgroup="founders", showlegend=not traces)
             traces.append(trace.update(opacity=0.6 if many else 0.9))
-    winner = _row(run.winner, tasks, "orange", "diamond", 14)
-    if run.winner.name in run.samples:
-        found = errors(run.samples[run.winner.name])
-        winner.error_x = {"array": [found.get(task, 0.0) for task in tasks], "thickness": 1.5, "width": 4}
+    winner = _row(run.winner.name, run.winner.scores, tasks, color="orange", symbol="diamond", size=14)
+    samples = run.samples.get(run.winner.name, {})
+    if samples:
+        scored = [list(samples.get(task, {}).values()) for task in tasks]
+        halves = [NORMAL * 100 * stdev(one) / math.sqrt(len(one)) if len(one) > 1 else 0.0 for one in scored]
+        winner.update(error_x={"array": halves, "thickness": 1.5, "width": 4})
     traces.append(winner)
     if (held_out := run.state.holdout.get(run.winner.name)) is not None:
-        model = replace(run.winner, name="holdout", scores=held_out.scores)
-        traces.append(_row(model, tasks, "ink", "diamond-open", 13))
+        traces.append(_row("holdout", held_out.scores, tasks, color="ink", symbol="diamond-open", size=13))
     percent = all(0 <= score <= 100 for model in run.population.eligible() for score in model.scores.values())
-    shown = figure(
-        traces,
-        height=height,
-        xaxis=axis("score, points", range=[-2, 102] if percent else None),
-        yaxis={"type": "category", "range": [len(tasks) - 0.5, -0.5], "showgrid": True},
-    )
+    across = axis("score, points", range=[-2, 102] if percent else None)
+    down = {"type": "category", "range": [len(tasks) - 0.5, -0.5], "showgrid": True}
+    shown = figure(traces, height, xaxis=across, yaxis=down)
     if not many:  # a little below each other: equal scores do not hide each other
         shown.update_traces(orientation="h").update_layout(scattermode="group", scattergap=0.45)
     return shown
 
 
-def _row(model: Model, tasks: list[str], colour: str, symbol: str, size: int) -> Scatter:
-    labels, scores = [escape(task) for task in tasks], [model.scores.get(task) for task in tasks]
-    trace = Scatter(
-        name=escape(model.name), mode="markers", x=scores, y=labels, hoverinfo="text", offsetgroup=model.name
-    )
-    trace.update(marker={"symbol": symbol, "size": size, "color": var(colour), "line": outline()})
-    text = [f"{trace.name}, {label}: {score or 0:.1f}" for label, score in zip(labels, scores, strict=True)]
-    return trace.update(text=text)
-
-
-def errors(samples: Samples) -> dict[str, float]:
-    """Return half the 95 % interval of each task's score, in points."""
-    return {
-        task: NORMAL * 100 * stdev(scored.values()) / math.sqrt(len(scored))
-        for task, scored in samples.items()
-        if len(scored) > 1
-    }
+def _row(name: str, scores: Mapping[str, float], tasks: list[str], **marker: object) -> Scatter:
+    told = [f"{escape(name)}, {escape(task)}: {scores.get(task, 0.0):.1f}" for task in tasks]
+    drawn = marks(escape(name), [scores.get(task) for task in tasks], list(map(escape, tasks)), told, **marker)
+    return drawn.update(offsetgroup=name)
 
 
 def _shares(found: dict[str, float], height: int) -> Figure:
     """Draw the share of each founder, largest first; the founders come best first, in the order of their colours."""
     colours = {name: HUES[i] if len(found) <= FEW else "blue" for i, name in enumerate(found)}
-    ranked = dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
-    percent = [100 * share for share in ranked.values()]
-    bar = Bar(orientation="h", x=percent, y=[escape(name) for name in ranked], width=0.6, hoverinfo="y+text")
-    bar.update(text=[number(share, ".0%") for share in ranked.values()], textposition="outside", cliponaxis=False)
-    bar.update(marker_color=[var(colours[name]) for name in ranked])
-    bounds = [min(0, *percent) - 8, 1.2 * max(percent)]
-    return figure(
-        [bar],
-        height=height,
-        xaxis=axis("share, %", range=bounds),
-        yaxis={"type": "category", "autorange": "reversed"},
-    )
+    percent = {name: 100 * share for name, share in sorted(found.items(), key=lambda item: -item[1])}
+    texts = [f"{number(share, '.0f')}%" for share in percent.values()]
+    return bars(percent, texts, "share, %", [colours[name] for name in percent], height)
 
 
 def _comparison(run: RunData) -> tuple[Table, str]:

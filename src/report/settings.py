@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from src.config import flat
-from src.pages.document import Section, Table
+from src.pages.document import Section
+from src.pages.tables import Table
 from src.report.run_data import RunData
 from src.runtime.provenance import described
 

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from src.evaluation.predicted import problem
-from src.pages.document import Section, Slider, Sliders
+from src.pages.document import Section, Sliders
 from src.pages.text import number
 from src.report.run_data import RunData
 from src.runtime.errors import UserError
@@ -50,7 +50,6 @@ def section(run: RunData) -> Section | None:
 
 def _sliders(run: RunData, known: Problem) -> Sliders:
     tasks = known.questions.tasks
-    start = _start(run, known)
     best = [max(founder.scores[task] for founder in run.founders) for task in tasks]
     winner = [run.winner.scores[task] for task in tasks]
     rows = [(task, number(a, ".1f"), number(b, ".1f")) for task, a, b in zip(tasks, winner, best, strict=True)]
@@ -63,23 +62,22 @@ def _sliders(run: RunData, known: Problem) -> Sliders:
         "models": [_model(run, name) for name in known.directions],
         "settings": _settings(run),
     }
-    sliders = [Slider(_called(run, name), value) for name, value in zip(known.directions, start, strict=True)]
-    return Sliders(sliders, known.climb.low, known.climb.high, rows, ("winner", "best founder"), data)
+    return Sliders(_start(run, known), known.climb.low, known.climb.high, rows, ("winner", "best founder"), data)
 
 
-def _called(run: RunData, name: str) -> str:
-    """Return the name of a direction, and the method that made it, if it is a merge."""
-    made = run.population[name].merge
-    return name if made is None else f"{name}, {made['method']}"
+def _start(run: RunData, known: Problem) -> dict[str, float]:
+    """Return the winner's mean weight of each direction: a block counts as much as the direction changed there.
 
-
-def _start(run: RunData, known: Problem) -> list[float]:
-    """Return the winner's mean weight of each direction: a block counts as much as the direction changed there."""
+    Of a direction that is a merge the method that made it follows its name.
+    """
+    made = {name: run.population[name].merge for name in known.directions}
+    names = [name if merge is None else f"{name}, {merge['method']}" for name, merge in made.items()]
     recipe = weights_of(run.winner, known.directions, known.blocks)
     if recipe is None:
-        return [0.0] * len(known.directions)
+        return dict.fromkeys(names, 0.0)
     sizes = np.einsum("bii->ib", known.process.space.grams)
-    return [round(float(one), 2) for one in (recipe * sizes).sum(1) / np.maximum(sizes.sum(1), 1e-300)]
+    means = (recipe * sizes).sum(1) / np.maximum(sizes.sum(1), 1e-300)
+    return dict(zip(names, means.round(2).tolist(), strict=True))
 
 
 def process_data(known: Problem) -> dict[str, Any]:

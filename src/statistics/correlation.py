@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from src.statistics.average import quantiles
+from src.statistics.comparison import holm
 
 METHODS = ("pearson", "spearman")
 DRAWN = 1 << 20
@@ -91,3 +92,28 @@ def correlate(
         known = drawn.bootstrap_distribution[np.isfinite(drawn.bootstrap_distribution)]
         low, high, error = quantiles(known, level) if len(known) else (math.nan,) * 3
     return Correlation(method, float(found.statistic), float(found.pvalue), low, high, len(a), count, error)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Correlation of a metric of the parents' kinship with merge gain."""
+
+    metric: str
+    target: str
+    """gain or |gain|."""
+    found: Correlation
+    adjusted: float
+    """Its p, adjusted for all that were asked for together (Holm)."""
+
+
+def relations(metrics: Mapping[str, Sequence[float]], gain: Sequence[float]) -> list[Relation]:
+    """Correlate each metric [n] with gain [n] and its size, by each of METHODS."""
+    targets = {"gain": gain, "|gain|": [*map(abs, gain)]}
+    found = [
+        (metric, target, correlate(kinship, values, method))
+        for method in METHODS
+        for metric, kinship in metrics.items()
+        for target, values in targets.items()
+    ]
+    adjusted = holm([one.p for *_, one in found])
+    return [Relation(*one, p) for one, p in zip(found, adjusted, strict=True)]

@@ -2,9 +2,10 @@
 
 | module | what it is |
 | --- | --- |
+| sender | sends a tracker what a journal tells |
 | trackers | Weights & Biases, TensorBoard, none |
 | private | the parts of W&B that are not public |
-| figures | the numbers of a generation |
+| about, calls | what is sent before the first figure, and of each event |
 | table | the models as a table |
 | summary | the result of a run |
 """

@@ -1,7 +1,5 @@
 """Calls: what a tracker is sent of a run, from its journal alone, so that it is the same whenever it is sent.
 
-    for call in calls(events): tracker.send(call)
-
 A call follows from one line of the journal and has that line's number as its step: a run that goes on, and one that is
 sent again later, send the very same.
 """
@@ -9,27 +7,21 @@ sent again later, send the very same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from src.journal import Event, State
-from src.population import KinshipTable
-from src.tracking import figures, summary, table
+from src.pages.tables import Table
+from src.population import KinshipTable, normalised_average, worst
+from src.runtime.names import BASE
+from src.tracking import summary, table
 
 EVALUATIONS, GENERATION = "cost/evaluations", "generation"
 BY_EVALUATION = ("candidate/", "scores/", "stderr/", "cost/")
 """Beginnings of the names of numbers that are drawn over EVALUATIONS; all others are, over GENERATION."""
 BY_GENERATION = ("average/", "objective/", "gain/", "kinship/", "skills/", "cache/", "seconds/")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under named columns; None where a cell has no figure."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | float | int | bool | None]]
 
 
 @dataclass(frozen=True)
@@ -50,18 +42,6 @@ class Call:
 def axis(name: str) -> str:
     """Return over what a number of this name is drawn."""
     return EVALUATIONS if name.startswith(BY_EVALUATION) else GENERATION
-
-
-def calls(events: Iterable[Event]) -> Iterator[Call]:
-    """Yield all calls of a journal.
-
-    Raises:
-        ValueError, KeyError: events that are no run's; `replay` says so in words.
-    """
-    run = Calls()
-    for event in events:
-        if (call := run.add(event)) is not None:
-            yield call
 
 
 class Calls:
@@ -87,7 +67,8 @@ class Calls:
         if kind == "merged":
             self._merging[event["model"]] = event["seconds"]
         elif kind == "evaluated":
-            return self._call(EVALUATIONS, self._candidate(event))
+            found = {} if event["model"] == BASE else self._candidate(event)  # what a search is told of the base
+            return self._call(EVALUATIONS, {**self._costs(), **found})
         elif kind == "retried":
             self._failed.discard(event["model"])
         elif kind == "failed":
@@ -104,8 +85,12 @@ class Calls:
         return Call(self._step, axis, {name: value for name, value in numbers.items() if math.isfinite(value)}, *more)
 
     @property
+    def _settings(self) -> Mapping[str, Any]:
+        return dict((self.state.started or {})["settings"])
+
+    @property
     def _kinship(self) -> KinshipTable:
-        return self.state.table((self.state.started or {})["settings"]["kinship"]["metric"], larger_is_closer=True)
+        return self.state.table(self._settings["kinship"]["metric"], larger_is_closer=True)
 
     def _costs(self) -> dict[str, float]:
         spent = self.state.spent
@@ -123,7 +108,6 @@ class Calls:
         self._stderrs[model.name] = event.get("stderrs", {})
         parents = [self.state.models[name].average or 0.0 for name in model.parents]
         return {
-            **self._costs(),
             "candidate/average": average,
             "candidate/stderr": event["stderr"],
             "candidate/gain": average - fmean(parents) if parents else math.nan,
@@ -137,9 +121,44 @@ class Calls:
         }
 
     def _generation(self) -> dict[str, float]:
-        k = self.state.started["settings"]["strategy"].get("k") if self.state.started else None
-        numbers = figures.of_generation(self.state, self._kinship, k)
-        return {**numbers, **self._costs(), GENERATION: self.state.closed}
+        """Return the numbers of the generation that has closed; NaN where there is none (the founders' gain).
+
+        Averages and gains are in points (×100), kinship in the metric's own unit, costs and seconds since the run
+        began; skills are those that the best model keeps on what steered; under cache/, the share (0 to 1) that was
+        known from other runs; under learning/, what was learned by gradient: the loss, and weights in the mean over
+        blocks.
+        """
+        state, population, kinship = self.state, self.state.population, self._kinship
+        k = self._settings["strategy"].get("k")
+        top = population.best(k or len(population))
+        youngest = [model for model in population if model.generation == population.generation]
+        gains = [gain for model in youngest if (gain := population.gain(model.name)) is not None]
+        between_parents = [value for model in youngest if not math.isnan(value := kinship.mean(model.parents))]
+        averages = [model.average for model in population.eligible() if model.average is not None]
+        kept = population.skills(top[0])
+        numbers = {
+            "average/best": max(averages),
+            "objective/best": population.value(top[0]),
+            "skills/normalised": normalised_average(kept) if kept else math.nan,
+            "skills/worst": worst(kept).score if kept else math.nan,
+            "average/top_k": fmean(model.average for model in top if model.average is not None),
+            "average/mean": fmean(averages),
+            "kinship/top_k": kinship.mean([model.name for model in top]),
+            "gain/best": max(gains, default=math.nan),
+            "gain/mean": fmean(gains or [math.nan]),
+            "kinship/parents": fmean(between_parents or [math.nan]),
+            "cache/evaluations": state.known["evaluated"] / max(state.asked["evaluated"], 1),
+            "cache/merges": state.known["merged"] / max(state.asked["merged"], 1),
+            "seconds/merge": state.seconds["merged"],
+            "seconds/measure": state.seconds["measured"],
+            "seconds/evaluate": state.seconds["evaluated"],
+        }
+        if state.lessons:
+            last = state.lessons[-1]
+            numbers |= {"learning/steps": last.steps, "learning/kept_back": last.kept_back}
+            numbers |= {"learning/loss": math.nan if last.loss is None else last.loss, "cost/learning": state.learning}
+            numbers |= {f"learning/weight/{name}": weight for name, weight in last.weights.items()}
+        return {**numbers, **self._costs(), GENERATION: state.closed}
 
     def _models(self) -> Table:
         """Return every model with its scores by task and their standard errors."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from src.journal import Compared, State, cache_savings
-from src.pages.text import gain
+from src.pages.text import gain, plural
 from src.population import Skill, neglected, normalised_average, skills, worst
 from src.runtime import terminal
 
@@ -83,6 +83,16 @@ def skills_kept(state: State) -> tuple[str, list[Skill]]:
     return "selection", state.population.skills(winner)
 
 
+def lost(state: State) -> str | None:
+    """Return in words of how many skills a merged winner keeps less than half, and of which least; None of none."""
+    found = neglected(skills_kept(state)[1])
+    if not found or state.population.best(1)[0].founder:
+        return None
+    least = found[0]
+    kept = f"{least.task} ({least.kept:.0%} of {least.specialist}'s score)"
+    return f"{plural(len(found), 'skill')}, least of {kept}"
+
+
 def skills_table(state: State) -> Table | None:
     """Return the winner's skills for a terminal; None where a founder won, which keeps its own."""
     found = skills_kept(state)[1]
@@ -107,12 +117,8 @@ def show(state: State, made: Sequence[Path]) -> None:
         share = f"{normalised_average(found):.0f} % of the specialists' scores in the mean over tasks"
         console.print(f"skills kept, on the {side}: {share}", highlight=False, soft_wrap=True)
         console.print(table)
-        if lost := neglected(found):
-            least = f"{lost[0].task} ({lost[0].kept:.0%} of {lost[0].specialist}'s score)"
-            terminal.warn(
-                f"less than half is kept of {len(lost)} skill{'s'[: len(lost) > 1]}, least of {least}; other merge "
-                "methods may keep more (docs/merging.md)"
-            )
+        if skill := lost(state):
+            terminal.warn(f"less than half is kept of {skill}; other merge methods may keep more (docs/merging.md)")
     if warning := cut_off(state):
         terminal.warn(warning)
     for path in made:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.config import Track, flat
 from src.pages.markdown import fenced, plain
+from src.pages.tables import Table
 from src.runtime.errors import UserError, printable
 from src.runtime.terminal import warn
 from src.tracking import private
 from src.tracking.about import About
-from src.tracking.calls import BY_EVALUATION, BY_GENERATION, EVALUATIONS, GENERATION, Call, Table, axis
+from src.tracking.calls import BY_EVALUATION, BY_GENERATION, EVALUATIONS, GENERATION, Call, axis
 from src.tracking.private import first_line
 
 if TYPE_CHECKING:
@@ -169,16 +170,11 @@ class TensorBoard(Tracker):
             if axis(name) == call.axis and name != call.axis:
                 self._writer.add_scalar(name, value, step)
         for name, table in call.tables.items():
-            self._text(name, table.columns, table.rows, step)
+            self._writer.add_text(name, table.markdown(), step)
         for name, result in call.summary.items():
             add = self._writer.add_text if isinstance(result, str) else self._writer.add_scalar
             add(f"summary/{name}", plain(result) if isinstance(result, str) else result, step)
         self._writer.flush()
-
-    def _text(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        lines = [columns, ["---"] * len(columns), *rows]
-        cells = [["" if cell is None else plain(cell) for cell in line] for line in lines]
-        self._writer.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in cells), step)
 
     def model(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Send the winner's card and recipe as text."""
@@ -199,32 +195,6 @@ NO_HPARAMS = (
     *("track.", "workers.", "cache.", "zoo.", "founders.", "evaluate.include", "start.", "versions."),
 )
 """Beginnings of settings that say where and with what a run was made: HParams has a column for each of the others."""
-
-
-class _Guarded(Tracker):
-    """A tracker whose failure costs its figures and a warning, not the run."""
-
-    def __init__(self, tracker: Tracker, folder: Path) -> None:
-        self._tracker, self._folder = tracker, folder
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_"):
-            return super().__getattribute__(name)
-
-        def call(*arguments: Any) -> None:
-            try:
-                getattr(self._tracker, name)(*arguments)
-            except Exception as error:
-                warn(
-                    f"tracking failed and goes on no further ({first_line(error)}); the journal has every figure: "
-                    f"python -m src.track {os.path.relpath(self._folder)} sends them later"
-                )
-                self._tracker = Tracker()
-
-        return call
-
-
-TRACKERS: Mapping[str, type[Tracker]] = {"wandb": WandB, "tensorboard": TensorBoard, "none": Tracker}
 
 
 def check(settings: Track) -> None:
@@ -250,15 +220,6 @@ def check(settings: Track) -> None:
 def is_off(settings: Track) -> bool:
     """Return whether nothing is sent anywhere: by the settings, or by WANDB_MODE=disabled."""
     return settings.tracker == "none" or (settings.tracker == "wandb" and _mode(settings.mode) == "disabled")
-
-
-def start(settings: Track, folder: Path, run: About, *, guarded: bool = True) -> Tracker:
-    """Return the tracker that the settings ask for, `guarded` so that a failure of it costs a warning."""
-    if is_off(settings):
-        return Tracker()
-    kind = {"wandb": WandB, "tensorboard": TensorBoard}[settings.tracker]
-    tracker = kind(settings, folder, run)
-    return _Guarded(tracker, folder) if guarded else tracker
 
 
 def _printable(cell: Any) -> Any:

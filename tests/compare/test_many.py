@@ -11,9 +11,9 @@ import pytest
 
 from src.compare import main
 from src.pages.figures import plain
-from src.study.compare import page, runs, settings_figures
+from src.study.compare import page, runs
 from src.study.compare.configurations import configurations
-from src.study.compare.parameters import Parameters, parameters
+from src.study.compare.parameters import ABSENT, Parameters, parallel, parameters
 from tests.compare.journals import write_run
 
 Capture = pytest.CaptureFixture[str]
@@ -119,7 +119,7 @@ def test_few_runs_and_runs_that_are_all_as_good_are_not_weighed(tmp_path: Path) 
 def test_every_configuration_is_a_line_of_its_own_through_its_settings(sweep: Path) -> None:
     found, _ = runs.find([str(sweep)])
     all_of_them, weighed = configurations(found), varied(sweep)
-    drawn = plain(settings_figures.parallel(all_of_them, weighed))
+    drawn = plain(parallel(all_of_them, weighed))
     assert len(drawn["data"]) == len(all_of_them)
     for axis in range(len(weighed.values)):
         heights = [line["y"][axis] for line in drawn["data"]]
@@ -129,7 +129,7 @@ def test_every_configuration_is_a_line_of_its_own_through_its_settings(sweep: Pa
     assert {line["line"]["color"] for line in best} == {"var(--orange)"}
     assert len(best) < len(all_of_them)
     numbers = [label["text"] for label in drawn["layout"]["annotations"]]
-    assert settings_figures.ABSENT in numbers
+    assert ABSENT in numbers
 
 
 def test_numbers_of_many_values_keep_their_order_and_distance(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_numbers_of_many_values_keep_their_order_and_distance(tmp_path: Path) ->
         write_run(tmp_path / str(number), [50, 49, 52.0 + number], merge=merge)
     found, _ = runs.find([str(tmp_path)])
     weighed = varied(tmp_path)
-    drawn = plain(settings_figures.parallel(configurations(found), weighed))
+    drawn = plain(parallel(configurations(found), weighed))
     heights = [line["y"][0] for line in drawn["data"]]  # the worst is drawn first
     assert heights == pytest.approx([number**2 / 81 for number in range(10)], abs=1e-3)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from src.pages.document import Section, Table, document
+from src.pages.document import Section, document
+from src.pages.tables import Table
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven with playwright")
 

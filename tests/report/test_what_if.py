@@ -105,11 +105,11 @@ def test_the_browser_predicts_what_the_process_does(made: Path, tmp_path: Path) 
 
 def test_sliders_start_at_the_winners_mean_weights(made: Path) -> None:
     front, found = fronts.load(made), panel(made)
-    assert [one.name for one in found.sliders] == [*FOUNDERS, f"{front.problem.directions[-1]}, wudi"]
+    assert list(found.start) == [*FOUNDERS, f"{front.problem.directions[-1]}, wudi"]
     place = front.problem.models.index(front.winner.name)
     recipe = front.problem.process.recipes[place].numpy()
-    for slider, weights in zip(found.sliders, recipe, strict=True):
-        assert weights.min() - 0.01 <= slider.value <= weights.max() + 0.01
+    for value, weights in zip(found.start.values(), recipe, strict=True):
+        assert weights.min() - 0.01 <= value <= weights.max() + 0.01
 
 
 def test_without_answers_or_room_the_page_says_so(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed are one configuration."""
+"""Groups of runs: those that differ in nothing but their seed are one configuration."""
 
 from __future__ import annotations
 
@@ -117,6 +117,18 @@ def band(runs: Sequence[Run], *, above_founder: bool = False, level: float = 0.9
         half = stats.t.ppf((1 + level) / 2, len(runs) - 1) * stats.sem(values)
     mean = values.mean(axis=0)  # of [runs, evaluations]
     return Band(tuple(axis), *(tuple(map(float, line)) for line in (mean, mean - half, mean + half)))
+
+
+def winners(runs: Sequence[Run]) -> list[list[Run]]:
+    """Group runs by their best models, the best first: one model is one result, however many configurations led to it.
+
+    Within a group the run that needed the fewest evaluations comes first, and stands for all of them.
+    """
+    groups: dict[Hashable, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (-run.average, run.reached.evaluations)):
+        content = run.state.models[run.best].fingerprint or str(run.folder)
+        groups.setdefault((content, run.average, run.holdout, run.settings["seed"]), []).append(run)
+    return list(groups.values())
 
 
 def mean_of(values: Sequence[float]) -> float:

@@ -7,22 +7,20 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from pydantic_core import to_json
-from rich import box
-from rich.console import Group
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from src.pages.tables import Table
 from src.pages.text import number
 from src.population import normalised_average
 from src.study.compare.configurations import Configuration, differing, distinguishing, label, mean_of
 from src.study.compare.runs import Run
 from src.study.compare.verdicts import Comparison, Verdict
-from src.study.compare.winners import Winner
-from src.tracking.summary import skills_kept
+from src.tracking.summary import NORMAL, skills_kept
 
 MANY = 40
 """Rows that a terminal is shown; a page and a CSV file have all."""
@@ -35,17 +33,10 @@ FOLDED = frozenset({"configuration", "stopped", "first", "second", "found by"})
 WIDTH = 160
 """Columns of text where the output goes to a file."""
 FORMATS = {
-    "known_share": ".0%",
-    "skills_kept": ".0%",
-    "share": ".0%",
+    **dict.fromkeys(("known_share", "skills_kept", "share"), ".0%"),
+    **dict.fromkeys(("p", "adjusted_p"), ".4f"),
+    **dict.fromkeys(("difference", "low", "high", "gain", "gain_else"), "+.2f"),
     "seconds": ".0f",
-    "p": ".4f",
-    "adjusted_p": ".4f",
-    "difference": "+.2f",
-    "low": "+.2f",
-    "high": "+.2f",
-    "gain": "+.2f",
-    "gain_else": "+.2f",
 }
 """Of columns of figures; other fractions have two digits."""
 HEADINGS = {
@@ -59,46 +50,39 @@ HEADINGS = {
 """Of columns whose names need a word more."""
 
 
-def tables(compared: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return every table as title, columns and rows of text, without what nothing is known of."""
+def tables(compared: Comparison) -> dict[str, Table]:
+    """Return every table by its title, without what nothing is known of."""
     keys = distinguishing(compared.runs)
     if len({run.settings["seed"] for run in compared.runs}) > 1:
         keys = [*keys, "seed"]
     runs = sorted(compared.runs, key=lambda run: -run.average)
-    ranked = sorted(compared.configurations, key=lambda one: -mean_of([*one.scores("select").values()]))
+    means = [_means(one) for one in compared.configurations if compared.paired == "seeds"]
     held_out = any(verdict.side == "holdout" for verdict in compared.verdicts)
-    found: dict[str, list[dict[str, Any]]] = {
+    found: dict[str, Sequence[Mapping[str, Any]]] = {
         "best models, the best first; ± 95 %, evaluations of the run that needed fewest": [
-            {**_winner(one), "configuration": label(one.first, keys)} for one in _shared(compared)
+            {**_winner(group), "configuration": label(group[0], keys)} for group in _shared(compared)
         ],
         "runs, the best first; ± 95 %": [{**_figures(run), "configuration": label(run, keys)} for run in runs],
-        "configurations, means over seeds, the best first": [
-            _means(one) for one in ranked if compared.paired == "seeds"
-        ],
+        "configurations, means over seeds, the best first": sorted(means, key=lambda row: -row["best_average"]),
         f"first minus second, in points, paired over {compared.paired}: 95 % interval{_drawn(compared)}, permutation "
         "test, Holm": [_verdict(verdict, held_out) for verdict in compared.verdicts],
-        "stopping on kinship, had the default rule been on": [asdict(row) for row in compared.stopping],
-        "explorations": [asdict(row) for row in compared.exploring],
+        "stopping on kinship, had the default rule been on": list(map(asdict, compared.stopping)),
+        "explorations": list(map(asdict, compared.exploring)),
     }
-    return [_table(title, rows) for title, rows in found.items() if rows]
+    return {title: _table(rows) for title, rows in found.items() if rows}
 
 
 def render(compared: Comparison) -> Group:
     """Return the tables, and remarks, for a terminal."""
-    parts: list[Any] = []
-    for title, columns, rows in tables(compared):
-        shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            shown.add_column(
-                column.replace(" ", "\n"), justify="left" if column in WORDS else "right", no_wrap=column not in FOLDED
-            )
-        most = GROUPED if columns[0] == "run" and _shared(compared) else MANY
-        for row in rows[:most]:
-            shown.add_row(*map(Text, row))
-        parts.append(shown)
-        if len(rows) > most:
-            parts.append(Text(f"and {len(rows) - most} more: --csv or --html has all\n"))
-    return Group(*parts, *(Text(remark) for remark in compared.remarks))
+    parts: list[RenderableType] = []
+    for title, table in tables(compared).items():
+        most = GROUPED if table.columns[0] == "run" and _shared(compared) else MANY
+        narrow = [column.replace(" ", "\n") for column in table.columns]
+        folded = {place for place, column in enumerate(table.columns) if column in FOLDED}
+        parts.append(replace(table, columns=narrow, rows=table.rows[:most]).printed(title, folded))
+        if len(table.rows) > most:
+            parts.append(Text(f"and {len(table.rows) - most} more: --csv or --html has all\n"))
+    return Group(*parts, *map(Text, compared.remarks))
 
 
 def as_csv(compared: Comparison) -> str:
@@ -119,9 +103,9 @@ def as_csv(compared: Comparison) -> str:
 def as_json(compared: Comparison) -> str:
     """Return one object: runs, verdicts, stopping, exploring, remarks. What is not known is null."""
     content = {
-        "runs": [_figures(run) for run in compared.runs],
+        "runs": list(map(_figures, compared.runs)),
         "configurations": [{"label": one.label, "averages": one.scores("select")} for one in compared.configurations],
-        "winners": [[run.name for run in one.runs] for one in compared.winners],
+        "winners": [[run.name for run in group] for group in compared.winners],
         "paired": compared.paired,
         "verdicts": compared.verdicts,
         "stopping": compared.stopping,
@@ -136,7 +120,7 @@ def _figures(run: Run) -> dict[str, Any]:
     return {
         "run": run.name,
         "best_average": run.average,
-        "interval": 1.96 * stderr,
+        "interval": NORMAL * stderr,
         "holdout": run.holdout,
         "skills_kept": kept_of(run),
         "best": run.best,
@@ -149,18 +133,16 @@ def _figures(run: Run) -> dict[str, Any]:
     }
 
 
-def _shared(compared: Comparison) -> list[Winner]:
+def _shared(compared: Comparison) -> list[list[Run]]:
     """Return the best models, where some run found the same one as another."""
     return compared.winners if len(compared.winners) < len(compared.runs) else []
 
 
-def _winner(one: Winner) -> dict[str, Any]:
-    figures = _figures(one.first)
-    shown = {
-        key: figures[key]
-        for key in ("best", "best_average", "interval", "holdout", "skills_kept", "evaluations_to_best")
-    }
-    return {"found_by": ", ".join(run.name for run in one.runs), "runs": len(one.runs), **shown}
+def _winner(group: Sequence[Run]) -> dict[str, Any]:
+    figures = _figures(group[0])
+    shown = ("best", "best_average", "interval", "holdout", "skills_kept", "evaluations_to_best")
+    found_by = ", ".join(run.name for run in group)
+    return {"found_by": found_by, "runs": len(group), **{column: figures[column] for column in shown}}
 
 
 def kept_of(run: Run) -> float | None:
@@ -170,16 +152,10 @@ def kept_of(run: Run) -> float | None:
 
 
 def _means(one: Configuration) -> dict[str, Any]:
-    runs = list(one.runs.values())
-    return {
-        "configuration": one.label,
-        "runs": len(runs),
-        "best_average": mean_of([*one.scores("select").values()]),
-        "holdout": mean_of([*one.scores("holdout").values()]),
-        "evaluations_to_best": mean_of([run.reached.evaluations for run in runs]),
-        "evaluations": mean_of([run.evaluations for run in runs]),
-        "seconds": mean_of([run.seconds for run in runs]),
-    }
+    rows = [_figures(run) for run in one.runs.values()]
+    shown = ("best_average", "holdout", "evaluations_to_best", "evaluations", "seconds")
+    known = {column: [row[column] for row in rows if row[column] is not None] for column in shown}
+    return {"configuration": one.label, "runs": len(rows)} | {key: mean_of(values) for key, values in known.items()}
 
 
 def _verdict(verdict: Verdict, held_out: bool) -> dict[str, Any]:
@@ -198,11 +174,12 @@ def _drawn(compared: Comparison) -> str:
     return f" ({min(one.resamples for one in found):,} resamples; another seed moves a bound by {error:.2f})"
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     texts = [{column: _text(column, value) for column, value in row.items()} for row in rows]
     columns = [column for column in texts[0] if any(row[column] for row in texts)]
     headings = [HEADINGS.get(column, column.replace("_", " ")) for column in columns]
-    return title, headings, [[row[column] for column in columns] for row in texts]
+    words = frozenset(place for place, heading in enumerate(headings) if heading in WORDS)
+    return Table(headings, [[row[column] for column in columns] for row in texts], words=words)
 
 
 def _text(column: str, value: Any) -> str:

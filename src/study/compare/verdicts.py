@@ -9,8 +9,7 @@ from itertools import combinations
 
 from src.evaluation.holdout import SIDES
 from src.runtime.errors import UserError
-from src.statistics import Difference, compare_configurations, compare_models, holm, stop_after
-from src.statistics.stopping import EarlyStop
+from src.statistics import Difference, EarlyStop, compare_configurations, compare_models, holm, stop_after
 from src.strategy.stop import Spent, Stop
 from src.study.compare.configurations import (
     IGNORED,
@@ -19,10 +18,10 @@ from src.study.compare.configurations import (
     differ_only_in,
     differing,
     mean_of,
+    winners,
     within,
 )
 from src.study.compare.runs import Run
-from src.study.compare.winners import Winner, winners
 
 FEW = 5
 """Best models up to which every two are compared; beyond, each is compared with the best."""
@@ -202,7 +201,8 @@ class Comparison:
 
     runs: list[Run]
     configurations: list[Configuration]
-    winners: list[Winner]
+    winners: list[list[Run]]
+    """Runs by their best model, the best first."""
     verdicts: list[Verdict]
     paired: str
     """seeds or samples: the pairs of the verdicts."""
@@ -223,7 +223,7 @@ def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[st
     if by and not verdicts:
         raise UserError(_nothing(found, by))
     if not verdicts:
-        different = {one.first.folder for one in best}
+        different = {group[0].folder for group in best}
         verdicts, without = compare_winners([run for run in runs if run.folder in different], seed)
         without += [f"all {len(runs)} runs have the same best model: there is no difference"] if len(best) == 1 else []
         paired = "samples"

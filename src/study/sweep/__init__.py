@@ -3,9 +3,8 @@
     plugin     registration with Hydra
     study      the search: trials are drawn, run, recorded, and resumed after a kill
     space      the parameters of a trial, as far as they apply beside its other parameters
-    presence   which sweepers are alive
     verdict    within a run: is it hopeless beside the other trials?
-    storage    the folders of a storage's runs, and trials by their number
+    storage    the folders of a storage's runs, trials by their number, and which sweepers are alive
     private    what the plugin keeps to itself
 
 The same command again goes on: a study lies on disk, a trial's folder is named by its number in the study, and a trial

@@ -1,7 +1,11 @@
-"""An Optuna storage: the folders of its runs, and trials by their number."""
+"""Where a study lies: its Optuna storage, and the folder of its runs, in which each sweeper alive holds a lock."""
 
 from __future__ import annotations
 
+import fcntl
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from src.runtime.errors import UserError
+from src.runtime.files import in_use
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -64,3 +69,31 @@ def folders(storage: str) -> list[Path]:
 def trial_id(storage: BaseStorage, study: str, number: int) -> int:
     """Return the storage's own id of a study's trial."""
     return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study), number)
+
+
+@contextmanager
+def presence(folder: Path) -> Iterator[str]:
+    """Name this sweeper, and hold a lock on a file of that name as long as it lives.
+
+    Where it fails, the file stays, without the lock, as after a kill: its trials may be under way still in a study that
+    could not be told.
+    """
+    name = uuid.uuid4().hex
+    path = folder / f".sweeper-{name}"
+    with locked(path):
+        yield name
+        path.unlink(missing_ok=True)
+
+
+def is_gone(folder: Path, sweeper: str) -> bool:
+    """Return whether that sweeper was killed; False if it lives, or its machine does not share this folder."""
+    path = folder / f".sweeper-{sweeper}"
+    return path.exists() and not in_use(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made if need be, for as long as the context lasts."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -36,10 +36,9 @@ from src.runtime.errors import FruitlessError, MachineError, UserError, machine_
 from src.runtime.files import in_use
 from src.runtime.signals import interruptible
 from src.study.sweep import storage
-from src.study.sweep.presence import is_gone, locked, presence
 from src.study.sweep.private import OptunaSweeperImpl, create_params_from_overrides
 from src.study.sweep.space import current_values, suggest
-from src.study.sweep.storage import trial_id
+from src.study.sweep.storage import is_gone, locked, presence, trial_id
 from src.study.sweep.verdict import HOPELESS
 
 STARTS = 5
