@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from src import kinship
-from src.config import Settings
+from src.config import Evaluate, Settings
 from src.evaluation import benchmarks
 from src.models.founders import Found
 from src.population import KinshipTable, Model, Population, Proposal
@@ -38,12 +38,11 @@ def show(
 ) -> None:
     """Print the plan: founders, tasks, the first generation's pairs, what all of it takes at most, what is unknown.
 
-    Args:
-        settings: of the run.
-        found: the base and the founders.
-        evaluator: of the tasks whose data are here; None where the user's own evaluates.
-        learning: what is to be said of what is learned by gradient (`src.learning.forecast`).
+    The evaluator is of the tasks whose data are here, None where the user's own evaluates; `learning` is what is to be
+    said of what is learned by gradient (`src.learning.forecast`).
     """
+    from src.evaluation.forecast import forecast
+
     console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
     console.print(_families(found))
@@ -52,7 +51,9 @@ def show(
     console.print(_first_generation(settings))
     console.print(_most(settings))
     console.print(_disk(settings, found))
-    for line in (*_merging(settings, found), *_evaluating(settings, found, evaluator), *learning):
+    founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
+    evaluating = forecast(settings, founders, evaluator, most_merges(settings))
+    for line in (*_merging(settings, found), *evaluating, *learning):
         console.print(line)
     if all(one.checkpoint is not None for one in found.values()):
         for part in _kinship(settings, found):
@@ -93,9 +94,7 @@ def most_merges(settings: Settings) -> int | None:
 
 
 def _families(found: Mapping[str, Found]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "parameters", "size", "checkpoint"):
-        table.add_column(column, justify="right" if column in {"parameters", "size"} else "left", no_wrap=True)
+    table = _table("", ">parameters", ">size", "checkpoint")
     for name, one in found.items():
         parameters = f"{one.checkpoint.parameters / 1e6:,.2f} M" if one.checkpoint else "?"
         adapter = one.checkpoint and one.checkpoint.adapter
@@ -164,7 +163,8 @@ def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table |
 
 def _everybody(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Table:
     """Return a row for each founder, and for each pair's offspring, against all founders."""
-    table = _table(settings, "measured, and predicted of offspring whose better parent is named first", grams.names)
+    title = "measured, and predicted of offspring whose better parent is named first"
+    table = _table("", *(f">{name}" for name in grams.names), title=_titled(settings, title))
     for name, row in zip(grams.names, kinship.kinship_matrix(grams, settings.kinship.metric), strict=True):
         table.add_row(name, *(f"{value:.3f}" for value in row))
     for pair in pairs:
@@ -181,8 +181,8 @@ def _extremes(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Ta
     among = np.array([kinship.mean_kinship(matrix[np.ix_(row, row)]) for row in rows])
     order = np.argsort(among, kind="stable").tolist()
     mean = kinship.mean_kinship(matrix)
-    title = f"{mean:.3f} in the mean of {len(place)} founders; the lowest and highest, and predicted of"
-    table = _table(settings, f"{title} their offspring", ("parents", "offspring to them", "to all others"))
+    title = f"{mean:.3f} in the mean of {len(place)} founders; the lowest and highest, and predicted of their offspring"
+    table = _table("", ">parents", ">offspring to them", ">to all others", title=_titled(settings, title))
     for at in [*order[:EXTREMES], *order[max(EXTREMES, len(order) - EXTREMES) :]]:
         predicted = _predicted(settings, grams, pairs[at]) or {}
         near = [value for name, value in predicted.items() if name in pairs[at].parents]
@@ -193,12 +193,8 @@ def _extremes(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Ta
     return table
 
 
-def _table(settings: Settings, title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=f"\nkinship ({settings.kinship.metric}): {title}", box=None, title_justify="left")
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
+def _titled(settings: Settings, title: str) -> str:
+    return f"\nkinship ({settings.kinship.metric}): {title}"
 
 
 def _predicted(settings: Settings, grams: Grams, pair: Proposal) -> Mapping[str, float] | None:
@@ -266,22 +262,40 @@ def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
     return forecast(settings.merge.method, models.pop("base"), models, parents, calibrated=calibrated, **where)
 
 
-def _evaluating(settings: Settings, found: Mapping[str, Found], evaluator: Evaluator | None) -> list[str]:
-    from src.evaluation.forecast import forecast
-
-    founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
-    return forecast(settings, founders, evaluator, most_merges(settings))
-
-
 def _tasks(settings: Settings, evaluator: Evaluator | None) -> Table:
-    from src.evaluation.outline import outline
+    """Return a row for each task, with its samples on either side; ? for what only its data could tell."""
+    asked = settings.evaluate
+    loaded, held_out = ({} if side is None else side.shown() for side in (evaluator, evaluator and evaluator.holdout))
+    defined = {} if evaluator is None else _defined(asked)
+    table = _table("task", ">samples", ">held out", ">shots", "metric", ">weight")
+    for task in (*asked.tasks, *asked.held_out):
+        steers = task in asked.tasks
+        unseen: tuple[int | None, str | None, str | None] = (None, *defined.get(task.name, (None, None)))
+        select, shots, metric = (loaded if steers else held_out).get(task.name, unseen)
+        kept = held_out.get(task.name, unseen)[0] if asked.held_out_share is not None or not steers else 0
+        counts = ("?" if count is None else f"{count:,}" for count in (select if steers else 0, kept))
+        table.add_row(task.name, *counts, shots or "?", metric or "?", f"{task.weight:g}")
+    return table
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("task", "samples", "held out", "shots", "metric", "weight"):
-        table.add_column(column, justify="left" if column in {"task", "metric"} else "right", no_wrap=True)
-    for one in outline(settings.evaluate, evaluator):
-        numbers = ("?" if count is None else f"{count:,}" for count in (one.select, one.holdout))
-        table.add_row(one.task, *numbers, one.shots or "?", one.metric or "?", f"{one.weight:g}")
+
+def _defined(asked: Evaluate) -> dict[str, tuple[str, str | None]]:
+    """Return shots and metric of the tasks whose files tell both."""
+    from src.evaluation import tasks
+
+    found = {}
+    for task, definition in tasks.defined(asked):
+        if definition.name == task.name and definition.kind == definition.kind.TASK:
+            shots = task.shots if task.shots is not None else definition.config.get("num_fewshot") or 0
+            found[task.name] = str(shots), task.metric or next(iter(definition.metrics or ()), None)
+    return found
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """Return a table without rows; columns whose names begin with > are numbers."""
+    table = Table(title=title, box=None, pad_edge=title is not None, title_justify="left")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=title is None)
     return table
 
 

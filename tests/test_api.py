@@ -169,7 +169,7 @@ def test_what_is_installed_is_one_package_with_everything_in_it(installed: Path)
     here = site(installed)
     expected = {file.relative_to(ROOT) for folder in ("src", "conf") for file in (ROOT / folder).rglob("*.*")}
     expected = {file for file in expected if "__pycache__" not in file.parts and (ROOT / file).is_file()}
-    assert {file.suffix for file in expected} == {".py", ".yaml", ".c", ".h", ".css", ".html", ".js", ".json"}
+    assert {file.suffix for file in expected} == {".py", ".yaml", ".c", ".h", ".css", ".html", ".js", ".json", ".md"}
     if (here / "kinmerge").exists():
         missing = {file for file in expected if not (here / "kinmerge" / file).exists()}
         assert {file for file in missing if file.parts[:2] != ("src", "package")} == set()

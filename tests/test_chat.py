@@ -289,7 +289,7 @@ def test_answers_that_were_cut_off_are_counted(copy: Path, batch_size: int) -> N
         for task, (repeats, most, stop) in asks.items():
             prompts = [one.args[0] for one in evaluator._tasks["tasks"][task].instances]
             expected = repeats * sum(alone(lm, prompt, most, stop) for prompt in prompts)
-            assert found.get(task) == (CutOff(expected, 20 * repeats, most) if expected else None)
+            assert found.get(task) == (CutOff(answers=expected, of=20 * repeats, tokens=most) if expected else None)
             shares.setdefault(founder, set()).add(expected / (20 * repeats))
         assert "chosen" not in found
     assert all(any(0 < share < 1 for share in found) for found in shares.values()), shares

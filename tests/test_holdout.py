@@ -33,7 +33,8 @@ def test_half_of_the_samples_steers_and_the_other_half_is_the_number_to_quote(ev
     assert list(found.holdout) == list(dict.fromkeys([*FOUNDERS, winner.name]))
     assert found.evaluations == len(found.population)
     assert found.samples == found.evaluations * SAMPLES // 2 * len(TASKS)
-    assert found.holdout_samples == len(found.holdout) * SAMPLES // 2 * len(TASKS)
+    told = events(tmp_path / "outputs")
+    assert {one["samples"] for one in told if one["event"] == "held_out"} == {SAMPLES // 2 * len(TASKS)}
     for task in TASKS:
         steering = {model.name: set(samples(tmp_path / "outputs", model.name)[task]) for model in found.population}
         kept = {name: set(samples(tmp_path / "outputs", name, "holdout")[task]) for name in found.holdout}
@@ -276,5 +277,5 @@ def test_replay_keeps_the_sides_apart() -> None:
     )
     assert found.population["a"].average == 1.0
     assert found.holdout["a"] == HeldOut({"t": 2.0}, 2.0, 0.2)
-    assert (found.evaluations, found.samples, found.holdout_samples) == (1, 5, 7)
+    assert (found.evaluations, found.samples) == (1, 5)
     assert found.spent.hours == pytest.approx(1 / 3600)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from src.evaluation.evaluator import Evaluator
+from src.evaluation.forecast import measure
 from src.evaluation.model import ReusableModel
-from src.evaluation.outline import measure
 from tests.conftest import Command
 from tests.family import SAMPLES, TASKS
 from tests.test_evaluate import asked
@@ -100,7 +100,7 @@ def test_the_time_of_an_evaluation_from_one_batch(
     _, _, all_ = evaluator.prepare(family / "red")
     tokens = sum(piece.batch.tokens.numel() for piece in all_ if piece.batch is not None)
     evaluator.evaluate(family / "red")  # what is done once is done
-    monkeypatch.setattr("src.evaluation.outline.LONGEST", longest)
+    monkeypatch.setattr("src.evaluation.forecast.LONGEST", longest)
     monkeypatch.setattr(ReusableModel, "answer", slowly)
     found = measure(evaluator, family / "red")
     assert found.seconds > a_token * tokens

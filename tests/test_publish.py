@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 
 from src.export import licence
+from src.export.card import hub_name, metadata
 from src.export.licence import Licence
-from src.export.metadata import hub_name, metadata
 from tests.conftest import Command
 from tests.family import FOUNDERS
 from tests.test_run import ALL_RULES_OFF

@@ -12,28 +12,3 @@ from src.config.founders import Founders, Zoo
 from src.config.merge import METRICS, Kinship, Lines, Merge, Treatment
 from src.config.settings import Cache, Publish, Settings, Track, Workers, flat, read
 from src.config.sweep import DIRECTIONS, Objective, Parameter, Prune, Sweep, Trial
-
-__all__ = [
-    "DIRECTIONS",
-    "METRICS",
-    "Cache",
-    "Evaluate",
-    "Founders",
-    "Kinship",
-    "Lines",
-    "Merge",
-    "Objective",
-    "Parameter",
-    "Prune",
-    "Publish",
-    "Settings",
-    "Sweep",
-    "Task",
-    "Track",
-    "Treatment",
-    "Trial",
-    "Workers",
-    "Zoo",
-    "flat",
-    "read",
-]

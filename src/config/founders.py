@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,18 +45,11 @@ class Founders(Group):
             names.founder(name)
             if _same_place(source, self.base):
                 raise ValueError(f"has the base ({source}) as founder {name!r}; the base never is one: leave it out")
-        _refuse_twins(self.models)
+        for (other, known), (name, source) in itertools.combinations(self.models.items(), 2):
+            if _same_place(source, known):
+                raise ValueError(f"has the same checkpoint twice, as {other!r} and {name!r} ({source}); leave one out")
         return self
 
 
 def _same_place(a: str, b: str) -> bool:
     return a == b or (Path(a).exists() and Path(b).exists() and Path(a).resolve() == Path(b).resolve())
-
-
-def _refuse_twins(models: Mapping[str, str]) -> None:
-    seen: list[tuple[str, str]] = []
-    for name, source in models.items():
-        for other, known in seen:
-            if _same_place(source, known):
-                raise ValueError(f"has the same checkpoint twice, as {other!r} and {name!r} ({source}); leave one out")
-        seen.append((name, source))

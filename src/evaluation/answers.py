@@ -44,18 +44,10 @@ def requests_by_type(leaves: Mapping[str, HarnessTask]) -> dict[str, list[Any]]:
 
 
 def validate_metric(leaf: HarnessTask, requests: TaskRequests, metric: tuple[str, str]) -> None:
-    """Check that a task's metric can score made-up answers.
+    """Check that a task's main metric, under a filter, can score made-up answers to its requests.
 
     A metric may reject some of them, but one that can score neither empty, nor varied, nor correct answers can score
-    no model. A task that executes generated code is not tried.
-
-    Args:
-        leaf: the task.
-        requests: its requests.
-        metric: its main metric, and the filter.
-
-    Raises:
-        UserError: none could be scored; gives the first error.
+    no model: UserError gives the first error. A task that executes generated code is not tried.
     """
     if getattr(leaf, "UNSAFE_CODE", False):
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,11 @@ Share = Callable[[int, Callable[[int], list[Any]]], Sequence[list[Any]]]
 def alone(count: int, answer: Callable[[int], list[Any]]) -> list[list[Any]]:
     """Return all answers, where there is nobody to share with."""
     return [answer(number) for number in range(count)]
+
+
+def stderr_of(samples: Sequence[float]) -> float:
+    """Return the standard error of the mean of samples' scores, in points; 0 of one."""
+    return 100 * (stdev(samples) / math.sqrt(len(samples))) if len(samples) > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,7 @@ class Evaluation:
     @property
     def stderrs(self) -> dict[str, float]:
         """Standard errors of `scores`, in points: the evaluator's, else from the spread over samples; 0 of one."""
-        scored = {task: list(self.samples[task].values()) for task in self.scores if self.samples.get(task)}
-        spread = {task: 100 * stdev(v) / math.sqrt(len(v)) if len(v) > 1 else 0.0 for task, v in scored.items()}
+        spread = {task: stderr_of([*self.samples[task].values()]) for task in self.scores if self.samples.get(task)}
         return {**spread, **self.errors}
 
     @property
@@ -72,8 +76,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the answers as plain data."""
-        plain = asdict(replace(self, answers=None))
-        del plain["answers"]
+        plain: dict[str, Any] = TypeAdapter(Evaluation).dump_python(self, exclude={"answers"}, warnings=False)
         return plain
 
     def save(self, path: Path, key: str) -> None:

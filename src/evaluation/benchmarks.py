@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ PREFIXES = (
     *("boolq", "commonsense_qa", "drop", "lambada", "medqa", "nq_open", "openbookqa", "piqa", "race", "sciq"),
     *("squadv2", "super_glue", "triviaqa", "wsc273"),
 )
+_KNOWN = re.compile(rf"({'|'.join(PREFIXES)})([\d_-].*)?")
 
 
 def warning(evaluate: Mapping[str, Any]) -> str | None:
@@ -24,7 +26,7 @@ def warning(evaluate: Mapping[str, Any]) -> str | None:
         evaluate: the run's settings of that name, as the journal keeps them.
     """
     names = [task["name"] for task in evaluate["tasks"]]
-    steering = [name for name in names if any(_belongs_to(name, prefix) for prefix in PREFIXES)]
+    steering = [name for name in names if _KNOWN.fullmatch(name)]
     if evaluate.get("holdout") or not steering:
         return None
     named = ", ".join(steering[:4]) + (f" and {len(steering) - 4} more" if len(steering) > 4 else "")
@@ -32,8 +34,3 @@ def warning(evaluate: Mapping[str, Any]) -> str | None:
         f"{named} steer{'s' * (len(steering) == 1)} the search and nothing is held out: what the winner scores there "
         "is no test score. evaluate.holdout=0.5 keeps half of the samples for the end, [TASK, …] other tasks"
     )
-
-
-def _belongs_to(task: str, prefix: str) -> bool:
-    rest = task.removeprefix(prefix)
-    return task.startswith(prefix) and (not rest or rest[0] in "_-" or rest[0].isdigit())

@@ -39,15 +39,7 @@ class Candidates:
     """Merges and evaluates the candidates of a run."""
 
     def __init__(self, settings: Settings, state: State, store: Store, workers: Workers, cache: Cache) -> None:
-        """Work for the run of these settings.
-
-        Args:
-            settings: of the run.
-            state: what is known of its models by now.
-            store: the weights of its models.
-            workers: the processes that share the work.
-            cache: of evaluations across runs.
-        """
+        """Work for the run of these settings, of whose models `state` says what is known by now."""
         self._settings = settings
         self._state = state
         self._store = store
@@ -110,13 +102,9 @@ class Candidates:
         return found
 
     def evaluate(self, name: str, *, side: str, follow: Follow, whole: bool = False) -> Found:
-        """Evaluate a model that is on disk, on what steers the search or on what is held out (holdout.SIDES).
+        """Evaluate a model that is on disk, or `base`, on one of holdout.SIDES; `follow` as in `merge_and_evaluate`.
 
-        Args:
-            name: of the model, or `base`.
-            side: what it is asked.
-            follow: is told how many of its questions are answered, and of how many.
-            whole: ask an offspring all that steers the search, where it would be asked a part (`evaluate.share`).
+        `whole` asks an offspring all that steers the search, where it would be asked a part (`evaluate.share`).
         """
         try:
             checkpoint = self._store.checkpoint(name)

@@ -64,27 +64,19 @@ def choices_of(leaf: HarnessTask, documents: Sequence[Any], metric: str) -> Choi
 def score_choices(choices: Choices, answers: Sequence[Sequence[tuple[float, bool]]]) -> list[np.ndarray]:
     """Return float32 [choices] for every document, of which the largest is the model's choice; the first of equals.
 
-    Args:
-        choices: of the documents.
-        answers: lm-eval's, by document: the log-likelihood of each choice, and whether it is the greedy one.
-
-    Raises:
-        RuntimeError: an answer is NaN.
+    The answers are lm-eval's, by document: the log-likelihood of each choice, and whether it is the greedy one. One
+    that is NaN raises RuntimeError.
     """
     found = []
     for given, lengths in zip(answers, choices.lengths, strict=True):
         exact = np.array([likelihood for likelihood, _ in given[: len(lengths)]]) / lengths
-        if not np.isfinite(exact).all():
-            exact = _finite(exact)
+        finite = np.isfinite(exact)
+        if not finite.all():
+            if np.isnan(exact).any():
+                raise RuntimeError("the log-likelihood of an answer is NaN")
+            exact = np.where(finite, exact, exact[finite].min(initial=0.0) - _NEGLIGIBLE)
         chosen, values = int(exact.argmax()), exact.astype(np.float32)
         if values.argmax() != chosen:  # rounded to a tie
             values[chosen] = np.nextafter(values.max(), np.float32(np.inf))
         found.append(values)
     return found
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    if np.isnan(values).any():
-        raise RuntimeError("the log-likelihood of an answer is NaN")
-    known = values[np.isfinite(values)]
-    return np.where(np.isfinite(values), values, (known.min() if known.size else 0.0) - _NEGLIGIBLE)

@@ -14,15 +14,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from lm_eval import evaluate as run_tasks
-from lm_eval.api.task import Task as HarnessTask
 
 from src.config import Evaluate
 from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_metric
-from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone
+from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone, stderr_of
 from src.evaluation.chat import template_key
 from src.evaluation.model import Piece, Requests, ReusableModel, Tensors, VLLMModel
 from src.evaluation.responses import agree, assemble, scores_of, whole
@@ -68,22 +67,22 @@ class Evaluator(BaseEvaluator):
         )
         manager = task_manager(settings)
         self._loaded = {task.name: load(manager, task, settings.gen_kwargs) for task in self._chosen}
-        leaves = {name: leaf for loaded in self._loaded.values() for name, leaf in loaded["tasks"].items()}
-        self._tasks: dict[str, dict[str, Any]] = {"tasks": leaves, "groups": {}, "group_map": {}}
-        for loaded in self._loaded.values():
-            self._tasks["groups"] |= loaded["groups"]
-            self._tasks["group_map"] |= loaded["group_map"]
+        self._tasks: dict[str, dict[str, Any]] = {
+            kind: {name: one for loaded in self._loaded.values() for name, one in loaded[kind].items()}
+            for kind in ("tasks", "groups", "group_map")
+        }
+        leaves = self._tasks["tasks"]
         self._prompting: dict[str, Any] = {
             "system_instruction": settings.system_instruction,
             "fewshot_as_multiturn": settings.fewshot_as_multiturn,
         }
         self._in_templates: dict[str, Requests] = {}
-        self._task_requests: dict[str, TaskRequests] = {}
-        for name, leaf in leaves.items():
-            drawn = draw(leaf, settings, seed, held_out=selection is not None)
-            self._task_requests[name] = TaskRequests(leaf, drawn, **self._prompting)
+        self._task_requests = {
+            name: TaskRequests(leaf, draw(leaf, settings, seed, held_out=selection is not None), **self._prompting)
+            for name, leaf in leaves.items()
+        }
         self._metrics = {
-            leaf: main_metric(task, self._task_requests[leaf], key)
+            leaf: main_metric(task, self._task_requests[leaf].metric_names(), self._task_requests[leaf].filters, key)
             for task in self._chosen
             for leaf in self._loaded[task.name]["tasks"]
         }
@@ -118,7 +117,11 @@ class Evaluator(BaseEvaluator):
             how += (self._settings.apply_chat_template, sorted(self._prompting.items()))
         if "generate_until" in self.requests:
             how += ("cut off",)  # counted, which it was not in evaluations that are remembered from before
-        return _digest_requests(self._tasks["tasks"], asked, sorted(self._metrics.items()), how)
+        whole = hashlib.sha256(repr((asked, sorted(self._metrics.items()), how)).encode())
+        for name, leaf in self._tasks["tasks"].items():
+            for one in leaf.instances:  # every prompt and document
+                whole.update(repr((name, one.doc_id, one.idx, one.args, one.doc)).encode())
+        return whole.hexdigest()
 
     @property
     def in_memory(self) -> bool:
@@ -207,11 +210,15 @@ class Evaluator(BaseEvaluator):
 
         The requests are in the chat template of the last model, if one is applied.
         """
+        return [(self._task_requests[leaf], self._metrics[leaf][0], weight) for leaf, weight in self._weights().items()]
+
+    def _weights(self) -> dict[str, float]:
+        """Return what each lm-eval task counts in the average."""
         total, weights = sum(task.weight for task in self._chosen), dict.fromkeys(self._metrics, 0.0)
         for task in self._chosen:
             for leaf, share in self._shares(task.name).items():
                 weights[leaf] += share * task.weight / total
-        return [(self._task_requests[leaf], self._metrics[leaf][0], weight) for leaf, weight in weights.items()]
+        return weights
 
     def model(self, folder: Path) -> ReusableModel:
         """Return the loaded model, with the weights of a checkpoint, for whoever computes more than answers with it.
@@ -242,24 +249,29 @@ class Evaluator(BaseEvaluator):
 
     def _evaluation(self, results: Mapping[str, Any]) -> Evaluation:
         samples = {leaf: self._task_requests[leaf].scores(*self._metrics[leaf]) for leaf in self._metrics}
-        scores, errors, weights = {}, {}, dict.fromkeys(self._metrics, 0.0)
-        shares: dict[str, dict[str, float]] = {}
+        scores, errors = {}, {}
         total = sum(task.weight for task in self._chosen)
         for task in self._chosen:
             leaves = self._loaded[task.name]["tasks"]
-            shares[task.name] = self._shares(task.name)
-            scores[task.name] = 100 * _score(results, task.name, self._metrics, list(leaves))
+            scores[task.name] = 100 * self._score(results, task.name, list(leaves))
             if not math.isfinite(scores[task.name]):
                 raise RuntimeError(f"the score of {task.name} is {scores[task.name]}")
-            errors[task.name] = 100 * _stderr([samples[leaf] for leaf in leaves])
-            for leaf, share in shares[task.name].items():
-                weights[leaf] += share * task.weight / total
+            errors[task.name] = stderr_of([value for leaf in leaves for value in samples[leaf].values()])
         average = sum(task.weight * scores[task.name] for task in self._chosen) / total
         stderr = math.sqrt(sum((task.weight * errors[task.name]) ** 2 for task in self._chosen)) / total
-        answers = self._answers(results, scores, shares)
-        return Evaluation(
-            scores, average, stderr, samples, weights, self._metric_names(), answers=answers, errors=errors
-        )
+        answers = self._answers(results, scores)
+        counted, metrics = self._weights(), self._metric_names()
+        return Evaluation(scores, average, stderr, samples, counted, metrics, answers=answers, errors=errors)
+
+    def _score(self, results: Mapping[str, Mapping[str, Any]], name: str, leaves: Sequence[str]) -> float:
+        """Return the score of a task of the configuration, which has these lm-eval tasks.
+
+        That is lm-eval's own figure of a task or an aggregated group; of any other group or tag, its tasks' mean.
+        """
+        mains = [",".join(self._metrics[leaf]) for leaf in leaves]
+        if name not in results or mains[0] not in results[name]:
+            return fmean(float(results[leaf][main]) for leaf, main in zip(leaves, mains, strict=True))
+        return float(results[name][mains[0]])
 
     def _shares(self, name: str) -> dict[str, float]:
         """Return what each lm-eval task counts in a task of the configuration: by size where lm-eval does so."""
@@ -271,18 +283,11 @@ class Evaluator(BaseEvaluator):
         even = not any(one.metric == metric for one in aggregated) or not by_size
         return {leaf: 1 / len(sizes) if even else size / sum(sizes.values()) for leaf, size in sizes.items()}
 
-    def _answers(
-        self, results: Mapping[str, Any], scores: Mapping[str, float], shares: Mapping[str, Mapping[str, float]]
-    ) -> Answers:
-        """Return the answers, of which the scores follow.
-
-        Args:
-            results: lm-eval's, by task.
-            scores: of the configuration's tasks, ×100.
-            shares: what each lm-eval task counts in them.
-        """
+    def _answers(self, results: Mapping[str, Any], scores: Mapping[str, float]) -> Answers:
+        """Return the answers, of which the scores of the configuration's tasks follow."""
         blocks, seen = {}, set[str]()
-        for name, counted in shares.items():
+        for name in scores:
+            counted = self._shares(name)
             blocks[name] = [
                 self._task_requests[leaf].block(
                     share, *self._metrics[leaf], float(results[leaf][",".join(self._metrics[leaf])])
@@ -346,34 +351,8 @@ def _cut_off(pieces: Sequence[Piece], answers: Sequence[list[Any]], requests: Re
         if piece.kind == "generate_until":
             for place, (_, limit) in zip(piece.places, given, strict=True):
                 limits.setdefault(requests[piece.kind][place].task_name, []).append(limit)
-    return {task: CutOff(sum(map(bool, found)), len(found), max(found)) for task, found in limits.items() if any(found)}
-
-
-def _digest_requests(leaves: Mapping[str, HarnessTask], *how: Any) -> str:
-    """Return a digest of every prompt and document, and of how they are scored."""
-    whole = hashlib.sha256(repr(how).encode())
-    for name, leaf in leaves.items():
-        for instance in leaf.instances:
-            whole.update(repr((name, instance.doc_id, instance.idx, instance.args, instance.doc)).encode())
-    return whole.hexdigest()
-
-
-def _score(
-    results: Mapping[str, Mapping[str, Any]],
-    name: str,
-    metrics: Mapping[str, tuple[str, str]],
-    leaves: Sequence[str],
-) -> float:
-    """Return the score of a task of the configuration, which has these lm-eval tasks.
-
-    That is lm-eval's own figure for a task or an aggregated group; of any other group or tag, the mean of its tasks.
-    """
-    main = ",".join(metrics[leaves[0]])
-    if name not in results or main not in results[name]:
-        return fmean(float(results[leaf][",".join(metrics[leaf])]) for leaf in leaves)
-    return float(results[name][main])
-
-
-def _stderr(samples: Sequence[Mapping[int, float]]) -> float:
-    values = [value for scored in samples for value in scored.values()]
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {
+        task: CutOff(answers=sum(map(bool, found)), of=len(found), tokens=max(found))
+        for task, found in limits.items()
+        if any(found)
+    }

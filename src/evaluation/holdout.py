@@ -1,12 +1,4 @@
-"""The winner's scores on samples that did not steer the search (docs/holdout.md).
-
-place          where the scores of single samples lie, by side
-samples        what lies there, if it is what the journal records
-answers        what was answered there, if the journal's scores follow from it
-Answered       the same of all models, among all questions
-compare        the winner and the best founder, on the same samples
-winners_curse  by how much selection overstates the winner, over several runs
-"""
+"""The winner's scores on samples that did not steer the search, and on those that did (docs/holdout.md)."""
 
 from __future__ import annotations
 
@@ -68,13 +60,7 @@ def samples(folder: Path, state: State, model: str, side: str) -> Scored:
 
 
 def answers(folder: Path, state: State, model: str, side: str = "select") -> Answers:
-    """Read a model's answers from a run's folder: to the part of the questions that it was asked.
-
-    Raises:
-        OSError: they are not there, or the disk does not give them back.
-        ValueError: a file is not what was written, or of another evaluation than the journal records.
-        KeyError: the run has no such model.
-    """
+    """Read a model's answers from a run's folder, as `samples`: to the part of the questions that it was asked."""
     content, recorded = _checked(folder, state, model, side)
     found = Answers.load(_place(folder, state, model, side).with_suffix(".npz"), key=str(content.get("key")))
     if not agree(scores_of(found), recorded.scores):
@@ -206,11 +192,7 @@ def drop(state: State) -> tuple[float, float] | None:
 
 
 def table(states: Mapping[str, State]) -> str:
-    """Return the winner's curse in Markdown: a row a run, and the mean with its interval.
-
-    Raises:
-        UserError: fewer than two of the runs have holdout scores.
-    """
+    """Return the winner's curse in Markdown: a row a run, and the mean, of two runs at least, with its interval."""
     rows = [
         "| run | winner | selection | holdout | selection − holdout, winner | the same, founders |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

@@ -73,15 +73,12 @@ class ReusableModel(PrivateHFLM, HFLM):
         seed: int,
         remote_code: bool,
     ) -> None:
-        """Load the model of the folder.
+        """Load a model as `BaseEvaluator.evaluate` is given it; several devices share its layers.
 
         Args:
-            folder: its configuration and tokenizer, and its weights unless `tensors` has them.
-            tensors: its weights, by the names that they have on disk.
+            folder, tensors, devices, remote_code: as BaseEvaluator has them.
             settings: dtype, batch size, and whatever else lm-eval's HFLM takes.
-            devices: where it is put; several share its layers.
             seed: of sampled generations.
-            remote_code: whether the model may bring Python code of its own.
         """
         ours = {"attn_implementation"} & set(settings.model_args)
         loaded = _load(
@@ -123,7 +120,10 @@ class ReusableModel(PrivateHFLM, HFLM):
         found: list[Piece] = []
         for kind, asked in requests.items():
             if kind == "loglikelihood" and self.backend == "causal":
-                found += self._batches(self.encode(asked))
+                encoded = self.encode(asked)
+                same = self._rows(encoded)  # requests that differ in their last token only are one row
+                rows = sorted(same, key=lambda row: (-len(row), row))
+                found += [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
             else:
                 order = sorted(range(len(asked)), key=lambda i: (repr(asked[i].args[1:]), -len(asked[i].args[0]), i))
                 found += [Piece(kind, tuple(places)) for places in _chunks(order, int(self.batch_size))]
@@ -183,14 +183,10 @@ class ReusableModel(PrivateHFLM, HFLM):
         """Return float [m], the log-probability of each of a batch's continuations, with its gradient."""
         columns, place = torch.unique(batch.columns, return_inverse=True)
         known = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        if known:  # the others' logits are the largest of all activations
-            logits = self.model(batch.tokens.to(self.device), logits_to_keep=columns.to(self.device)).logits
-        else:
-            logits = self.model(batch.tokens.to(self.device)).logits
+        kept = {"logits_to_keep": columns.to(self.device)} if known else {}  # others are the largest of all activations
+        logits = self.model(batch.tokens.to(self.device), **kept).logits
         at = batch.rows.to(logits.device), (place if known else batch.columns).to(logits.device)
-        said = torch.log_softmax(
-            logits[at], dim=-1, dtype=max(logits.dtype, torch.float32, key=lambda one: one.itemsize)
-        )
+        said = torch.log_softmax(logits[at], dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         chosen = said.gather(1, batch.targets.to(said.device)[:, None])[:, 0]
         sums = chosen.new_zeros(sum(len(places) for places, _ in batch.continuations))
         for places, tokens in batch.continuations:
@@ -203,12 +199,6 @@ class ReusableModel(PrivateHFLM, HFLM):
         piece = self._batch(sorted(same, key=lambda row: (-len(row), row)), same, encoded)
         assert piece.batch is not None
         return piece.batch, list(piece.places)
-
-    def _batches(self, encoded: Sequence[tuple[list[int], list[int]]]) -> list[Piece]:
-        """Batch the requests, those that differ in their last token only in one row; longest rows first."""
-        same = self._rows(encoded)
-        rows = sorted(same, key=lambda row: (-len(row), row))
-        return [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
 
     def _rows(self, encoded: Sequence[tuple[list[int], list[int]]]) -> dict[tuple[int, ...], list[int]]:
         same: dict[tuple[int, ...], list[int]] = {}

@@ -18,13 +18,9 @@ FEWEST = 3
 
 
 def problem(folder: Path, state: State, strategy: Strategy, geometry: Geometry | None) -> Problem:
-    """Return the process over the answers of all models that a run has evaluated, fitted.
+    """Return the process over the answers of all models that the run in a folder has evaluated, fitted.
 
-    Args:
-        folder: the run's.
-        state: what its journal says.
-        strategy: the run's own.
-        geometry: of its models (kinship.npz); None where that is not there.
+    `geometry` is that of its models (kinship.npz); None where that is not there.
 
     Raises:
         UserError: a strategy that predicts nothing, too few models, or answers or kinship that are not there.

@@ -17,8 +17,8 @@ import lm_eval.utils
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.model import CacheHook
 from lm_eval.api.task import Task as HarnessTask
-from lm_eval.tasks._index import Kind  # the entries of TaskManager.task_index, which is public, carry it
-from lm_eval.tasks._yaml_loader import load_yaml  # TaskManager imports a file's functions; this can leave them unread
+from lm_eval.tasks._index import Kind as Kind  # the entries of TaskManager.task_index, which is public, carry it
+from lm_eval.tasks._yaml_loader import load_yaml as load_yaml  # TaskManager's own imports a file's functions
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 else:
     HFLM = object  # importing it takes seconds, and only who evaluates needs it
-
-__all__ = [
-    "VERSION",
-    "Kind",
-    "PrivateHFLM",
-    "filter_names",
-    "freeze_requests",
-    "generate",
-    "load_yaml",
-    "part_of_requests",
-    "patch_globals",
-    "set_requests",
-]
 
 VERSION = "0.4.13"
 

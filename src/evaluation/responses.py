@@ -1,11 +1,4 @@
-"""What one model answered, by sample: made from an evaluation, kept beside its scores, read again.
-
-assemble       the answers of all tasks, in the order of the configuration
-from_samples   the answers of an evaluation that tells its scores only
-scores_of      what they make of the tasks
-agree          whether they make what was recorded
-spread         the answers of a model that was asked a part, among all questions
-"""
+"""What one model answered, by sample: made from an evaluation, kept beside its scores, read again."""
 
 from __future__ import annotations
 
@@ -104,11 +97,7 @@ def agree(found: Mapping[str, float], recorded: Mapping[str, float]) -> bool:
 
 
 def spread(answers: Answers, questions: Questions) -> Answers:
-    """Return answers to some of the questions as answers to all of them, NaN where nothing was asked.
-
-    Raises:
-        ValueError: something else was asked.
-    """
+    """Return answers to some of the questions as answers to all, NaN where none was asked; ValueError for others."""
     if answers.questions is questions or answers.questions.equals(questions):
         return Answers(questions, answers.values)
     place = {asked: number for number, asked in enumerate(questions.ids)}

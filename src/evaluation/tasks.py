@@ -48,15 +48,9 @@ class TaskRequests:
     """
 
     def __init__(self, leaf: HarnessTask, drawn: list[int] | None, **prompting: Any) -> None:
-        """Build the requests of the drawn documents, or of all, as plain text.
+        """Build the requests of the drawn documents (sorted indices), or of all, as plain text.
 
-        Args:
-            leaf: the task.
-            drawn: indices of its documents, sorted.
-            prompting: what else lm-eval builds prompts from.
-
-        Raises:
-            UserError: a request that cannot be built.
+        `prompting` is what else lm-eval builds prompts from. A request that cannot be built raises UserError.
         """
         with attribute_errors(leaf, "its questions cannot be made"):
             leaf.build_all_requests(rank=0, world_size=1, samples=drawn, **prompting)
@@ -91,9 +85,8 @@ class TaskRequests:
         """Return the requests of some of the documents, by their places among them, in order."""
         part = copy.copy(self)
         documents = [self._documents[place] for place in places]
-        part._freeze(
-            private.part_of_requests(self._unfrozen, documents), documents, [self._ids[place] for place in places]
-        )
+        leaf = private.part_of_requests(self._unfrozen, documents)
+        part._freeze(leaf, documents, [self._ids[place] for place in places])
         part._choices = functools.cache(lambda metric: (all_ := self._choices(metric)) and all_.of(places))
         return part
 
@@ -113,11 +106,7 @@ class TaskRequests:
             yield number, document, sorted(asked[place], key=lambda one: one.idx)
 
     def apply_template(self, key: str, template: Callable[..., str]) -> None:
-        """Ask the same documents in a chat template from now on; the requests of a key are built once.
-
-        Raises:
-            UserError: a request that cannot be built.
-        """
+        """Ask the same documents in a chat template from now on; the requests of a key are built once."""
         with attribute_errors(self.leaf, "its questions cannot be put into the chat template"):
             everything = self._in_template(key, template)
         places = {place for place, _ in self._documents}
@@ -134,9 +123,6 @@ class TaskRequests:
 
         A metric that executes what was generated may give several, by names of its own (`pass@1` of humaneval's
         `pass_at_k`): how it judges an empty answer to the first document tells.
-
-        Raises:
-            UserError: they cannot be listed.
         """
         with attribute_errors(self.leaf, "its metrics cannot be listed"):
             if not getattr(self.leaf, "UNSAFE_CODE", False) or self.leaf.OUTPUT_TYPE != "generate_until":
@@ -158,10 +144,7 @@ class TaskRequests:
     def block(self, share: float, metric: str, chosen: str, score: float) -> Block:
         """Return the answers, of which the task's score follows under a metric and a filter.
 
-        Args:
-            share: what the task counts in a group.
-            metric, chosen: the task's main metric, and the filter.
-            score: what lm-eval makes of it, which is all that there is to tell unless it is a mean over documents.
+        It counts as `share` in a group. lm-eval's score is all there is to tell unless it is a mean over documents.
         """
         name, samples = self.leaf.task_name, self.scores(metric, chosen)
         if len(samples) < len(self) or self.leaf.aggregation().get(metric) is not mean:
@@ -203,63 +186,38 @@ def attribute_errors(task: HarnessTask | str, what: str) -> Iterator[None]:
 def check(settings: Settings, *, try_out: bool, devices: Sequence[str] = ("cpu",)) -> Evaluator | None:
     """Refuse tasks that lm-eval does not have, that would execute code, or that cannot work, and an absent backend.
 
-    Args:
-        settings: of the run.
-        try_out: make the tasks whose data are here, too, and try their metrics. A run does so before it evaluates
-            anything; a plan, or a long download, should not come before that.
-        devices: where models would be put.
-
-    Returns:
-        The evaluator of the tasks that were tried out.
-
-    Raises:
-        UserError: the first mistake.
+    With `try_out`, tasks whose data are here are made, too, and their metrics tried, and their evaluator is returned. A
+    run does so before it evaluates anything; a plan, or a long download, should not come before that.
     """
-    if settings.evaluate.evaluator is not None:
-        own: type[BaseEvaluator] = plugins.load_class(settings.evaluate.evaluator, BaseEvaluator)
-        if settings.evaluate.parts > 1 and own.part is BaseEvaluator.part:
+    asked = settings.evaluate
+    if asked.evaluator is not None:
+        own: type[BaseEvaluator] = plugins.load_class(asked.evaluator, BaseEvaluator)
+        if asked.parts > 1 and own.part is BaseEvaluator.part:
             raise UserError(
-                f"evaluate.share is {settings.evaluate.share:g}, and {settings.evaluate.evaluator} has no method "
-                "`part`, which would say what a share of the samples is; leave the share at null"
+                f"evaluate.share is {asked.share:g}, and {asked.evaluator} has no method `part`, which would say what "
+                "a share of the samples is; leave the share at null"
             )
         return None
-    include = settings.evaluate.include
-    inside = include is not None and include.is_relative_to(settings.zoo.folder)
-    _check_backend(settings.evaluate)
-    _check_tasks(settings.evaluate, known=zoo.TASKS if inside else (), own=zoo.READER)
-    if not try_out:
-        return None
-    from src.evaluation.evaluator import Evaluator
-
-    asked = with_local_data(settings.evaluate)
-    return Evaluator(asked, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
-
-
-def _check_backend(settings: Evaluate) -> None:
-    """Refuse a backend that is not installed."""
-    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+    if asked.backend == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(
             "evaluate.backend is vllm, which is not installed; pip install '.[vllm]' installs it, "
             "and evaluate.backend=hf does without"
         )
-
-
-def _check_tasks(settings: Evaluate, known: Sequence[str], own: Mapping[str, bytes]) -> None:
-    """Refuse unknown tasks and metrics, and code that is not allowed, before anything is downloaded or trained.
-
-    Args:
-        settings: tasks, metrics, where they lie.
-        known: tasks that need no looking up (the embedded family's, whose files may not be written yet).
-        own: source of this program's that may lie beside tasks, by lm-eval's reference to it.
-    """
-    _check_names(settings, known)
-    for task, found in defined(settings):
-        if not settings.unsafe_code and (code := found.code(own)) is not None:
+    inside = asked.include is not None and asked.include.is_relative_to(settings.zoo.folder)
+    _check_names(asked, zoo.TASKS if inside else ())  # whose files may not be written yet
+    for task, found in defined(asked):
+        if not asked.unsafe_code and (code := found.code(zoo.READER)) is not None:
             raise UserError(
                 f"task {task.name}: {code}; look at it, and allow it with evaluate.unsafe_code=true if you trust it"
             )
         if found.metrics is not None and found.name == task.name:
-            _chosen(task, found.metrics, found.filters, "tasks" if task in settings.tasks else "holdout")
+            main_metric(task, found.metrics, found.filters, "tasks" if task in asked.tasks else "holdout")
+    if not try_out:
+        return None
+    from src.evaluation.evaluator import Evaluator
+
+    here = with_local_data(asked)
+    return Evaluator(here, seed=settings.seed, devices=devices, remote_code=settings.trust_remote_code)
 
 
 def with_local_data(settings: Evaluate) -> Evaluate:
@@ -273,13 +231,11 @@ def with_local_data(settings: Evaluate) -> Evaluate:
             with suppress(UserError):  # of another version, or only in part
                 load(task_manager(settings), Task(name=name), {})
                 here.add(name)
-    held_out = tuple(task for task in settings.held_out if task.name in here)
-    return settings.model_copy(
-        update={
-            "tasks": tuple(task for task in settings.tasks if task.name in here),
-            "holdout": held_out or (settings.holdout if settings.held_out_share else None),
-        }
+    tasks, held_out = (
+        tuple(task for task in listed if task.name in here) for listed in (settings.tasks, settings.held_out)
     )
+    holdout = held_out or (settings.holdout if settings.held_out_share else None)
+    return settings.model_copy(update={"tasks": tasks, "holdout": holdout})
 
 
 def defined(settings: Evaluate) -> Iterator[tuple[Task, Definition]]:
@@ -346,26 +302,16 @@ def load(manager: TaskManager, task: Task, gen_kwargs: Mapping[str, Any]) -> dic
             raise UserError(f"{error}; is a split of its data empty, or a list of choices?") from cause
         raise
     for leaf in loaded["tasks"].values():
-        if task.shots is not None:
-            leaf.set_config("num_fewshot", task.shots)
-        elif leaf.get_config("num_fewshot") is None:
-            leaf.set_config("num_fewshot", 0)
+        own = leaf.get_config("num_fewshot") or 0
+        leaf.set_config("num_fewshot", own if task.shots is None else task.shots)
         leaf.set_fewshot_seed(FEWSHOT_SEED)
         if gen_kwargs and leaf.get_config("output_type") == "generate_until":
             leaf.set_config("generation_kwargs", dict(gen_kwargs), update=True)
     return {"groups": {}, "group_map": {}, **loaded}
 
 
-def main_metric(task: Task, requests: TaskRequests, key: str) -> tuple[str, str]:
-    """Return metric and filter of a task, as lm-eval names them in its results.
-
-    Raises:
-        UserError: listing those that the task has.
-    """
-    return _chosen(task, requests.metric_names(), requests.filters, key)
-
-
-def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
+def main_metric(task: Task, known: Sequence[str], names: Sequence[str], key: str) -> tuple[str, str]:
+    """Return a task's metric and filter, as lm-eval names them; UserError where they are none of these."""
     if not known:
         raise UserError(f"task {task.name}: it has no metric; its metric_list must name one")
     metric, _, chosen = (task.metric or known[0]).partition(",")
@@ -376,11 +322,7 @@ def _chosen(task: Task, known: Sequence[str], names: Sequence[str], key: str) ->
 
 
 def divide(requests: TaskRequests, settings: Evaluate, seed: int) -> list[list[int]]:
-    """Divide a task's documents into parts of equal size, or of one document more: the sorted places of each, drawn.
-
-    Raises:
-        UserError: there are fewer documents than parts.
-    """
+    """Divide a task's documents into parts of equal size, or of one document more: the sorted places of each, drawn."""
     name, parts = requests.leaf.task_name, settings.parts
     if len(requests) < parts:
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from src.runtime.errors import UserError, printable
 
 if TYPE_CHECKING:
     from src.models.checkpoint import Checkpoint
-    from src.models.store import Store
 
 RECIPE = "recipe.yaml"
 
@@ -31,10 +30,10 @@ class Unmade:
     folder: Path
     """The run's."""
     proposal: Proposal
-    _state: State = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_state", replay(events_of(self.folder)))
+    @cached_property
+    def _state(self) -> State:
+        return replay(events_of(self.folder))
 
     @cached_property
     def name(self) -> str:
@@ -77,20 +76,23 @@ class Unmade:
         return multi_recipe(whole, self.name, {name: one.origin for name, one in self._given.items()})
 
     def make(self, target: Path, words: str) -> None:
-        """Merge it into a folder, with its recipe; ancestors that are not on disk are made again, and deleted after.
+        """Merge it into a new folder, with its recipe, whose first lines are `words`.
 
-        Args:
-            target: a folder that does not exist.
-            words: what is to be known of it, for the recipe's first lines.
+        Ancestors that are not on disk are made again, and deleted after.
 
         Raises:
             UserError: something lies at `target`; a founder is gone or has changed.
         """
         from src.models import merging
+        from src.models.founders import check_unchanged
+        from src.models.store import Store
 
         if target.exists():
             raise UserError(f"{target} is there already and stays as it is; --out FOLDER makes the model elsewhere")
-        store = self._store()
+        check_unchanged(self._given, self._state.model)
+        store = Store(self.folder.resolve(), self._given, self._state.model, cache=Cache(None))
+        for one in self.proposal.parents:
+            store.verify(one)
         before = [model.name for model in self._state.population if store.has(model.name)]
         try:
             with (
@@ -103,13 +105,3 @@ class Unmade:
                 (partial / RECIPE).write_text(comment + self.recipe(), encoding="utf-8")
         finally:
             store.discard(before)
-
-    def _store(self) -> Store:
-        from src.models.founders import check_unchanged
-        from src.models.store import Store
-
-        check_unchanged(self._given, self._state.model)
-        store = Store(self.folder.resolve(), self._given, self._state.model, cache=Cache(None))
-        for one in self.proposal.parents:
-            store.verify(one)
-        return store

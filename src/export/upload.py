@@ -12,11 +12,7 @@ from src.runtime.terminal import warn
 
 
 def check(settings: Publish) -> None:
-    """Refuse what could not be uploaded at the end, before any work.
-
-    Raises:
-        UserError: a name that the hub would refuse, no token, or the hub switched off.
-    """
+    """Refuse what could not be uploaded at the end: a name that the hub refuses, no token, or the hub switched off."""
     if settings.repo_id is None:
         return
     from huggingface_hub import constants, get_token  # half a second, and only who publishes needs it

@@ -7,22 +7,6 @@
 | state | what the events add up to |
 """
 
+from src.journal.events import CutOff
 from src.journal.file import VERSION, VOLATILE, Event, Follower, Journal, events_of, parse
-from src.journal.state import Compared, CutOff, HeldOut, State, cache_savings, replay, run_state
-
-__all__ = [
-    "VERSION",
-    "VOLATILE",
-    "Compared",
-    "CutOff",
-    "Event",
-    "Follower",
-    "HeldOut",
-    "Journal",
-    "State",
-    "cache_savings",
-    "events_of",
-    "parse",
-    "replay",
-    "run_state",
-]
+from src.journal.state import Compared, HeldOut, State, cache_savings, replay, run_state

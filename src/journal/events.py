@@ -207,12 +207,20 @@ class _Measured(_Fields):
     cached: bool = False
 
 
-class _CutOff(_Fields):
+class CutOff(_Fields):
+    """Generated answers of a task that ended since no more tokens were allowed, not since the model had finished."""
+
     model_config = ConfigDict(extra="forbid")
 
     answers: Count
     of: Annotated[int, Field(ge=1, lt=2**63)]
+    """All answers that were generated for it."""
     tokens: Count
+    """At which they were cut off: lm-eval's max_gen_toks."""
+
+    def words(self, task: str) -> str:
+        """Return it as a sentence, without its end."""
+        return f"{self.answers} of {self.of} answers of {task} were cut off at {self.tokens} tokens"
 
 
 class _Scored(_Fields):
@@ -224,7 +232,7 @@ class _Scored(_Fields):
     samples: Count
     seconds: float
     metrics: dict[str, str] = {}
-    cut_off: dict[str, _CutOff] = {}
+    cut_off: dict[str, CutOff] = {}
     cached: bool = False
     part: Count | None = None
     parts: Count = 1
@@ -250,14 +258,23 @@ class _Expected(_Fields):
     gain: Annotated[float, Field(ge=0)]
 
 
-class _Learned(_Fields):
+class Lesson(_Fields):
+    """What was learned by gradient before a generation's candidate."""
+
     generation: Generation
+    """The candidate's."""
     steps: Count
+    """Gradient steps by then, since the beginning."""
     forward: Count
+    """Samples that went through the model in this lesson, those kept back included."""
     back: Count
+    """Samples whose gradient was taken."""
     loss: float | None
+    """On the samples of the last steps, in the mean; None before the first step."""
     kept_back: float
+    """On the samples that were not learned from."""
     weights: dict[str, float]
+    """Of every direction by name, in the mean over blocks."""
     seconds: float
 
 
@@ -288,7 +305,7 @@ class _Compared(_Fields):
     error: float = 0.0
 
 
-class _Retried(_Fields):
+class _OfModel(_Fields):
     model: str
 
 
@@ -307,10 +324,10 @@ KINDS: Mapping[str, type[_Fields]] = {
     "held_out": _Scored,
     "failed": _Failed,
     "holdout_failed": _Failed,
-    "retried": _Retried,
+    "retried": _OfModel,
     "closed": _Closed,
     "expected": _Expected,
-    "learned": _Learned,
+    "learned": Lesson,
     "differentiated": _Differentiated,
     "compared": _Compared,
     "stopped": _Stopped,

@@ -60,11 +60,7 @@ class Journal:
         self._file.truncate(whole)
 
     def append(self, event: str, **fields: Any) -> Event:
-        """Write one event and wait until it is on the disk; what an attempt that failed left of it is cut off.
-
-        Raises:
-            MachineError: it could not be written; the journal is as it was.
-        """
+        """Write one event and wait until it is on the disk; after a MachineError the journal is as it was."""
         entry = {"event": event, **fields}
         persistently(lambda: self._put(entry), self.path)
         return entry
@@ -107,9 +103,7 @@ class Follower:
 
 
 def parse(path: Path) -> tuple[list[Event], int]:
-    """Return the events of a journal, and how many bytes of the file they take.
-
-    Less than its size if its tail is torn.
+    """Return the events of a journal, and how many bytes of the file they take: not all if its tail is torn.
 
     Raises:
         UserError: a whole line is damaged (names its number), or a newer version wrote the journal.
@@ -160,11 +154,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 def events_of(folder: Path) -> list[Event]:
-    """Return what the journal of the run in a folder tells.
-
-    Raises:
-        UserError: there is no run, or its journal is damaged, or newer than this version.
-    """
+    """Return what the journal of the run in a folder tells; UserError where there is none, or `parse` refuses it."""
     path = folder / "journal.jsonl"
     if not path.is_file():
         raise UserError(f"{folder} is no run: there is no journal.jsonl in it; expected outputs/NAME")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.journal.events import check_fields, models_in, models_of
+from src.journal.events import CutOff, Lesson, check_fields, models_in, models_of
 from src.journal.file import Event, events_of
 from src.population import Derivatives, Geometry, KinshipTable, Model, Population, Predictor, Proposal, Spent
 from src.runtime.errors import UserError
@@ -27,26 +27,6 @@ class HeldOut:
     """Weighted mean of `scores`."""
     stderr: float
     """Standard error of `average`."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What was learned by gradient before a generation's candidate."""
-
-    generation: int
-    """The candidate's."""
-    steps: int
-    """Gradient steps by then, since the beginning."""
-    forward: int
-    """Samples that went through the model in this lesson, those kept back included."""
-    back: int
-    """Samples whose gradient was taken."""
-    loss: float | None
-    """On the samples of the last steps, in the mean; None before the first step."""
-    kept_back: float
-    """On the samples that were not learned from."""
-    weights: Mapping[str, float]
-    """Of every direction by name, in the mean over blocks."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +48,6 @@ class Compared:
     """Drawn for interval and p; 0 in older journals, which had 2,000."""
     error: float = 0.0
     """Monte-Carlo error of the bounds, in points."""
-
-
-@dataclass(frozen=True)
-class CutOff:
-    """Generated answers of a task that ended since no more tokens were allowed, not since the model had finished."""
-
-    answers: int
-    of: int
-    """All answers that were generated for it."""
-    tokens: int
-    """At which they were cut off: lm-eval's max_gen_toks."""
-
-    def words(self, task: str) -> str:
-        """Return it as a sentence, without its end."""
-        return f"{self.answers} of {self.of} answers of {task} were cut off at {self.tokens} tokens"
 
 
 @dataclass
@@ -127,7 +92,6 @@ class State:
     """Of the winner and the founders."""
     holdout_failures: dict[str, str] = field(default_factory=dict)
     """Why a model could not be scored there."""
-    holdout_samples: int = 0
     cut_off: dict[tuple[str, str, str], CutOff] = field(default_factory=dict)
     """By event (evaluated, held_out), model and lm-eval task; of those only of which an answer was."""
     compared: dict[str, Compared] = field(default_factory=dict)
@@ -155,11 +119,7 @@ class State:
         return {name: model.source or "" for name, model in self.given.items()}
 
     def model(self, name: str) -> Model:
-        """Return the model of this name, the base included.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """Return the model of this name, the base included; KeyError where there is none."""
         return self.base if self.base is not None and name == self.base.name else self.models[name]
 
     @property
@@ -179,11 +139,7 @@ class State:
         return self._seen
 
     def table(
-        self,
-        metric: str,
-        larger_is_closer: bool,
-        predictor: Predictor | None = None,
-        geometry: Geometry | None = None,
+        self, metric: str, larger_is_closer: bool, predictor: Predictor | None = None, geometry: Geometry | None = None
     ) -> KinshipTable:
         """Kinship as strategies see it."""
         return KinshipTable(metric, self.kinship.get(metric, {}), larger_is_closer, predictor, geometry)
@@ -204,16 +160,7 @@ class State:
         kind = event["event"]
         if strangers := sorted(name for name in models_in(event) if name not in self.models):
             raise ValueError(f"{kind} has {strangers[0]!r}, which is no model of this run")
-        if kind in self.seconds:
-            self.seconds[kind] += event["seconds"]
-            self.asked[kind] += 1
-            self.known[kind] += event.get("cached", False)
-        if kind in {"evaluated", "held_out"}:
-            self.cut_off |= {
-                (kind, event["model"], task): CutOff(**one) for task, one in event.get("cut_off", {}).items()
-            }
-        if "provenance" in event:
-            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
+        self._count(kind, event)
         if kind == "started":
             self.started = event
         elif kind == "founder":
@@ -238,7 +185,7 @@ class State:
             for name, value in event["values"].items():
                 self._change(name, expected=value)
         elif kind == "learned":
-            self.lessons.append(Lesson(**{one.name: event[one.name] for one in fields(Lesson)}))
+            self.lessons.append(Lesson.model_validate(event))
             self._pass(event)
         elif kind == "differentiated":
             named = event["model"], tuple(event["directions"]), tuple(event["tasks"])
@@ -251,7 +198,6 @@ class State:
         elif kind == "held_out":
             self.metrics.update(event.get("metrics", {}))
             self.holdout[event["model"]] = HeldOut(event["scores"], event["average"], event["stderr"])
-            self.holdout_samples += event["samples"]
             self.holdout_failures.pop(event["model"], None)
         elif kind == "holdout_failed":
             self.holdout_failures[event["model"]] = event["reason"]
@@ -266,6 +212,18 @@ class State:
             self.selected = (*self.selected, again.name)
         elif kind == "stopped":
             self.stopped = event["reason"]
+
+    def _count(self, kind: str, event: Event) -> None:
+        """Take up what events of several kinds have."""
+        if kind in self.seconds:
+            self.seconds[kind] += event["seconds"]
+            self.asked[kind] += 1
+            self.known[kind] += event.get("cached", False)
+        if kind in {"evaluated", "held_out"}:
+            for task, one in event.get("cut_off", {}).items():
+                self.cut_off[kind, event["model"], task] = CutOff(**one)
+        if "provenance" in event:
+            self.starts.append({key: event[key] for key in ("versions", "provenance") if key in event})
 
     def _pass(self, event: Event) -> None:
         passes = event["forward"] + 2 * event["back"]
@@ -344,11 +302,7 @@ def replay(events: Iterable[Event], state: State | None = None) -> State:
 
 
 def run_state(folder: Path) -> State | None:
-    """Return the state of the run in a folder, running or not; None where there is no run.
-
-    Raises:
-        UserError: its journal is damaged, or newer than this version.
-    """
+    """Return the state of the run in a folder, running or not; None where there is no run."""
     return replay(events_of(folder)) if (folder / "journal.jsonl").is_file() else None
 
 

@@ -153,17 +153,10 @@ def open_adapter(text: str, path: Path, base: Checkpoint | None) -> Checkpoint:
 
 
 def read(folder: Path, source: str, config: Mapping[str, Any], base: Checkpoint, *, named: bool) -> Adapter:
-    """Read the headers of an adapter.
+    """Read the headers of an adapter, and refuse what is no plain LoRA, no safetensors, or does not fit the base.
 
-    Args:
-        folder: its own.
-        source: as the user wrote it, without its base.
-        config: the content of its adapter_config.json.
-        base: that it is to change.
-        named: whether the user said that this is its base; else its configuration has to say so.
-
-    Raises:
-        UserError: what is no plain LoRA, no safetensors, or does not fit the base.
+    `source` is as the user wrote it, without its base; `config`, the content of its adapter_config.json, has to
+    name the base unless the user has `named` it.
     """
     _check_config(source, config)
     if not named:
@@ -192,9 +185,9 @@ def read(folder: Path, source: str, config: Mapping[str, Any], base: Checkpoint,
             raise UserError(f"{source}: {module} has one factor of two, {next(iter(pair))}; copy the adapter again")
         transposed = module in embeddings or bool(config.get("fan_in_fan_out"))
         name = _weight_of(source, module, base)
-        scaling = _scaling(source, module, config)
+        rank, scaling = _scaled(source, module, config)
         factors[name] = Factors(pair["A"], pair["B"], scaling, transposed, module in embeddings)
-        _check_shapes(source, name, factors[name], base, _patterned(config, "rank_pattern", module, config["r"]))
+        _check_shapes(source, name, factors[name], base, rank)
     return Adapter(source, folder, base, factors)
 
 
@@ -266,18 +259,17 @@ def _weight_of(source: str, module: str, base: Checkpoint) -> str:
 
 def _patterned(config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:
     """Return what a pattern says of a module, as PEFT reads patterns: the first that matches the end of its name."""
-    for pattern, value in (config.get(key) or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+    patterns = (config.get(key) or {}).items()
+    return next((value for pattern, value in patterns if re.match(rf"(.*\.)?({pattern})$", module)), default)
 
 
-def _scaling(source: str, module: str, config: Mapping[str, Any]) -> float:
+def _scaled(source: str, module: str, config: Mapping[str, Any]) -> tuple[int, float]:
+    """Return the rank of a module's factors, and what their product is multiplied by."""
     rank = _patterned(config, "rank_pattern", module, config["r"])
     alpha = _patterned(config, "alpha_pattern", module, config["lora_alpha"])
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise UserError(f"{source}: {module} has rank {rank!r} and alpha {alpha!r}; expected numbers, the rank above 0")
-    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+    return rank, float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
 def _check_shapes(source: str, name: str, factors: Factors, base: Checkpoint, rank: int) -> None:

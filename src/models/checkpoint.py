@@ -11,11 +11,11 @@ whoever needs them, at the file and offset that a `TensorSpec` gives.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -31,7 +31,7 @@ COMPARABLE = ("BF16", "F16", "F32", "F64")
 _FLOATS = (*COMPARABLE, "F8_E4M3", "F8_E5M2", "F8_E8M0")
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.model", "vocab.*", "merges.txt", "*.jinja", "README.md"]
 _HUB_SKIPPED = ["consolidated*", "*/*"]  # the same weights under another name; other formats in subfolders
 
@@ -75,8 +75,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSpec]
     config: Mapping[str, Any]
     adapter: Adapter | None = None
-    _digests: dict[str, str] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _digests: dict[int | None, str] = field(default_factory=dict, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -126,24 +125,23 @@ class Checkpoint:
         Neither the folder's path nor the sharding matters. It reads every weight, once per instance. An adapter's is
         that of its base and its factors.
         """
-        return self._digest("content", None)
+        return self._digest(None)
 
     def probe(self) -> str:
         """Return a digest of the headers and of at most 4 KiB of each tensor: two that differ are different models."""
-        return self._digest("probe", 4096)
+        return self._digest(4096)
 
-    def _digest(self, kind: str, most: int | None) -> str:
-        with self._lock:
-            if kind not in self._digests:
-                if self.adapter is not None:
-                    self._digests[kind] = self.adapter.digest(most=most)
-                else:
-                    self._digests[kind] = digest.of_files(self.tensors.values(), self.config, most=most)
-            return self._digests[kind]
+    def _digest(self, most: int | None) -> str:
+        if most not in self._digests:
+            if self.adapter is not None:
+                self._digests[most] = self.adapter.digest(most=most)
+            else:
+                self._digests[most] = digest.of_files(self.tensors.values(), self.config, most=most)
+        return self._digests[most]
 
 
-def open_checkpoint(source: str | Path, *, revision: str | None = None, base: Checkpoint | None = None) -> Checkpoint:
-    """Open a local folder, or else a model of the hub (`org/name`, at `revision`; HF_HUB_OFFLINE is honoured).
+def open_checkpoint(source: str | Path, *, base: Checkpoint | None = None) -> Checkpoint:
+    """Open a local folder, or else a model of the hub (`org/name`; HF_HUB_OFFLINE is honoured).
 
     A LoRA adapter of `base` is a checkpoint, too, whose weights nobody has written yet; BASE+ADAPTER names its base.
 
@@ -151,7 +149,7 @@ def open_checkpoint(source: str | Path, *, revision: str | None = None, base: Ch
     no safetensors, a damaged header, an index that does not fit its shards; an adapter of another base.
     """
     try:
-        return _opened(str(source), revision, base, local=isinstance(source, Path))
+        return _opened(str(source), base, local=isinstance(source, Path))
     except OSError as error:  # a name too long for the disk, a folder that nobody may look into
         raise UserError(
             f"{source}: cannot be read ({error.strerror}); check the path, and that it is yours to read"
@@ -165,20 +163,24 @@ def open_family(sources: Mapping[str, str]) -> dict[str, Checkpoint]:
     return {"base": base, **models}
 
 
-def _opened(text: str, revision: str | None, base: Checkpoint | None, *, local: bool) -> Checkpoint:
+def _opened(text: str, base: Checkpoint | None, *, local: bool) -> Checkpoint:
     named, own = adapters.split_source(text)
     folder = Path(os.path.expanduser(own))  # noqa: PTH111 (Path's own raises where there is no such user)
     if folder.is_file():
         raise UserError(f"{own} is a file; expected the folder of a checkpoint (config.json beside *.safetensors)")
     if not folder.is_dir():
-        if local or not _HUB_NAME.fullmatch(own):
+        if local or not HUB_NAME.fullmatch(own):
             raise UserError(f"{own}: no such folder; give the folder of a checkpoint or a hub name like org/name")
-        folder = _download(own, revision)
+        folder = _download(own)
     path = folder.absolute()
     if named or adapters.is_adapter(path):
         return adapters.open_adapter(text, path, base)
     files = _weight_files(path, text)
-    config = _config(path, text)
+    if not os.path.lexists(path / "config.json"):
+        raise UserError(
+            f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
+        )
+    config = read_json(path / "config.json")
     tensors: dict[str, TensorSpec] = {}
     for file, listed in files.items():
         found = read_header(file)
@@ -209,8 +211,12 @@ def check_family(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[str
     Refused: another architecture, a missing, extra or differently shaped tensor, a model that is the base, two models
     that are the same. The warnings announce tensors that are compared on the rows that all models have.
     """
-    for name, model in models.items():
-        _check_architecture(base, name, model)
+    for label, model in models.items():
+        for key in ("model_type", "architectures"):
+            mine, theirs = base.config.get(key), model.config.get(key)
+            if mine and theirs and mine != theirs:
+                theirs, mine = printable(str(theirs)[:100]), printable(str(mine)[:100])
+                raise UserError(f"{label} has {key} {theirs} and the base {mine}; expected fine-tunes of one base")
     tensors = compared(base, models)
     _check_distinct(base, models)
     warnings = []
@@ -253,7 +259,9 @@ def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compare
                     "expected fine-tunes of one base with the same tensors"
                 )
             _check_dtype(label, theirs)
-            if theirs.shape != mine.shape and not _rows_may_differ(mine, theirs):
+            if theirs.shape != mine.shape and not (
+                _PER_TOKEN.search(name) and mine.shape and mine.shape[1:] == theirs.shape[1:]
+            ):
                 raise UserError(
                     f"{name} has shape {shape_text(theirs.shape)} in {label} and {shape_text(mine.shape)} in the base; "
                     "expected fine-tunes of one base with the same shapes"
@@ -263,7 +271,7 @@ def compared(base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[Compare
     return [Compared(name, shape) for name, shape in shapes.items() if math.prod(shape)]
 
 
-def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
+def _weight_files(path: Path, text: str) -> Mapping[Path, set[str] | None]:
     """Return a folder's safetensors files, each with the tensors that the index lists (None without an index)."""
     single, index = path / _SINGLE, path / _INDEX
     # What leads nowhere is there, too, and is complained about when it is read.
@@ -288,13 +296,13 @@ def _weight_files(path: Path, text: str) -> dict[Path, set[str] | None]:
     raise UserError(f"{text}: {found} there; expected {_SINGLE}, or {_INDEX} and its shards")
 
 
-def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
+def _read_index(index: Path, text: str) -> Mapping[Path, set[str]]:
     """Return the shards that an index names, each with the tensors it is said to hold."""
     content = read_json(index)
     placed = content.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
         raise UserError(f"{index}: no weight_map from tensors to files; copy or download it again")
-    files: dict[Path, set[str] | None] = {}
+    files: dict[Path, set[str]] = {}
     for name, file in placed.items():
         # By its words alone: the hub's cache is made of links, and a link in the folder is the user's own.
         pure = PurePosixPath(file)
@@ -307,9 +315,7 @@ def _read_index(index: Path, text: str) -> dict[Path, set[str] | None]:
             raise UserError(
                 f"{text}: the index names the shard {printable(file[:100])}, which is absent; copy or download it again"
             )
-        held = files.setdefault(shard, set())
-        assert held is not None
-        held.add(name)
+        files.setdefault(shard, set()).add(name)
     return dict(sorted(files.items()))
 
 
@@ -321,15 +327,6 @@ def _check_index(file: Path, found: Mapping[str, TensorSpec], listed: set[str], 
             f"{text}: tensor {printable(name[:100])} {says} in {file.name}{lacks}; "
             "copy or download the checkpoint again"
         )
-
-
-def _config(path: Path, text: str) -> dict[str, Any]:
-    file = path / "config.json"
-    if not os.path.lexists(file):
-        raise UserError(
-            f"{text}: no config.json; expected the folder of a whole checkpoint (config.json, *.safetensors)"
-        )
-    return read_json(file)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -344,16 +341,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str) -> Path:
     """Download a hub model's safetensors, JSON and tokenizer files and its card; return the local snapshot."""
     import huggingface_hub  # half a second, and only hub names need it
 
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_SKIPPED
-            )
-        )
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_SKIPPED))
     except Exception as error:  # the hub's own errors, those of its HTTP client, of sockets and of the disk
         why = printable((str(error).strip() or type(error).__name__).splitlines()[0][:160])
         raise UserError(
@@ -374,27 +367,11 @@ def _check_dtype(label: str, spec: TensorSpec) -> None:
         )
 
 
-def _rows_may_differ(mine: TensorSpec, theirs: TensorSpec) -> bool:
-    return bool(_PER_TOKEN.search(mine.name)) and len(mine.shape) > 0 and mine.shape[1:] == theirs.shape[1:]
-
-
-def _check_architecture(base: Checkpoint, label: str, model: Checkpoint) -> None:
-    for key in ("model_type", "architectures"):
-        mine, theirs = base.config.get(key), model.config.get(key)
-        if mine and theirs and mine != theirs:
-            theirs, mine = printable(str(theirs)[:100]), printable(str(mine)[:100])
-            raise UserError(f"{label} has {key} {theirs} and the base {mine}; expected fine-tunes of one base")
-
-
 def _check_distinct(base: Checkpoint, models: Mapping[str, Checkpoint]) -> None:
     """Raise UserError where a model is the base or another one: by folder, or by content where the probes agree."""
-    seen: list[tuple[str, Checkpoint]] = [("the base", base)]
-    for label, model in models.items():
-        for other, earlier in seen:
-            same = model.path.resolve() == earlier.path.resolve() or (
-                model.probe() == earlier.probe() and model.fingerprint() == earlier.fingerprint()
-            )
-            if same:
-                what = f"{label} ({model.source}) is the same model as {other} ({earlier.source})"
-                raise UserError(f"{what}; expected distinct fine-tunes of the base: give each once, and not the base")
-        seen.append((label, model))
+    for (other, earlier), (label, model) in itertools.combinations([("the base", base), *models.items()], 2):
+        if model.path.resolve() == earlier.path.resolve() or (
+            model.probe() == earlier.probe() and model.fingerprint() == earlier.fingerprint()
+        ):
+            what = f"{label} ({model.source}) is the same model as {other} ({earlier.source})"
+            raise UserError(f"{what}; expected distinct fine-tunes of the base: give each once, and not the base")

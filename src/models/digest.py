@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from src.models.header import TensorSpec
+from src.runtime import checksums
 from src.runtime.errors import UserError
 from src.runtime.files import check_regular
 
@@ -27,13 +30,8 @@ _OTHER_FILES = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "voc
 def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: int | None = None) -> str:
     """Return the xxh3_128 hex digest of tensors on disk, sorted by name, and of the model's configuration.
 
-    Every byte counts, or at most `most` bytes from the middle of each tensor.
-
-    Raises:
-        UserError: a file that ends early.
+    Every byte counts, or at most `most` bytes from the middle of each tensor; UserError where a file ends early.
     """
-    import xxhash
-
     specs = list(specs)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         digests = pool.map(lambda spec: _of_tensor(spec, most), specs)
@@ -47,7 +45,6 @@ def of_files(specs: Iterable[TensorSpec], config: Mapping[str, Any], *, most: in
 def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Return what `of_files` would if these torch tensors and this configuration were on disk."""
     import torch
-    import xxhash
 
     whole = xxhash.xxh3_128(_described(config))
     for name, tensor in sorted(tensors.items()):
@@ -60,10 +57,8 @@ def of_tensors(tensors: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 def of_surroundings(folder: Path) -> str:
     """Return the sha256 hex digest of a checkpoint's files other than weights: tokenizer, configuration, templates.
 
-    Two that share it can swap weights; two that do not may score differently with the same weights.
-
-    Raises:
-        UserError: what is called like one of these files and cannot be read: a folder, a link that leads nowhere.
+    Two that share it can swap weights; two that do not may score differently with the same weights. What is called like
+    one of these files and cannot be read (a folder, a link that leads nowhere) raises UserError.
     """
     digest = hashlib.sha256()
     for file in (file for pattern in _OTHER_FILES for file in sorted(folder.glob(pattern))):
@@ -86,27 +81,8 @@ def _described(config: Mapping[str, Any]) -> bytes:
 
 
 def _of_tensor(spec: TensorSpec, most: int | None) -> bytes:
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    skipped = max(0, spec.nbytes - most) // 2 if most else 0
-    for block in _blocks(spec, skipped, min(spec.nbytes, most or spec.nbytes)):
-        digest.update(block)
-    return digest.digest()
-
-
-def _blocks(spec: TensorSpec, skipped: int, nbytes: int) -> Iterator[memoryview]:
-    """Yield `nbytes` of a tensor from `skipped` on, through one small buffer that is reused."""
-    buffer = memoryview(bytearray(min(nbytes, 1 << 20)))
-    handle = os.open(spec.file, os.O_RDONLY)
+    count = min(spec.nbytes, most or spec.nbytes)
     try:
-        done = 0
-        while done < nbytes:
-            view = buffer[: min(len(buffer), nbytes - done)]
-            got = os.preadv(handle, [view], spec.offset + skipped + done)
-            if not got:
-                raise UserError(f"{spec.file}: truncated while it was read, in tensor {spec.name}; download it again")
-            yield view[:got]
-            done += got
-    finally:
-        os.close(handle)
+        return checksums.of_range(spec.file, spec.offset + (spec.nbytes - count) // 2, count)
+    except EOFError:
+        raise UserError(f"{spec.file}: truncated while it was read, in tensor {spec.name}; download it again") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.config import Settings
 from src.models import digest
 from src.models.adapters import CONFIG, is_adapter, split_source
-from src.models.checkpoint import Checkpoint, check_family, open_checkpoint, open_family
+from src.models.checkpoint import HUB_NAME, Checkpoint, check_family, open_checkpoint, open_family
 from src.population import KinshipTable, Model, Population
 from src.runtime.errors import UserError
 from src.runtime.terminal import warn
@@ -39,11 +39,7 @@ def look(settings: Settings) -> dict[str, Found]:
 
 
 def check(settings: Settings, found: Mapping[str, Found]) -> None:
-    """Refuse founders of different families, or that mergekit cannot merge, and an unknown merge method or parameter.
-
-    Raises:
-        UserError: the first mistake.
-    """
+    """Refuse founders of different families or that mergekit cannot merge, and an unknown merge method or parameter."""
     here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
     if (base := here.pop("base", None)) is not None:
         check_family(base, here)
@@ -59,11 +55,7 @@ def check(settings: Settings, found: Mapping[str, Found]) -> None:
 
 
 def bring(settings: Settings) -> tuple[Checkpoint, dict[str, Checkpoint]]:
-    """Return the base and the founders, here and sound; what lies on the hub is downloaded.
-
-    Raises:
-        UserError: as `check_family`, or a download that failed.
-    """
+    """Return the base and the founders, here and sound; what lies on the hub is downloaded."""
     models = open_family({"base": settings.founders.base, **settings.founders.models})
     base = models.pop("base")
     for warning in check_family(base, models):
@@ -83,16 +75,17 @@ def _check_tensors(settings: Settings, base: Checkpoint | None, models: Mapping[
 def check_unchanged(given: Mapping[str, Checkpoint], recorded: Callable[[str], Model]) -> None:
     """Raise UserError unless the base and the founders are what a run began with."""
     for name, checkpoint in given.items():
-        beside = digest.of_surroundings(checkpoint.path)
-        for what, changed in (
-            ("weights or configuration", checkpoint.fingerprint() != recorded(name).fingerprint),
-            ("tokenizer or templates", beside != (recorded(name).surroundings or beside)),
-        ):
-            if changed:
-                raise UserError(
-                    f"the {what} of {name} ({checkpoint.source}) changed since the run began. "
-                    "Bring the old files back, or begin anew with name=…"
-                )
+        known = recorded(name)
+        if checkpoint.fingerprint() != known.fingerprint:
+            what = "weights or configuration"
+        elif known.surroundings and known.surroundings != digest.of_surroundings(checkpoint.path):
+            what = "tokenizer or templates"
+        else:
+            continue
+        raise UserError(
+            f"the {what} of {name} ({checkpoint.source}) changed since the run began. "
+            "Bring the old files back, or begin anew with name=…"
+        )
 
 
 def _look(source: str, settings: Settings, base: Found | None = None) -> Found:
@@ -101,16 +94,12 @@ def _look(source: str, settings: Settings, base: Found | None = None) -> Found:
     folder = Path(own).expanduser()
     if folder.is_relative_to(settings.zoo.folder) and not folder.exists():
         return Found(source, None, None, "not trained yet: the embedded family, about two minutes on two cores")
-    if not folder.exists() and _is_hub_name(own):
+    if not folder.exists() and HUB_NAME.fullmatch(own):
         return _look_on_hub(source, base)
     if base is not None and ancestor is None and is_adapter(folder):
         return Found(source, None, base.nbytes, "an adapter, whose base is not here yet")
     checkpoint = open_checkpoint(source, base=ancestor)
     return Found(source, checkpoint, checkpoint.nbytes, str(checkpoint.path))
-
-
-def _is_hub_name(source: str) -> bool:
-    return source.count("/") == 1 and not source.startswith((".", "~", "/")) and all(source.split("/"))
 
 
 def _look_on_hub(source: str, base: Found | None) -> Found:

@@ -30,19 +30,9 @@ from src.runtime.errors import UserError
 from src.runtime.names import TREATED
 
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json", "generation_config.json"),
 )
-
-
 SIXTEEN_BITS = {"BF16": "bfloat16", "F16": "float16"}
 """Dtypes in which a merge would lose what founders changed: as safetensors and as mergekit name them."""
 
@@ -73,33 +63,33 @@ class Recipe:
 
 
 def check(settings: Merge, parents: int, key: str = "merge") -> None:
-    """Refuse what mergekit would refuse later, or would ignore in silence.
+    """Refuse what mergekit would refuse later, or would ignore in silence, of merges of so many parents at most.
 
-    Args:
-        settings: of the merge.
-        parents: how many it has at most.
-        key: where the settings come from, for what is said.
-
-    Raises:
-        UserError: an unknown method, a parameter that the method does not have or lacks, a wrong number of parents.
+    That is an unknown method, a parameter that the method does not have or lacks, a wrong number of parents. `key` is
+    where the settings come from, for what is said.
     """
     spec = registry.get(registered(settings.method)).spec
-    names = {parameter.name for parameter in spec.parameters}
+    known = {parameter.name: parameter for parameter in spec.parameters}
     for part, given in (("parameters", settings.parameters), ("each", settings.each)):
-        if unknown := sorted(set(given) - names):
+        if unknown := sorted(given.keys() - known.keys()):
             raise UserError(
                 f"{key}.{part}.{unknown[0]}: {settings.method} has no such parameter (mergekit would ignore it). "
-                f"Known: {', '.join(sorted(names)) or 'none'}."
+                f"Known: {', '.join(sorted(known)) or 'none'}."
             )
-    for parameter in spec.parameters:
-        for part, given in (("parameters", settings.parameters), ("each", settings.each)):
-            if parameter.name in given:
-                _check_value(f"{key}.{part}.{parameter.name}", given[parameter.name], parameter)
-    required = [parameter.name for parameter in spec.parameters if parameter.required]
-    if missing := [name for name in required if name not in {*settings.parameters, *settings.each}]:
-        raise UserError(f"{key}.parameters.{missing[0]} is missing; {settings.method} needs it.")
+        for name, value in given.items():
+            _check_value(f"{key}.{part}.{name}", value, known[name])
+    for name, parameter in known.items():
+        if parameter.required and name not in {*settings.parameters, *settings.each}:
+            raise UserError(f"{key}.parameters.{name} is missing; {settings.method} needs it.")
     _check_inputs(settings, spec, parents)
-    _check_treatment(settings)
+    if settings.treatment is not None:
+        if TREATED + spec.name not in {one.spec.name for one in registry.registered_methods()}:
+            raise UserError(
+                f"merge.treatment is for methods that have none; {spec.name} has its own: merge.parameters.svc, and "
+                "merge.parameters.scale, where [alpha, alpha + beta] is LiNeS"
+            )
+        scale = next(one for one in treated.PARAMETERS if one.name == "treatment_scale")
+        _check_value("merge.treatment.scale", settings.treatment.scale, scale)
 
 
 def with_own(settings: Merge, own: Mapping[str, Any]) -> Merge:
@@ -177,26 +167,10 @@ def _check_inputs(settings: Merge, spec: MergeMethodSpec, parents: int) -> None:
         ) from error
 
 
-def _check_treatment(settings: Merge) -> None:
-    if (treatment := settings.treatment) is None:
-        return
-    method = registered(settings.method)
-    if TREATED + method not in {one.spec.name for one in registry.registered_methods()}:
-        raise UserError(
-            f"merge.treatment is for methods that have none; {method} has its own: merge.parameters.svc, and "
-            "merge.parameters.scale, where [alpha, alpha + beta] is LiNeS"
-        )
-    scale = next(one for one in treated.PARAMETERS if one.name == "treatment_scale")
-    _check_value("merge.treatment.scale", treatment.scale, scale)
-
-
 def check_tensors(models: Mapping[str, Checkpoint], *, remote_code: bool = False) -> None:
     """Refuse checkpoints that lack a tensor which mergekit requires, as their headers say.
 
     An architecture that mergekit has no table of is inferred from the checkpoints themselves, and lacks nothing.
-
-    Raises:
-        UserError: the first missing tensor, its checkpoint and its architecture; or an unreadable configuration.
     """
     for name, checkpoint in models.items():
         try:
@@ -302,17 +276,10 @@ def merge(
 def merge_in_memory(
     recipe: Recipe, models: Mapping[str, Path], out: Path, *, device: str = "cpu", remote_code: bool = False
 ) -> dict[str, torch.Tensor] | None:
-    """Return the offspring's tensors, the same to the bit as `merge` writes them.
+    """Return the offspring's tensors, the same to the bit as `merge` writes them; its other files go to `out`.
 
-    Args:
-        recipe: what to do.
-        models: absolute folder of every model that the recipe names.
-        out: an existing folder, which receives the offspring's other files.
-        device: what mergekit computes on.
-        remote_code: whether a checkpoint may execute Python code of its own.
-
-    Returns:
-        None where mergekit has to align vocabularies, or fills gaps in written files: then only `merge` will do.
+    None where mergekit has to align vocabularies, or fills gaps in written files: then only `merge` will do. The
+    arguments are `merge`'s, but `out` exists.
     """
     config = MergeConfiguration.model_validate(with_paths(recipe.config, models))
     with _mergekit(recipe, device, remote_code) as options:
@@ -334,9 +301,7 @@ def merge_in_memory(
 def copy_surroundings(model: Checkpoint, folder: Path) -> None:
     """Put a model's configuration and its tokenizer into a folder."""
     _copy_files(("config.json", "generation_config.json"), model.config_folder, folder)
-    _copy_files(TOKENIZER_FILES, model.tokenizer_folder, folder)
-    if (model.tokenizer_folder / digest.TEMPLATES).is_dir():
-        shutil.copytree(model.tokenizer_folder / digest.TEMPLATES, folder / digest.TEMPLATES)
+    _copy_tokenizer(model.tokenizer_folder, folder)
 
 
 def write(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
@@ -389,9 +354,13 @@ def _copy_from_donor(donor: Path, out: Path, *, tokenizer: bool) -> None:
     decided_by_merge = {key: merged[key] for key in ("vocab_size", "dtype", "torch_dtype") if key in merged}
     (out / "config.json").write_text(json.dumps({**config, **decided_by_merge}, indent=2) + "\n")
     if tokenizer:
-        _copy_files(TOKENIZER_FILES, donor, out)
-        if (donor / digest.TEMPLATES).is_dir():
-            shutil.copytree(donor / digest.TEMPLATES, out / digest.TEMPLATES, dirs_exist_ok=True)
+        _copy_tokenizer(donor, out)
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    _copy_files(TOKENIZER_FILES, source, target)
+    if (source / digest.TEMPLATES).is_dir():
+        shutil.copytree(source / digest.TEMPLATES, target / digest.TEMPLATES, dirs_exist_ok=True)
 
 
 def _copy_files(names: Iterable[str], source: Path, target: Path) -> None:

@@ -28,11 +28,6 @@ def can_load(weight: WeightInfo, names: Collection[str], model_type: str) -> boo
     """Return whether mergekit will find a weight in a checkpoint, under one of its names or converted from others.
 
     Why: mergekit finds out only while it merges, when hours may have passed.
-
-    Args:
-        weight: as an architecture of mergekit lists it.
-        names: of the tensors that the checkpoint has.
-        model_type: of the checkpoint's configuration.
     """
     wanted = [weight.name, *(weight.aliases or ())]
     if any(name in names for name in [*wanted, *(weight.tied_names or ())]):
@@ -93,11 +88,7 @@ def merged_tensors(
     to disk are executed, all but those that write. On a GPU, weights go there and come back as they are stored:
     mergekit would widen 16 bits before and narrow them after, which doubles what is moved.
 
-    Args:
-        config: of whole models, with paths; it is normalised in place.
-        architecture: of the models.
-        described: the configuration of the merged model.
-        options: mergekit's.
+    `config`, of whole models with paths, is normalised in place; `described` is the merged model's configuration.
     """
     there = options.model_copy(update={"read_to_gpu": True})
     planner = MergePlanner(config, architecture, options=there, out_model_config=described)

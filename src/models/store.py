@@ -19,7 +19,7 @@ import torch
 
 from src.models import digest, merging
 from src.models.checkpoint import Checkpoint, open_checkpoint, tensors_of
-from src.models.methods import memory
+from src.models.methods.singular import factors_kept_in
 from src.population import Model
 from src.runtime import checksums, files, names
 from src.runtime.cache import Cache, key_of
@@ -78,15 +78,10 @@ class Store:
         device: str = "cpu",
         remote_code: bool = False,
     ) -> None:
-        """Take over a folder of models.
+        """Take over a run's folder; offspring lie in its models/, adapters with whole weights in its founders/.
 
-        Args:
-            folder: the run's; offspring lie in its models/, adapters with whole weights in its founders/.
-            given: the base, as `base`, and the founders.
-            model: what is known of the model of a name; KeyError where there is none.
-            cache: of merged weights across runs.
-            device: what merges are computed on.
-            remote_code: whether a checkpoint may execute Python code of its own.
+        Given are the base, as `base`, and the founders; `model` tells what is known of the model of a name, or raises
+        KeyError. Device and remote code are `merging.merge`'s.
         """
         self._folder = folder / "models"
         self._given = given
@@ -94,7 +89,7 @@ class Store:
         self._cache = cache
         self._device = device
         self._remote_code = remote_code
-        self._open = {name: one for name, one in given.items() if one.adapter is None}
+        self._open: dict[str, Checkpoint] = {}
         self._adapters = {name: one for name, one in given.items() if one.adapter is not None}
 
     def checkpoint(self, name: str) -> Checkpoint:
@@ -103,15 +98,14 @@ class Store:
         Raises:
             UserError: what was made is not, to the byte, what was there before.
         """
-        if name not in self._open or not self._open[name].path.is_dir():
+        if name in self._given and name not in self._adapters:
+            return self._given[name]
+        if name not in self._open or not self.folder(name).is_dir():
             if name in self._adapters:
-                self._open[name] = self._with_weights(name)
-            elif name in self._given:
-                self._open[name] = self._given[name]
-            else:
-                if not self.folder(name).is_dir():
-                    self._rebuild(name)
-                self._open[name] = open_checkpoint(self.folder(name))
+                self._write_adapter(name)
+            elif not self.folder(name).is_dir():
+                self._rebuild(name)
+            self._open[name] = self._opened(name)
         return self._open[name]
 
     def folder(self, name: str) -> Path:
@@ -126,11 +120,8 @@ class Store:
     def merged(self, name: str, recipe: merging.Recipe, *, keep: bool, disk: bool = False) -> Iterator[Candidate]:
         """Merge in memory, for as long as the context lasts; or take what an interrupted start had merged already.
 
-        Args:
-            name: of the offspring.
-            recipe: how it is made.
-            keep: whether its weights are written to its place, too, and stay there.
-            disk: whether they have to be on disk in any case, though only while the context lasts.
+        With `keep`, the weights are written to their place, too, and stay; with `disk` they have to be on disk, though
+        only while the context lasts.
 
         Raises:
             SpoiledError: weights that are not finite.
@@ -164,15 +155,12 @@ class Store:
     def _merged(
         self, recipe: merging.Recipe, key: str, partial: Path, *, write: bool
     ) -> tuple[dict[str, torch.Tensor], bool]:
-        """Return the tensors, and whether they were known.
-
-        Other files go to the folder `partial`, the weights if `write`.
-        """
+        """Return the tensors, and whether they were known; other files go to `partial`, the weights if `write`."""
         if self._cache.take_weights(key, partial):
             return tensors_of(partial), True
         options: dict[str, Any] = {"device": self._device, "remote_code": self._remote_code}
         partial.mkdir()
-        with memory.kept_in(self._cache):
+        with factors_kept_in(self._cache):
             tensors = merging.merge_in_memory(recipe, self._paths(recipe), partial, **options)
         if tensors is None:
             shutil.rmtree(partial)
@@ -212,7 +200,8 @@ class Store:
         """
         files.remove_abandoned(self._folder, alone=True)
         for left in self._folder.iterdir() if self._folder.is_dir() else ():
-            if left.name.startswith(".") or not (self._was_merged(left.name) or _note(left)):
+            known = self._known(left.name)
+            if left.name.startswith(".") or not ((known and known.recipe) or _note(left)):
                 if names.of_weights(left.name):
                     shutil.rmtree(left, ignore_errors=True)
             elif verify:
@@ -226,12 +215,10 @@ class Store:
         place = self.folder(name)
         if not place.is_dir():
             return
-        note = _note(place)
+        note, known = _note(place), None if name in self._adapters else self._known(name)
+        wanted = (known and known.fingerprint) or (note and note.fingerprint)
         try:
-            found = open_checkpoint(place)
-            known = None if name in self._adapters else self._known(name)
-            wanted = (known and known.fingerprint) or (note and note.fingerprint)
-            sound = found.fingerprint() == wanted
+            sound = open_checkpoint(place).fingerprint() == wanted
             sound = sound and (note is None or note.surroundings == digest.of_surroundings(place))
         except (OSError, UserError):  # cut off, or the disk gives it back no more
             sound = False
@@ -259,14 +246,11 @@ class Store:
         self._open.pop(folder.name, None)
 
     def require_space(self, names: Iterable[str]) -> None:
-        """Refuse to begin what the disk cannot hold: those of these models that are not there, of a founder's size.
-
-        Raises:
-            UserError: saying how much is free, and how much it takes.
-        """
+        """Refuse to begin what the disk cannot hold: those of these models that are not there, of a founder's size."""
         models = sum(not self.has(name) for name in names)
         need = models * max(checkpoint.nbytes for checkpoint in self._given.values())
-        free = shutil.disk_usage(_existing(self._folder)).free
+        place = next(folder for folder in (self._folder, *self._folder.parents) if folder.exists())
+        free = shutil.disk_usage(place).free
         if free < need:
             raise UserError(
                 f"{self._folder}: {files.size_words(need)} are needed for the next {models} models and "
@@ -287,23 +271,19 @@ class Store:
         place = self.folder(name)
         return self._adapters[name].written(place) if name in self._adapters else open_checkpoint(place)
 
-    def _with_weights(self, name: str) -> Checkpoint:
-        """Return an adapter with its whole weights, written now unless an earlier start did."""
-        given, place = self._adapters[name], self.folder(name)
+    def _write_adapter(self, name: str) -> None:
+        """Write an adapter's whole weights, unless an earlier start did."""
+        given, place, began = self._adapters[name], self.folder(name), time.monotonic()
         assert given.adapter is not None
-        note = _note(place)
-        if place.is_dir() and (note is None or note.key != given.fingerprint()):
+        note, key = _note(place), given.fingerprint()
+        if place.is_dir() and (note is None or note.key != key):
             self._drop(place)  # of a run that lay here before this one
         if not place.is_dir():
-            began = time.monotonic()
             with self._prepared(name) as partial:
                 partial.mkdir()
                 merging.write(given.adapter.weights(), partial)
                 merging.copy_surroundings(given, partial)
-                content = open_checkpoint(partial).fingerprint()
-                beside, seconds = digest.of_surroundings(partial), time.monotonic() - began
-                self._publish(name, partial, Note(given.fingerprint(), content, beside, False, seconds))
-        return self._opened(name)
+                self._publish(name, partial, _noted(partial, key, began))
 
     def _key(self, recipe: merging.Recipe) -> str:
         """Return the key of a merge: its recipe, with models by their content, not by their names.
@@ -321,9 +301,6 @@ class Store:
         except KeyError:
             return None
 
-    def _was_merged(self, name: str) -> bool:
-        return (known := self._known(name)) is not None and known.recipe is not None
-
     def _rebuild(self, name: str) -> None:
         known = self._known(name)
         if known is None or known.recipe is None:
@@ -335,14 +312,19 @@ class Store:
             if not cached:
                 merging.merge(recipe, self._paths(recipe), partial, device=self._device, remote_code=self._remote_code)
                 self._cache.keep_weights(key, partial)
-            content = open_checkpoint(partial).fingerprint()
-            if content != known.fingerprint:
+            note = _noted(partial, key, began, cached=cached)
+            if note.fingerprint != known.fingerprint:
                 raise UserError(
                     f"{name} was merged again and came out different: the libraries or the machine are not those of "
                     "the run's journal (its first line names them). Restore them, or begin anew with name=…"
                 )
-            seconds = time.monotonic() - began
-            self._publish(name, partial, Note(key, content, digest.of_surroundings(partial), cached, seconds))
+            self._publish(name, partial, note)
+
+
+def _noted(place: Path, key: str, began: float, *, cached: bool = False) -> Note:
+    """Return what is to be known of the checkpoint that was made at a place."""
+    content, surroundings = open_checkpoint(place).fingerprint(), digest.of_surroundings(place)
+    return Note(key, content, surroundings, cached, time.monotonic() - began)
 
 
 def _note(place: Path) -> Note | None:
@@ -361,7 +343,3 @@ def _check_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
         raise SpoiledError(
             f"{name} has NaN or infinite weights, first in {wrong[0]} ({len(wrong)} of {len(floats)} tensors)"
         )
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.exists())

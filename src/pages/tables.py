@@ -35,7 +35,8 @@ class Table:
         shown = table.Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         for place, heading in enumerate(self.columns):
             folds = place in folded
-            shown.add_column(Text(heading), no_wrap=not folds, overflow="fold" if folds else "ellipsis")
+            breaks = folds and place not in self.words  # a number is never cut short
+            shown.add_column(Text(heading), no_wrap=not folds, overflow="fold" if breaks else "ellipsis")
             shown.columns[-1].justify = "left" if place in self.words else "right"
         for row in self.rows:
             shown.add_row(*map(Text, row))

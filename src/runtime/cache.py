@@ -38,12 +38,9 @@ class Cache:
     """
 
     def __init__(self, folder: Path | None, *, weights: bool = False, factors: int = 0) -> None:
-        """Use a folder; clear what killed writers left.
+        """Use a folder, made on first use; clear what killed writers left.
 
-        Args:
-            folder: made on first use.
-            weights: whether merged weights are remembered too.
-            factors: bytes that factors of founders' changes have at most.
+        Factors of founders' changes have `factors` bytes at most.
         """
         self._folder = folder
         self._broken: set[str] = set()
@@ -137,8 +134,7 @@ class Cache:
             kept = self._place("weights", key)
             if told["key"] != key or set(told["files"]) != set(_files(kept)):
                 raise ValueError("other files lie there than were remembered")
-            _copy(kept, target, told["files"])
-            if _digests(target) != told["files"]:
+            if _copy(kept, target, told["files"]) != told["files"]:
                 raise ValueError("its checksum does not match its content")
             return True
 
@@ -156,8 +152,7 @@ class Cache:
             if (kept / _CHECKSUMS).exists():
                 return
             with files.replacing_folder(kept) as partial:
-                _copy(source, partial, _files(source))
-                told = {"key": key, "files": _digests(partial)}
+                told = {"key": key, "files": _copy(source, partial, _files(source))}
                 (partial / _CHECKSUMS).write_bytes(checksums.dump(told))
         except OSError as error:
             self._give_up("written", error)
@@ -219,11 +214,9 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in found if name != _CHECKSUMS)
 
 
-def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
+def _copy(source: Path, target: Path, names: Iterable[str]) -> dict[str, str]:
+    """Copy these files, and return the checksum of each copy."""
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         files.copy(source / name, target / name)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {name: checksums.of_file(folder / name) for name in _files(folder)}
+    return {name: checksums.of_file(target / name) for name in names}

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 _MARK = b', "checksum": "'
 _DIGEST = 32  # bytes of a sha256
 
@@ -19,11 +21,7 @@ def dump(content: Mapping[str, Any]) -> bytes:
 
 
 def load(data: bytes) -> dict[str, Any]:
-    """Return what `dump` was given, the checksum left out.
-
-    Raises:
-        ValueError: there is no checksum, or it is not that of the rest.
-    """
+    """Return what `dump` was given, the checksum left out; ValueError where this is not that of the rest."""
     body, _, last = data.rpartition(_MARK)
     body += b"}"
     if last != hashlib.sha256(body).hexdigest().encode() + b'"}\n':
@@ -38,24 +36,26 @@ def wrap(content: bytes, key: str) -> bytes:
 
 
 def unwrap(data: bytes, key: str) -> bytes:
-    """Return what `wrap` was given under the same key.
-
-    Raises:
-        ValueError: it was changed, or wrapped under another key, or never.
-    """
+    """Return what `wrap` was given under the same key; ValueError where it was changed, or never wrapped so."""
     content = data[:-_DIGEST]
     if data[-_DIGEST:] != hashlib.sha256(key.encode() + content).digest():
         raise ValueError("its checksum does not match its content")
     return content
 
 
+def of_range(path: Path, start: int, count: int) -> bytes:
+    """Return the xxh3_128 digest of `count` bytes, read through one small buffer; EOFError if the file ends before."""
+    whole, buffer = xxhash.xxh3_128(), memoryview(bytearray(min(count, 1 << 20)))
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while count:
+            if not (got := file.readinto(buffer[:count])):
+                raise EOFError(path)
+            whole.update(buffer[:got])
+            count -= got
+    return whole.digest()
+
+
 def of_file(path: Path) -> str:
     """Return the xxh3_128 hex digest of a file's bytes."""
-    import xxhash
-
-    whole = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb", buffering=0) as file:
-        while got := file.readinto(buffer):
-            whole.update(buffer[:got])
-    return whole.hexdigest()
+    return of_range(path, 0, path.stat().st_size).hex()

@@ -22,46 +22,30 @@ _FICLONE = 0x40049409  # of linux/fs.h; Python's fcntl names it from 3.13 on
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; once the block ends, sync what lies there and rename it to `path`.
+    """Yield a path beside `path` at which to make a file or folder; sync it, and put it in place of what lay there.
 
-    After an exception the partial file is removed and `path` stays as it was. The parent folder is made if need be.
-
-    Raises:
-        OSError: the disk's own, from the write, the sync or the rename.
+    After an exception what was made is removed and `path` stays as it was. The parent folder is made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
         yield partial
-        _sync(partial)
+        for made in (*partial.rglob("*"), partial):
+            _sync(made)
+        if partial.is_dir() and path.exists():
+            shutil.rmtree(path)
         partial.replace(path)
     except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` to fill; once the block ends, sync it and put it in place of all that lay there.
-
-    After an exception the partial folder is removed and `path` stays as it was.
-
-    Raises:
-        OSError: the disk's own, from the write, the sync or the rename.
-    """
-    partial = partial_path(path)
-    partial.mkdir(parents=True)
-    try:
+    """Yield a new folder beside `path` to fill, which takes its place as in `replacing`."""
+    with replacing(path) as partial:
+        partial.mkdir()
         yield partial
-        for made in (*partial.rglob("*"), partial):
-            _sync(made)
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -72,17 +56,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader finds the old content or the new one."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def check_regular(path: Path) -> None:
     """Raise UserError if what is there, links followed, is no ordinary file.
 
     A pipe would be waited for until somebody writes to it, and a device may never end.
-
-    Raises:
-        OSError: nothing is there, or nobody may look.
     """
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):
@@ -117,13 +97,8 @@ def remove_abandoned(folder: Path, *, alone: bool = False) -> None:
     for left in folder.glob(f".*{_PARTIAL}"):
         host, _, rest = left.name.removesuffix(_PARTIAL).rpartition(".")[0].rpartition(".")
         here = host.endswith(f".{socket.gethostname()}") and rest.isdigit()
-        if not alone and (not here or psutil.pid_exists(int(rest))):
-            continue
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                left.unlink(missing_ok=True)
+        if alone or (here and not psutil.pid_exists(int(rest))):
+            _remove(left)
 
 
 def in_use(path: Path) -> bool:
@@ -155,3 +130,11 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -52,8 +52,9 @@ def name_apart(composed: DictConfig) -> None:
     params = _parsed(f"{key}={value}" for key, value in (job.sweeper.get("params") or {}).items())
     constant |= {one.key_or_group for one in params if not one.is_sweep_override()}
     differing = [one for one in _parsed(job.overrides.task) if one.key_or_group not in constant]
+    unnamed = [one for one in differing if not _has(template, one.key_or_group)]
     base = composed.name
-    composed.name = with_overrides(base, [_spelled(one) for one in differing if not _has(template, one.key_or_group)])
+    composed.name = with_overrides(base, [f"{one.key_or_group}={one.get_value_element_as_str()}" for one in unnamed])
     if composed.track.group is None:
         composed.track.group = base
 
@@ -70,10 +71,6 @@ def with_overrides(name: str, overrides: Sequence[str]) -> str:
         digest = hashlib.sha256(whole.encode()).hexdigest()[:6]
         safe = f"{safe[: max(room - 7, 0)]}-{digest}"
     return f"{folder}{slash}{last}-{safe}"
-
-
-def _spelled(override: Override) -> str:
-    return f"{override.key_or_group}={override.get_value_element_as_str()}"
 
 
 def _has(template: str, key: str) -> bool:

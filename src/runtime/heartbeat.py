@@ -9,9 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import psutil
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 BEAT = 0.5
 """Seconds between two life signs."""
@@ -20,19 +23,6 @@ SILENCE = 20.0
 COURTESY = 3.0
 """Seconds for which everybody else lets the one speak who says why the run ends."""
 ADVICE = "what was finished is in the journal; the same command goes on from here"
-
-
-class Store(Protocol):
-    """What is used of torch.distributed's store."""
-
-    def set(self, key: str, value: str) -> None:
-        """Keep a value under a key."""
-
-    def get(self, key: str) -> bytes:
-        """Return the value under a key."""
-
-    def check(self, keys: list[str]) -> bool:
-        """Return whether all keys are there."""
 
 
 class Watch:

@@ -22,11 +22,7 @@ def processes() -> int:
 
 
 def check() -> None:
-    """Refuse a launch that was to be of several processes and became one.
-
-    Raises:
-        UserError: `accelerate launch --cpu --num_processes N`, which starts one process and says nothing of it.
-    """
+    """Refuse `accelerate launch --cpu --num_processes N`, which starts one process and says nothing of it."""
     accelerated = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
     if accelerated and not any(name in os.environ for name in (*_RANK, *_SIZE)):
         raise UserError(

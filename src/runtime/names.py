@@ -15,11 +15,7 @@ _WEIGHTS = re.compile(rf"{OFFSPRING_NAME.pattern}|\.{OFFSPRING_NAME.pattern}\..+
 
 
 def founder(name: str) -> str:
-    """Return the name.
-
-    Raises:
-        ValueError: a founder cannot have it.
-    """
+    """Return the name; ValueError where a founder cannot have it."""
     if not SAFE_NAME.fullmatch(name):
         raise ValueError(f"has the name {name!r}; names are letters, digits and ._- (they become folders)")
     if OFFSPRING_NAME.fullmatch(name) or name == BASE:
@@ -28,11 +24,7 @@ def founder(name: str) -> str:
 
 
 def offspring(name: str) -> str:
-    """Return the name.
-
-    Raises:
-        ValueError: a run gives no offspring such a name.
-    """
+    """Return the name; ValueError where a run gives no offspring such a name."""
     if not OFFSPRING_NAME.fullmatch(name):
         raise ValueError(f"has the name {name!r}; expected GENERATION-NUMBER or GENERATION-exp")
     return name

@@ -16,13 +16,7 @@ _WAY_ON = "choose another with outputs=… or name=…"
 def check(outputs: Path, name: str, kept: Mapping[str, Path | None]) -> None:
     """Refuse a folder that cannot be made or written, and one that shares files with another run or a store.
 
-    Args:
-        outputs: where all runs lie.
-        name: of the run, and of its folder in there.
-        kept: folders whose content comes and goes, by the key that names them; no run may lie in one.
-
-    Raises:
-        UserError: what is in the way.
+    `kept` are folders whose content comes and goes, by the key that names them; no run may lie in one.
     """
     try:
         folder = (outputs / name).resolve()

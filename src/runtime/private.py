@@ -4,6 +4,4 @@ get_args_parser   Hydra's own parser of the command line: which options there ar
                   line. The public `hydra.main` answers it with a screenful of those that are.
 """
 
-from hydra._internal.utils import get_args_parser
-
-__all__ = ["get_args_parser"]
+from hydra._internal.utils import get_args_parser as get_args_parser

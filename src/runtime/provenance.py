@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +54,14 @@ def collect(device: str) -> Provenance:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     commit, dirty = checkout(ROOT)
     system = platform.python_version(), platform.platform()
-    return Provenance(now, command(), _version(), commit, dirty, *system, _gpu(device))
+    own = gpu = None
+    with suppress(PackageNotFoundError):
+        own = version("kinmerge")
+    if device.startswith("cuda"):
+        import torch
+
+        gpu = str(torch.cuda.get_device_name(device))
+    return Provenance(now, command(), own, commit, dirty, *system, gpu)
 
 
 def described(about: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -100,28 +108,8 @@ def checkout(root: Path) -> tuple[str | None, bool | None]:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        found = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            stdin=subprocess.DEVNULL,
-        )
+        git = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        found = subprocess.run(git, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
-
-
-def _gpu(device: str) -> str | None:
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    return str(torch.cuda.get_device_name(device))
-
-
-def _version() -> str | None:
-    try:
-        return version("kinmerge")
-    except PackageNotFoundError:
-        return None

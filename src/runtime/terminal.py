@@ -22,9 +22,7 @@ class _Console(Console):
 def console(*, width: int | None = None, soft_wrap: bool = False) -> Console:
     """Return a console on stdout that shows `[/INST]`, `:smile:` and escapes as they are written.
 
-    Args:
-        width: columns; None: the terminal's.
-        soft_wrap: whether the terminal, not the console, breaks long lines.
+    With `soft_wrap` the terminal, not the console, breaks long lines; the width is the terminal's unless given.
     """
     return _Console(width=width, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
 

@@ -9,33 +9,34 @@ import difflib
 import re
 import traceback
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from src.runtime.errors import UserError, printable
 
-_UNION_BRANCHES = (
-    "constrained-",
-    "function-",
-    "literal[",
-    "float",
-    "int",
-    "tuple[",
-)  # pydantic's, within the path of a key
+_UNION_BRANCHES = ("constrained-", "function-", "literal[", "float", "int", "tuple[")
+"""Pydantic's, within the path of a key."""
 
 
 def explain(error: Exception) -> str:
     """Return Hydra's or OmegaConf's complaint in one or two lines, with the nearest name that would have been right."""
-    return printable(_explained(_whole_text(error)))
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return printable(_explained("\n".join(map(str, chain))))
 
 
 def _explained(text: str) -> str:
     if found := re.search(r"Could not find '([^/']+)/([^']*)'", text):
         known = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        return f"{found[1]}={found[2]}: no such option. {_known(found[2], known)}"
+        near = difflib.get_close_matches(found[2], known, n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        return f"{found[1]}={found[2]}: no such option. {hint}Known: {', '.join(known)}."
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: no such key. See --cfg job for the keys there are; +{found[1]}=… would add one."
     if "Missing mandatory value" in text and (found := re.search(r"full_key: (\S+)", text)):
@@ -64,17 +65,15 @@ def check_sweeps(overrides: Sequence[str]) -> None:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException:
         return  # Hydra says it better when it comes to it
-    for override in parsed:
-        if override.is_range_sweep():
-            try:
-                some = next(override.sweep_string_iterator(), None)
-            except (ValueError, ArithmeticError):  # steps of 0
-                some = None
-            if some is None:
-                raise UserError(
-                    f"{printable(str(override.input_line))}: no value lies there; expected range(START,STOP,STEP), "
-                    "which goes from START to before STOP, with a STEP other than 0"
-                )
+    for override in filter(Override.is_range_sweep, parsed):
+        some = None
+        with suppress(ValueError, ArithmeticError):  # steps of 0
+            some = next(override.sweep_string_iterator(), None)
+        if some is None:
+            raise UserError(
+                f"{printable(str(override.input_line))}: no value lies there; expected range(START,STOP,STEP), "
+                "which goes from START to before STOP, with a STEP other than 0"
+            )
 
 
 def is_config_error(error: BaseException) -> bool:
@@ -111,16 +110,3 @@ def first_mistake(error: ValidationError, unspoken: Collection[str] = ()) -> str
         line = f"{key} is {detail['input']!r}; {message.removeprefix('input ')}."
     more = len({item["loc"][:2] for item in details}) - 1
     return f"{line} ({more} more mistake{'s'[: more > 1]} beside it.)" if more else line
-
-
-def _whole_text(error: BaseException) -> str:
-    texts = [str(error)]
-    while (error := error.__cause__) is not None:  # type: ignore[assignment]
-        texts.append(str(error))
-    return "\n".join(texts)
-
-
-def _known(found: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(found, known, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}."

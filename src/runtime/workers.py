@@ -59,15 +59,8 @@ class Workers:
     ) -> None:
         """Ask accelerate for the device, find the others, and agree on the number of threads.
 
-        Args:
-            device: cpu, or auto.
-            threads: torch's in each process; None: as torch chooses.
-            gpus_per_model: over how many GPUs a process spreads a model.
-            timeout: minutes without any progress after which a process counts as hanging.
-            processes_per_gpu: how many processes of this machine share a GPU.
-
-        Raises:
-            UserError: several processes were started and this one is alone, or there are not enough GPUs for them.
+        The arguments are those of the configuration's `workers`. Refused are several processes of which each is alone,
+        and more than there are GPUs for.
         """
         state, store = _meet(device, timeout)
         self.rank, self.processes = int(state.process_index), int(state.num_processes)
@@ -183,11 +176,7 @@ class Workers:
         return [self._await(f"{key}/{number}") for number in range(self.processes)]
 
     def agree(self, know: Callable[[], dict[str, Any]]) -> None:
-        """Go on only if all processes know the same; `know` is called where there are several.
-
-        Raises:
-            UserError: in every process, with the first thing that differs.
-        """
+        """Raise UserError in every process unless all know the same; `know` is called where there are several."""
         if self._store is None:
             return
         first, *others = self.gather("agree", know())
@@ -204,7 +193,7 @@ class Workers:
         self, call: str, job: Callable[[Item], Result], items: Sequence[Item], divisible: bool
     ) -> Iterator[Result]:
         if self._store is None:
-            yield from (_through_json(job(item)) for item in items)
+            yield from (json.loads(json.dumps(job(item), default=_plain), object_hook=_arrays) for item in items)
             return
         done = 0
         while (number := self._store.add(f"{call}/taken", 1) - 1) < len(items):
@@ -260,10 +249,7 @@ class Workers:
         return int(self._store.get(f"{item}/pieces")) - int(self._store.add(f"{item}/taken", 0))
 
     def _meeting(self, topic: str) -> str:
-        """Return the key under which all processes meet.
-
-        A topic that comes twice would find what was left there before.
-        """
+        """Return the key of a meeting; a topic that comes twice would find what was left there before."""
         assert topic not in self._topics, f"{topic!r} was the topic of an earlier call"
         self._topics.add(topic)
         return topic
@@ -305,10 +291,7 @@ class _Released(BaseException):
 
 
 def _meet(device: str, timeout: float) -> tuple[PartialState, Any]:
-    """Return this process as accelerate sees it, and the store in which all meet.
-
-    None where nobody else was started.
-    """
+    """Return this process as accelerate sees it, and the store in which all meet; None where it was started alone."""
     # Without a GPU, accelerate takes each process for the only one unless it is told to use the CPU.
     several = launch.processes() > 1
     cpu = device == "cpu" or (several and not torch.accelerator.is_available())
@@ -361,10 +344,6 @@ def _devices(state: PartialState, each: int, sharing: int) -> tuple[str, ...]:
     mine = tuple(f"cuda:{number}" for number in range(first, first + each))
     torch.cuda.set_device(mine[0])
     return mine
-
-
-def _through_json(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=_plain), object_hook=_arrays)
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from src.tracking import summary, table
 EVALUATIONS, GENERATION = "cost/evaluations", "generation"
 BY_EVALUATION = ("candidate/", "scores/", "stderr/", "cost/")
 """Beginnings of the names of numbers that are drawn over EVALUATIONS; all others are, over GENERATION."""
-BY_GENERATION = ("average/", "objective/", "gain/", "kinship/", "skills/", "cache/", "seconds/")
+BY_GENERATION = ("average/", "objective/", "gain/", "kinship/", "skills/", "cache/", "learning/", "seconds/")
 
 
 @dataclass(frozen=True)

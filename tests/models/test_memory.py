@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from src.models import merging
-from src.models.methods import memory, singular
+from src.models.methods import singular
 from src.runtime.cache import Cache
 from tests.conftest import Command
 from tests.family import FOUNDERS
@@ -41,12 +41,12 @@ def test_a_founder_is_decomposed_once(tmp_path: Path, decomposed: list[torch.Ten
     plain = merge("tsv_m", [base, *founders])
     assert len(decomposed) == 3
     for cache in (Cache(tmp_path, factors=MUCH), Cache(tmp_path, factors=MUCH)):  # as two runs have it
-        with memory.kept_in(cache):
+        with singular.factors_kept_in(cache):
             assert torch.equal(merge("tsv_m", [base, *founders]), plain)
             assert torch.equal(merge("tsv_m", [base, *reversed(founders)]), plain)
             merge("tsv_m", [base, *founders[:2]], name="model.layers.9.mlp.up_proj.weight", scale=2.0)
     assert len(decomposed) == 6
-    with memory.kept_in(Cache(tmp_path, factors=MUCH)):
+    with singular.factors_kept_in(Cache(tmp_path, factors=MUCH)):
         merge("tsv_m", [base + 1, *founders[:2]])
     assert len(decomposed) == 8
     merge("tsv_m", [base, *founders])
@@ -58,7 +58,7 @@ def test_a_damaged_entry_is_discarded_and_made_again(
 ) -> None:
     given = tensors((6, 5), 2)
     plain = merge("tsv_m", given)
-    with memory.kept_in(Cache(tmp_path, factors=MUCH)):
+    with singular.factors_kept_in(Cache(tmp_path, factors=MUCH)):
         merge("tsv_m", given)
         one, other = sorted((tmp_path / "factors").iterdir())
         one.write_bytes(other.read_bytes())  # sound, and another's
@@ -74,7 +74,7 @@ def test_a_damaged_entry_is_discarded_and_made_again(
 
 
 def test_small_matrices_are_not_worth_a_file(tmp_path: Path) -> None:
-    with memory.kept_in(Cache(tmp_path, factors=MUCH)):
+    with singular.factors_kept_in(Cache(tmp_path, factors=MUCH)):
         merge("tsv_m", tensors((200, 300), 2))
         assert not (tmp_path / "factors").exists()
         merge("tsv_m", tensors((256, 300), 2))
@@ -131,7 +131,7 @@ def test_no_place_to_keep_it_costs_time_alone(
     models = {name: family / name for name in ("base", *FOUNDERS)}
     recipe = merging.recipe(chosen("tsv_m"), FOUNDERS, seed=0, threads=1)
     merging.merge(recipe, models, tmp_path / "plain")
-    with memory.kept_in(Cache(tmp_path / "cache", factors=MUCH)):
+    with singular.factors_kept_in(Cache(tmp_path / "cache", factors=MUCH)):
         merging.merge(recipe, models, tmp_path / "without")
     one, two = (load_file(tmp_path / out / "model.safetensors") for out in ("plain", "without"))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())

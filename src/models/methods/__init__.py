@@ -6,7 +6,6 @@ matrices     what of a tensor is a matrix, what founders changed in it, and the 
 inputs       what a founder's weights see while it reads prompts, for regmean
 calibration  svc: singular values brought back to what one founder has
 treated      whatever another method merged, scaled layer by layer and calibrated
-memory       what was computed of one founder, by content, in the cache
 lineage      offspring of offspring, from the founders
 cost         what a merge takes
 forecast     what the plan says of it

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
-
-if TYPE_CHECKING:
-    from src.models.methods.matrices import Deltas
 
 
 class Factors(NamedTuple):
@@ -36,7 +33,7 @@ def decompose(matrix: torch.Tensor) -> Factors:
     return Factors(u[:, :rank], s[:rank], vt[:rank])
 
 
-def svc(merged: Factors, deltas: Deltas | Collection[torch.Tensor], alpha: float) -> Factors:
+def svc(merged: Factors, deltas: Collection[torch.Tensor], alpha: float) -> Factors:
     """Return a merged delta with the singular values that its founders bear out (SVC, arXiv 2602.05536).
 
     With merged = U Σ Vᵀ and the deltas Δ_1 … Δ_K, direction r answers a_i = u_rᵀ Δ_i in founder i and a = σ_r v_rᵀ in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,15 +34,12 @@ def forecast(
     threads: int,
     calibrated: bool = False,
 ) -> list[str]:
-    """Return what the plan says of merges by this method: a line each, none of what is not ours.
+    """Return what the plan says of merges of so many parents by this method: a line each, none of what is not ours.
 
     Args:
         method: mergekit's name of it, without a treatment.
-        base: the ancestor.
-        founders: by name.
-        parents: of one merge.
-        device: that merges are computed on, as torch names it.
-        threads: torch's.
+        base, founders, parents: what is merged, and how many at a time.
+        device, threads: that merges are computed on and with, as torch has them.
         calibrated: whether singular values are, by the method itself or by a treatment. iso_c has decomposed for that.
     """
     itemsize = max(spec.nbytes // max(1, spec.count) for spec in base.tensors.values())
@@ -90,12 +87,8 @@ def adapter_like(base: Checkpoint, founder: Checkpoint) -> bool:
 def _part(model: Checkpoint, name: str) -> torch.Tensor:
     """Read SIDE evenly spaced rows and columns of a tensor, [SIDE, SIDE], in float32."""
     with safe_open(str(model.tensors[name].file), framework="pt") as file:
-        rows, columns = (_spread(side) for side in model.tensors[name].shape)
+        rows, columns = ([index * side // SIDE for index in range(SIDE)] for side in model.tensors[name].shape)
         return file.get_tensor(name)[rows][:, columns].float()
-
-
-def _spread(side: int) -> Sequence[int]:
-    return [index * side // SIDE for index in range(SIDE)]
 
 
 def duration(seconds: float) -> str:

@@ -31,11 +31,7 @@ def existing_folder(folder: str) -> str:
 
 
 def load_covariance(folder: Path, weight: str) -> torch.Tensor:
-    """Return the mean of x xᵀ, [d_in, d_in], float32, that the weight of this content saw.
-
-    Raises:
-        UserError: no founder in the folder has this weight.
-    """
+    """Return the mean of x xᵀ, [d_in, d_in], float32, that the weight of this content saw; UserError if none here."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(str(path), framework="pt") as file:
             if name := (file.metadata() or {}).get(weight):
@@ -46,9 +42,7 @@ def load_covariance(folder: Path, weight: str) -> torch.Tensor:
 def collect(model: torch.nn.Module, prompts: Iterable[torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return the means of x xᵀ by their content, and by every weight's content which of them it saw.
 
-    Args:
-        model: in evaluation mode.
-        prompts: token ids, [tokens] each, read one after another.
+    The model, in evaluation mode, reads the prompts one after another: token ids, [tokens] each.
     """
     grams: dict[str, torch.Tensor] = {}
     tokens: dict[str, int] = {}

@@ -18,12 +18,7 @@ COMPOSED = frozenset({"wudi", "actmat", "regmean", "linear", "task_arithmetic"})
 
 
 def composed(planned: Recipe, recipes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """Return the recipe with founders in place of offspring, where `from_founders` has them.
-
-    Args:
-        planned: of a merge, models named as in the population.
-        recipes: of the offspring among its parents, by name, as the journal keeps them.
-    """
+    """Return the recipe with founders in place of the offspring whose recipes these are, as the journal keeps them."""
     config = from_founders(planned.config, recipes)
     if config is planned.config:
         return planned
@@ -34,11 +29,8 @@ def composed(planned: Recipe, recipes: Mapping[str, Mapping[str, Any]]) -> Recip
 def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the configuration with founders in place of offspring that the same merge made of them.
 
-    What another merge made, or one with weights that vary over the layers, stays a parent like any other.
-
-    Args:
-        config: of a merge, models named as in the population.
-        recipes: of the offspring, by name; their own are from founders already.
+    What another merge made, or one with weights that vary over the layers, stays a parent like any other. Models are
+    named as in the population; the recipes, by the offspring's names, are from founders already.
     """
     if config["merge_method"] not in COMPOSED or config.get("tokenizer_source") in recipes:
         return config
@@ -54,7 +46,9 @@ def from_founders(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, 
         return config
     others = {k: v for k, v in config["models"][0].get("parameters", {}).items() if k != "weight"}
     models = [{"model": name, "parameters": {**others, "weight": weight}} for name, weight in weights.items()]
-    return {**config, "models": models, **_base(config, recipes)}
+    base = str(config.get("base_model"))
+    founder = {"base_model": recipes[base]["config"]["base_model"]} if base in recipes else {}
+    return {**config, "models": models, **founder}
 
 
 def _shares(config: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[str, float] | None:
@@ -80,12 +74,6 @@ def _shares(config: Mapping[str, Any], made: Mapping[str, Any] | None) -> dict[s
     if linear and not parameters.get("normalize", True):
         return weights
     return {name: weight / total for name, weight in weights.items()}
-
-
-def _base(config: Mapping[str, Any], recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the founder in place of a base that is an offspring."""
-    base = str(config.get("base_model"))
-    return {"base_model": recipes[base]["config"]["base_model"]} if base in recipes else {}
 
 
 def _weight(entry: Mapping[str, Any]) -> float | None:

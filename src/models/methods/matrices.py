@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import xxhash
@@ -105,12 +105,7 @@ class Treatment:
     """What this tensor is; "auto" for what `kind_of` says."""
 
 
-def merge(
-    group: TensorGroup,
-    weight: PerInputValues[float],
-    combine: Combine,
-    treatment: Treatment,
-) -> torch.Tensor:
+def merge(group: TensorGroup, weight: PerInputValues[float], combine: Combine, treatment: Treatment) -> torch.Tensor:
     """Return the merged tensor, in the inputs' shape and dtype, rounded once.
 
     Args:
@@ -162,8 +157,10 @@ def kind_of(group: TensorGroup) -> Kind:
         return "linear"
     if not is_linear_weight(name, tensor.shape):
         return "rest"
-    module = name.split(".")[-2]
-    return "transposed" if module in _CONV1D and _model_type(group.base.id) in _CONV1D_MODELS else "linear"
+    if name.split(".")[-2] not in _CONV1D or not isinstance(model := group.base.id, ModelReference):
+        return "linear"  # as are those of no model on disk
+    kind = model.config(trust_remote_code=trusts_remote_code()).model_type
+    return "transposed" if kind in _CONV1D_MODELS else "linear"
 
 
 def is_linear_weight(name: str, shape: Sequence[int]) -> bool:
@@ -188,16 +185,12 @@ def digest(tensor: torch.Tensor) -> str:
     if tensor.numel():
         raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         if raw.device.type == "cpu":
-            whole.update(_bytes(raw))
+            whole.update(raw.numpy().data)
         else:  # through a little pinned memory, which is copied to faster than new pages
             stage = torch.empty(min(len(raw), _STAGE), dtype=torch.uint8, pin_memory=raw.device.type == "cuda")
             for part in raw.split(_STAGE):
-                whole.update(_bytes(stage[: len(part)].copy_(part)))
+                whole.update(stage[: len(part)].copy_(part).numpy().data)
     return whole.hexdigest()
-
-
-def _bytes(raw: torch.Tensor) -> Any:
-    return raw.numpy()
 
 
 def working_dtype(tensor: torch.Tensor) -> torch.dtype:
@@ -208,13 +201,6 @@ def working_dtype(tensor: torch.Tensor) -> torch.dtype:
 def exact(tensor: torch.Tensor) -> torch.Tensor:
     """Return the tensor in the dtype of the arithmetic."""
     return tensor.to(working_dtype(tensor))
-
-
-def _model_type(model: Hashable) -> str | None:
-    """Return a model's type by its configuration; None where the tensors belong to no model on disk."""
-    if not isinstance(model, ModelReference):
-        return None
-    return model.config(trust_remote_code=trusts_remote_code()).model_type
 
 
 def oriented(matrices: torch.Tensor, kind: Kind) -> torch.Tensor:

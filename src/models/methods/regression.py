@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from mergekit.merge_methods.base import PerInputValues, PerNonBase, TensorGroup
+from mergekit.merge_methods.base import MergeMethod, PerInputValues, PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 from pydantic import AfterValidator, Field, FiniteFloat
 
@@ -23,58 +23,53 @@ from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Tre
 Folder = Annotated[str, AfterValidator(existing_folder)]
 Count = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ridge = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+Covariances = Callable[[Deltas], Iterator[torch.Tensor]]
+"""Of the founders' inputs, [d_in, d_in] each, in the deltas' order."""
 _FIRM = 1e-6  # a weaker ridge leaves the least eigenvalues to rounding
 
 
-@merge_method(
-    name="wudi",
-    pretty_name="WUDI (anchored)",
-    reference_url="https://arxiv.org/abs/2503.08099",
-    contract=CONTRACT,
-)
-def wudi(
-    group: TensorGroup,
-    scale: FiniteFloat = 1.5,
-    rho: Ridge = 0.1,
-    anchor: FiniteFloat = 0.4,
-    rest: Rest = 0.0,
-    svc: Share = 0.0,
-    kind: Kind = "auto",
-    weight: PerNonBase[Count] = 1.0,
-) -> torch.Tensor:
-    """Merge with C_i = Δ_iᵀ Δ_i / ‖Δ_i‖²: every founder counts the same, however much it changed.
+def _without_data(name: str, title: str, paper: str, covariances: Covariances) -> MergeMethod:
+    """Return the method that merges with these covariances, which follow from the deltas."""
 
-    Args:
-        group: the base's values of a tensor and the founders'.
-        scale: factor s of a linear weight's merged delta.
-        rho: strength of the anchor, in mean eigenvalues of Σ C_i; 0 is WUDI alone, .inf task arithmetic.
-        anchor: a; the anchor is a Σ Δ_i.
-        rest: e; a tensor that is no linear weight gets e Σ Δ_i, or the deltas' "mean".
-        svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
-        kind: what a tensor is, where `matrices.kind_of` would be wrong.
-        weight: how much each founder counts relative to the others, as w_i in `regress` once their mean is made 1.
-    """
-    return _merge(group, weight, _normalised, rho, anchor, Treatment(scale, rest, svc, kind))
+    def merged(
+        group: TensorGroup,
+        scale: FiniteFloat = 1.5,
+        rho: Ridge = 0.1,
+        anchor: FiniteFloat = 0.4,
+        rest: Rest = 0.0,
+        svc: Share = 0.0,
+        kind: Kind = "auto",
+        weight: PerNonBase[Count] = 1.0,
+    ) -> torch.Tensor:
+        """Merge.
+
+        Args:
+            group: the base's values of a tensor and the founders'.
+            scale: factor s of a linear weight's merged delta.
+            rho: strength of the anchor, in mean eigenvalues of Σ C_i; 0 is WUDI alone, .inf task arithmetic.
+            anchor: a; the anchor is a Σ Δ_i.
+            rest: e; a tensor that is no linear weight gets e Σ Δ_i, or the deltas' "mean".
+            svc: `calibration.svc` of linear weights' merged deltas; 0 for none.
+            kind: what a tensor is, where `matrices.kind_of` would be wrong.
+            weight: how much each founder counts relative to the others, as w_i in `regress` once their mean is made 1.
+        """
+        return _merge(group, weight, covariances, rho, anchor, Treatment(scale, rest, svc, kind))
+
+    return merge_method(name=name, pretty_name=title, reference_url=paper, contract=CONTRACT)(merged)
 
 
-@merge_method(
-    name="actmat",
-    pretty_name="ACTMat (anchored)",
-    reference_url="https://arxiv.org/abs/2604.01329",
-    contract=CONTRACT,
-)
-def actmat(
-    group: TensorGroup,
-    scale: FiniteFloat = 1.5,
-    rho: Ridge = 0.1,
-    anchor: FiniteFloat = 0.4,
-    rest: Rest = 0.0,
-    svc: Share = 0.0,
-    kind: Kind = "auto",
-    weight: PerNonBase[Count] = 1.0,
-) -> torch.Tensor:
-    """Merge with C_i = Δ_iᵀ Δ_i: a founder that changed more counts more. The parameters are `wudi`'s."""
-    return _merge(group, weight, _plain, rho, anchor, Treatment(scale, rest, svc, kind))
+def _normalised(deltas: Deltas) -> Iterator[torch.Tensor]:
+    return ((delta.mT @ delta).div_(delta.square().sum()) for delta in deltas)
+
+
+def _plain(deltas: Deltas) -> Iterator[torch.Tensor]:
+    return (delta.mT @ delta for delta in deltas)
+
+
+wudi = _without_data("wudi", "WUDI (anchored)", "https://arxiv.org/abs/2503.08099", _normalised)
+"""C_i = Δ_iᵀ Δ_i / ‖Δ_i‖²: every founder counts the same, however much it changed."""
+actmat = _without_data("actmat", "ACTMat (anchored)", "https://arxiv.org/abs/2604.01329", _plain)
+"""C_i = Δ_iᵀ Δ_i: a founder that changed more counts more."""
 
 
 @merge_method(
@@ -146,18 +141,10 @@ def _divide(answers: torch.Tensor, gram: torch.Tensor, *, firm: bool) -> torch.T
     return (answers @ vectors / values[known]) @ vectors.mT
 
 
-def _normalised(deltas: Deltas) -> Iterator[torch.Tensor]:
-    return ((delta.mT @ delta).div_(delta.square().sum()) for delta in deltas)
-
-
-def _plain(deltas: Deltas) -> Iterator[torch.Tensor]:
-    return (delta.mT @ delta for delta in deltas)
-
-
 def _merge(
     group: TensorGroup,
     weight: PerInputValues[float],
-    covariances: Callable[[Deltas], Iterator[torch.Tensor]],
+    covariances: Covariances,
     rho: float,
     anchor: float,
     treatment: Treatment,

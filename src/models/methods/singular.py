@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mergekit.merge_methods.base import PerNonBase, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 from pydantic import FiniteFloat
+from safetensors.torch import load, save
 
-from src.models.methods import memory
 from src.models.methods.calibration import Factors, decompose
 from src.models.methods.matrices import CONTRACT, Deltas, Kind, Rest, Share, Treatment, merge
+from src.runtime.cache import Cache
 
 WORTH_KEEPING = 256
 """Rows or columns of a matrix, whichever are fewer, from which on its factors are read faster than computed."""
 
+_cache = Cache(None)
+
+
+@contextmanager
+def factors_kept_in(cache: Cache) -> Iterator[None]:
+    """Have merges within the block remember founders' factors there; mergekit passes nothing on to merge methods."""
+    global _cache
+    before, _cache = _cache, cache
+    try:
+        yield
+    finally:
+        _cache = before
+
 
 @merge_method(
-    name="tsv_m",
-    pretty_name="TSV-Merge",
-    reference_url="https://arxiv.org/abs/2412.00081",
-    contract=CONTRACT,
+    name="tsv_m", pretty_name="TSV-Merge", reference_url="https://arxiv.org/abs/2412.00081", contract=CONTRACT
 )
 def tsv_m(
     group: TensorGroup,
@@ -44,12 +57,7 @@ def tsv_m(
     return merge(group, weight, orthogonalised, Treatment(scale, rest, svc, kind))
 
 
-@merge_method(
-    name="iso_c",
-    pretty_name="Iso-C",
-    reference_url="https://arxiv.org/abs/2502.04959",
-    contract=CONTRACT,
-)
+@merge_method(name="iso_c", pretty_name="Iso-C", reference_url="https://arxiv.org/abs/2502.04959", contract=CONTRACT)
 def iso_c(
     group: TensorGroup,
     scale: FiniteFloat = 1.0,
@@ -100,19 +108,19 @@ def equalised(deltas: Deltas, *, beta: float) -> torch.Tensor | Factors:
 
 
 def _factors(deltas: Deltas, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the first triplets of one founder's delta, U [d_out, r], S [r] and V [d_in, r], from memory if there.
+    """Return the first triplets of one founder's delta, U [d_out, r], S [r] and V [d_in, r], from the cache if there.
 
     r is half of the smaller dimension: no merge takes more of each of two founders, let alone of several.
     """
     delta = deltas[index]
     most, worth = max(1, min(delta.shape) // 2), min(delta.shape) >= WORTH_KEEPING
     key = f"svd-{deltas.key(index)}"
-    known = memory.get(key) if worth else None
+    known = _cache.factors(key, load) if worth else None
     if known is None:
         u, s, vt = decompose(delta)
-        known = {"u": u[:, :most].contiguous(), "s": s[:most].contiguous(), "v": vt[:most].mT.contiguous()}
+        known = made = {"u": u[:, :most].contiguous(), "s": s[:most].contiguous(), "v": vt[:most].mT.contiguous()}
         if worth:
-            memory.put(key, known)
+            _cache.keep_factors(key, lambda: save({name: array.cpu() for name, array in made.items()}))
     u, s, v = (known[name].to(deltas.device) for name in ("u", "s", "v"))
     return u, s, v
 

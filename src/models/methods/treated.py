@@ -44,7 +44,8 @@ class Treated(GroupMergeMethod):
         self.inner = inner
         own = inner.spec.parameters
         if inner.spec.contract.base == BasePolicy.IGNORED:  # all its inputs are models that are merged, never the base
-            own = tuple(replace(one, scope=_without_base(one.scope)) for one in own)
+            scopes = {ParameterScope.INPUT: ParameterScope.NON_BASE}
+            own = tuple(replace(one, scope=scopes.get(one.scope, one.scope)) for one in own)
         self.spec = replace(
             inner.spec,
             name=TREATED + inner.spec.name,
@@ -95,14 +96,8 @@ def calibrated(
 ) -> torch.Tensor:
     """Return a merged linear weight whose change has the singular values that its inputs bear out.
 
-    Args:
-        merged: by whatever method, [d_out, d_in] or transposed.
-        group: the base and the models that were merged; those that changed nothing, or have weight 0, do not count.
-        weight: of the models, where the method has any.
-        alpha: as in `calibration.svc`.
-
-    Returns:
-        In working precision.
+    It is [d_out, d_in] or transposed, and returned in working precision. Models that changed nothing, or have weight 0,
+    do not count; alpha is that of `calibration.svc`.
     """
     assert group.base is not None
     kind = kind_of(group)
@@ -122,7 +117,3 @@ def _given(group: TensorGroup, base: InnerBase) -> TensorGroup:
         return group
     models = group.non_base
     return replace(group, entries=(replace(models[0], is_base=base == "first"), *models[1:]))
-
-
-def _without_base(scope: ParameterScope) -> ParameterScope:
-    return ParameterScope.NON_BASE if scope == ParameterScope.INPUT else scope
