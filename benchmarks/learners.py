@@ -3,7 +3,8 @@
 Each starts from a loaded model and is a sequence that ends when its steps do; whoever reads it may stop before.
 Fine-tuning a bf16 checkpoint is mixed precision, as a trainer does it: what is learned is kept in float32 (a step of
 AdamW is about half the distance between two bf16 numbers of a weight's size, and would often be rounded away), the
-products are in bf16. A recipe needs nothing of the kind: its weights are float64, and every sum is made anew of the checkpoints.
+products are in bf16. A recipe needs nothing of the kind: its weights are float64, and every sum is made anew of the
+checkpoints.
 """
 
 from __future__ import annotations

@@ -93,9 +93,10 @@ What `recipe_gradient` learns with, beside what an expert would try first: fine-
 of rank 8 on all linear weights. All start from one WUDI merge, learn from the same samples in the same batches, look at
 the same quarter kept back after every 10 steps, and end after 80 steps or 4 looks without a better one; the checkpoint
 of the best look is scored on the holdout, in bf16. What is fine-tuned is kept in float32 with the products in bf16 (a
-step is about half the distance between two bf16 numbers of a weight's size); a recipe's weights are float64 and every sum is rounded once. The gain
-over the start is paired, on the same samples. Each learned alone in a process that did nothing else: memory is the most
-that was resident, *own* is that without pages of the checkpoints' files, which the system may take back at any time."""
+step is about half the distance between two bf16 numbers of a weight's size); a recipe's weights are float64 and every
+sum is rounded once. The gain over the start is paired, on the same samples. Each learned alone in a process that did
+nothing else: memory is the most that was resident, *own* is that without pages of the checkpoints' files, which the
+system may take back at any time."""
 BY_HAND = """\
 ## By hand
 
