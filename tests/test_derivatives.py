@@ -44,6 +44,7 @@ def test_derivatives_are_taken_once_and_count_as_three_evaluations(evolve: Comma
     recipes = [model for model in state.population if model.generation > 1]
     assert len(recipes) == 13 - 3 - len(FOUNDERS) - 1 - 2  # the base, the direction and the recipe to start from
     assert state.seconds["learned"] > 0
+    assert "after 10 evaluations and derivatives, worth 3.0 more" in outcome.out
     assert (tmp_path / "outputs/run/report.html").exists()
 
 

@@ -156,8 +156,10 @@ class Calls:
         if state.lessons:
             last = state.lessons[-1]
             numbers |= {"learning/steps": last.steps, "learning/kept_back": last.kept_back}
-            numbers |= {"learning/loss": math.nan if last.loss is None else last.loss, "cost/learning": state.learning}
+            numbers |= {"learning/loss": math.nan if last.loss is None else last.loss}
             numbers |= {f"learning/weight/{name}": weight for name, weight in last.weights.items()}
+        if state.passes:
+            numbers["cost/learning"] = state.learning
         return {**numbers, **self._costs(), GENERATION: state.closed}
 
     def _models(self) -> Table:

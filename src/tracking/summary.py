@@ -70,6 +70,8 @@ def text(state: State) -> str:
     after = f"{state.evaluations} evaluations"
     if state.lessons:
         after += f" and {state.lessons[-1].steps} gradient steps, worth {state.learning:.1f} more"
+    elif state.derivatives is not None:
+        after += f" and derivatives, worth {state.learning:.1f} more"
     return "\n".join([f"best: {winner}, in points with 95 % intervals, after {after}", *rows])
 
 
