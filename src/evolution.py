@@ -89,15 +89,7 @@ class Evolution:
         self._learner = learner and learner(
             settings, self.state, self.store, lambda: self._candidates.lm_evaluator, workers.pulse
         )
-        path = self.folder / "journal.jsonl"
-        if workers.in_main("is new", lambda: not path.exists()):
-            _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
-            if self._learner is not None:
-                self._learner.check()
-        workers.agree(lambda: start.common(settings, workers, self._candidates.questions))
-        own = Journal(path) if workers.main else None
-        events = workers.in_main("journal", lambda: own.events if own else [])
-        self.journal = own or Follower(events)
+        self.journal = self._opened()
         replay(self.journal.events, self.state)
         self._k: int | None = getattr(settings.strategy, "k", None)
         self._since = time.monotonic()
@@ -110,6 +102,18 @@ class Evolution:
         except BaseException:
             self.journal.close()
             raise
+
+    def _opened(self) -> Journal | Follower:
+        """Return the journal, or a copy of it in all processes but the main one, once all want the same run."""
+        path = self.folder / "journal.jsonl"
+        if self._workers.in_main("is new", lambda: not path.exists()):
+            _ = self._candidates.evaluator  # a mistake among the tasks must not leave a folder behind
+            if self._learner is not None:
+                self._learner.check()
+        self._workers.agree(lambda: start.common(self.settings, self._workers, self._candidates.questions))
+        own = Journal(path) if self._workers.main else None
+        events = self._workers.in_main("journal", lambda: own.events if own else [])
+        return own or Follower(events)
 
     @property
     def finished(self) -> bool:

@@ -145,8 +145,8 @@ class Settings(Group):
             )
         if asked.share is not None and getattr(self.strategy, "derivatives", False):
             raise ValueError(
-                f"has strategy.derivatives=true, which needs models that answered all samples, and "
-                f"evaluate.share={asked.share:g}; set one of them to null"
+                "has strategy.derivatives=true, which needs models that answered all samples, and "
+                f"evaluate.share={asked.share:g}; leave out one of them"
             )
         return self
 

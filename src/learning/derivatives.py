@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from src.config import Settings
-from src.evaluation.evaluator import Evaluator
-from src.journal import State
-from src.learning.gradient import Stored, WeightedSum
-from src.learning.lessons import room
+from src.evaluation.model import ReusableModel
+from src.learning.base import ByGradient
 from src.learning.samples import AT_ONCE, Sample, choices, losses
 from src.learning.training import recomputed
-from src.models.store import Store
 from src.population import Derivatives
 from src.runtime.errors import UserError
 from src.strategy.recipe_search import Place
+from src.surrogate.questions import Questions
 
 
-class Differentiator:
-    """Takes derivatives for a run, and knows what the journal is to tell of them."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        state: State,
-        store: Store,
-        evaluator: Callable[[], Evaluator],
-        pulse: Callable[[], None],
-    ) -> None:
-        """Take derivatives for the run of these settings; arguments as those of `src.learning.lessons.Learner`."""
-        self._settings, self._state, self._store = settings, state, store
-        self._evaluator, self._pulse = evaluator, pulse
-        self.event: tuple[str, dict[str, Any]] | None = None
-        """What the journal is to tell; None where nothing was done that it did not know."""
+class Differentiator(ByGradient):
+    """Takes derivatives for a run."""
 
     def check(self) -> None:
         """Refuse tasks that there are no derivatives for.
@@ -54,44 +37,45 @@ class Differentiator:
     def learn(self, place: Place) -> Derivatives | None:
         """Return derivatives at a place, as `strategy.recipe_search.Differentiator` describes."""
         began, evaluator = time.monotonic(), self._evaluator()
-        folders = [self._store.checkpoint(name).path for name in ("base", *place.directions)]
-        model = evaluator.model(folders[1])  # before its samples: the template is its own
-        found = {(one.task, one.document): one for one in choices(evaluator)}
-        if 3 * len(found) > room(self._settings, self._state):
+        if 3 * len(choices(evaluator)) > self._room():
             return None
-        base, *directions = map(Stored, folders)
-        total = WeightedSum(base, directions, place.blocks)
+        model, total = self._loaded(place.directions, place.blocks)
         total.check(model.model)
         total.write(model.model, place.weights)
-        asked, tasks, values = place.questions, [], []
-        for number, task in enumerate(asked.tasks):
-            mine = [
-                (found[key], float(weight))
-                for key, weight, of in zip(asked.ids, asked.weight, asked.task, strict=True)
-                if of == number and key in found
+        by_task = _by_task(place.questions, choices(evaluator))  # after the model: the template is its own
+        with recomputed(model.model, getattr(model.model, "supports_gradient_checkpointing", False)):
+            values = [
+                total.gradient(model.model, place.weights.shape[1], partial(self._score, model, mine))[1].tolist()
+                for mine in by_task.values()
             ]
-            if mine:
-
-                def score(mine: list[tuple[Sample, float]] = mine) -> Iterator[torch.Tensor]:
-                    for first in range(0, len(mine), AT_ONCE):
-                        self._pulse()
-                        some, weights = zip(*mine[first : first + AT_ONCE], strict=True)
-                        right = torch.exp(-losses(model, some))
-                        yield right @ torch.tensor(weights, dtype=right.dtype, device=right.device)
-
-                with recomputed(model.model, getattr(model.model, "supports_gradient_checkpointing", False)):
-                    _, slopes = total.gradient(model.model, place.weights.shape[1], score)
-                tasks.append(task)
-                values.append(slopes.tolist())
+        count = sum(map(len, by_task.values()))
         fields = {
             "generation": self._state.population.generation + 1,
             "model": place.model,
-            "forward": len(found),
-            "back": len(found),
+            "forward": count,
+            "back": count,
             "directions": list(place.directions),
-            "tasks": tasks,
+            "tasks": [*by_task],
             "values": values,
             "seconds": time.monotonic() - began,
         }
         self.event = "differentiated", fields
-        return Derivatives(place.model, place.directions, tuple(tasks), np.array(values))
+        return Derivatives(place.model, place.directions, tuple(by_task), np.array(values))
+
+    def _score(self, model: ReusableModel, asked: Sequence[tuple[Sample, float]]) -> Iterator[torch.Tensor]:
+        """Yield the parts of a task's smooth score: samples' probabilities of the right choice, by their weights."""
+        for first in range(0, len(asked), AT_ONCE):
+            self._pulse()
+            some, weights = zip(*asked[first : first + AT_ONCE], strict=True)
+            right = torch.exp(-losses(model, some))
+            yield right @ torch.tensor(weights, dtype=right.dtype, device=right.device)
+
+
+def _by_task(questions: Questions, known: Sequence[Sample]) -> dict[str, list[tuple[Sample, float]]]:
+    """Return the samples with choices of every task that has any, and what each counts in the task's score."""
+    samples = {(one.task, one.document): one for one in known}
+    found: dict[str, list[tuple[Sample, float]]] = {}
+    for key, task, weight in zip(questions.ids, questions.task, questions.weight, strict=True):
+        if key in samples:
+            found.setdefault(questions.tasks[task], []).append((samples[key], float(weight)))
+    return found

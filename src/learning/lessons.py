@@ -5,21 +5,15 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from src.config import Settings
-from src.evaluation.evaluator import Evaluator
-from src.journal import State
-from src.learning.gradient import Stored, WeightedSum
+from src.learning.base import ByGradient
 from src.learning.samples import Division, samples
 from src.learning.training import Course, Training
-from src.models.store import Store
 from src.runtime import checksums, files
 from src.runtime.cache import key_of
 from src.runtime.errors import persistently
@@ -29,30 +23,8 @@ FILE = "learning.json"
 """In a run's folder, how far learning has come: it spares learning that again, and can be deleted."""
 
 
-class Learner:
-    """Learns for a run, and knows what the journal is to tell of it."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        state: State,
-        store: Store,
-        evaluator: Callable[[], Evaluator],
-        pulse: Callable[[], None],
-    ) -> None:
-        """Learn for the run of these settings.
-
-        Args:
-            settings: of the run.
-            state: what is known by now.
-            store: the weights of its models.
-            evaluator: returns the evaluator of what steers the search.
-            pulse: is called as work goes on.
-        """
-        self._settings, self._state, self._store = settings, state, store
-        self._evaluator, self._pulse = evaluator, pulse
-        self.event: tuple[str, dict[str, Any]] | None = None
-        """What the journal is to tell of the last lesson; None where nothing was learned that it did not know."""
+class Learner(ByGradient):
+    """Learns for a run."""
 
     def check(self) -> None:
         """Refuse tasks that nothing can be learned from.
@@ -71,7 +43,7 @@ class Learner:
         training, kept = self._training(lesson)
         key, costs = self._key(lesson), _Costs(lesson.settings, kept)
         course = self._reached(told, training, key)
-        left = room(self._settings, self._state)
+        left = self._room()
         while not _ended(course, since, lesson.settings, over=over):
             if costs.passes(told, course.steps + lesson.settings.steps) > left:
                 break
@@ -95,12 +67,9 @@ class Learner:
     def _training(self, lesson: Lesson) -> tuple[Training, int]:
         """Return the lesson with model, weights and samples, and how many samples are kept back."""
         how, evaluator = lesson.settings, self._evaluator()
-        folders = [self._store.checkpoint(name).path for name in ("base", *lesson.directions)]
-        base, *directions = map(Stored, folders)
-        model = evaluator.model(folders[1])  # before its samples: the template is its own
+        model, total = self._loaded(lesson.directions, lesson.blocks)  # before its samples: the template is its own
         found, weights = samples(evaluator, choose=how.objective_loss != "target", targets=lesson.targets)
         division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
-        total = WeightedSum(base, directions, lesson.blocks)
         return Training(lesson, total, model, division), division.kept_count
 
     def _reached(self, steps: int, training: Training, key: str) -> Course:
@@ -132,16 +101,6 @@ class Learner:
     @property
     def _file(self) -> Path:
         return self._settings.folder / FILE
-
-
-def room(settings: Settings, state: State) -> float:
-    """Return how many samples may still go through the model, so that a candidate can be evaluated afterwards."""
-    stop, one = settings.stop, state.per_evaluation
-    left = [
-        math.inf if stop.evaluations is None else (stop.evaluations - state.evaluations - state.learning) * one,
-        math.inf if stop.samples is None else stop.samples - state.samples,
-    ]
-    return min(left) - one
 
 
 @dataclass(frozen=True)
