@@ -29,7 +29,7 @@ def start(count: int, work: Work, output: Path | None = None) -> list[int]:
 def _fork(rank: int, count: int, port: int, work: Work, output: Path | None) -> int:
     if pid := os.fork():
         return pid
-    status = 99
+    status, reporting = 99, os.dup(2)
     try:
         file = Path(os.devnull if output is None else f"{output}.{rank}").open("w", buffering=1)  # noqa: SIM115
         for stream in (1, 2):
@@ -45,7 +45,9 @@ def _fork(rank: int, count: int, port: int, work: Work, output: Path | None) -> 
     except BaseException:
         import traceback
 
-        traceback.print_exc()
+        told = traceback.format_exc()
+        print(told, file=sys.stderr)
+        os.write(reporting, told.encode())  # whoever waits may have nothing else of it
     finally:
         os._exit(status)
 
