@@ -42,12 +42,14 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "recipe-small": {"blocks": "tensor", "batch": 16, "steps": 30},
     "weights-small": {"rate": 1e-4, "batch": 16, "steps": 30},
     "recipe-agreement": {"blocks": "tensor", "objective_loss": "agreement"},
+    "recipe-entropy": {"blocks": "tensor", "objective_loss": "entropy"},
     "weights": {"rate": 1e-4},
     "lora": {"rate": 2e-3, "rank": 8},
     "recipe-choice": {"blocks": "tensor", "objective_loss": "choice"},
     "weights-choice": {"rate": 1e-4, "objective_loss": "choice"},
     "lora-choice": {"rate": 2e-3, "rank": 8, "objective_loss": "choice"},
     "weights-agreement": {"rate": 1e-4, "objective_loss": "agreement"},
+    "weights-entropy": {"rate": 1e-4, "objective_loss": "entropy"},
     "lora-agreement": {"rate": 2e-3, "rank": 8, "objective_loss": "agreement"},
 }
 """All that is compared: what differs from the strategy's defaults, and rates of AdamW for what is fine-tuned."""
@@ -178,8 +180,7 @@ class Family:
         how = replace(how, **different)
         how = replace(how, total=steps * 48 // how.batch)  # as many samples
         targets = self._agreement() if how.objective_loss == "agreement" else None
-        choose = how.objective_loss != "target"
-        found, weights = samples_of(self.evaluator, choose=choose, targets=targets)
+        found, weights = samples_of(self.evaluator, how.objective_loss, targets)
         unseen = self._unseen() if left_out else set()
         found = [one for one in found if one.task not in unseen]
         weights = {task: weight for task, weight in weights.items() if task not in unseen}

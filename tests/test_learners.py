@@ -18,7 +18,7 @@ def test_each_lowers_the_loss_it_learns_by_and_leaves_a_bf16_model(method: str, 
     family = write_family(tmp_path / "family", dtype="BF16")
     evaluator = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)
     model = evaluator.model(family / "red")
-    found, weights = samples(evaluator, choose=False)
+    found, weights = samples(evaluator, "target")
     division = Division.of(found, weights, share=0.5, most=None, seed=0)
     how = RecipeGradient(name="recipe_gradient", seed=0, batch=8, steps=10, total=20, rate=1e-2)
     if method == "recipe":

@@ -160,7 +160,7 @@ def learn(name: str, start: Path, folder: Path, words: Sequence[str]) -> None:
     devices = _devices(settings)
     evaluator = Evaluator(settings.evaluate, seed=settings.seed, devices=devices)
     model = ReusableModel(start, None, settings.evaluate, devices, seed=settings.seed, remote_code=False)
-    found, weights = samples(evaluator, choose=how.objective_loss != "target")
+    found, weights = samples(evaluator, how.objective_loss)
     division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
     base, founders = settings.founders.base, settings.founders.models
     if name == "recipe":

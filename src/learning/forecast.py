@@ -91,7 +91,7 @@ def forecast(settings: Settings, known: Mapping[str, Found], evaluator: Evaluato
     if founder is None or evaluator is None:
         return "gradients: memory unknown, since no founder is here yet"
     if isinstance(strategy, RecipeGradient):
-        found, _ = samples(evaluator, choose=strategy.objective_loss != "target")
+        found, _ = samples(evaluator, strategy.objective_loss)
         what = f"learning: at most {strategy.total} gradient steps of {strategy.batch} samples"
         size, lean = strategy.at_once or strategy.batch, strategy.checkpointing
         advice = "; strategy.at_once and strategy.checkpointing make it less"

@@ -32,7 +32,9 @@ class Learner(ByGradient):
         Raises:
             UserError: naming the first.
         """
-        samples(self._evaluator(), choose=True)
+        how = self._settings.strategy
+        assert isinstance(how, RecipeGradient)
+        samples(self._evaluator(), how.objective_loss)
 
     def learn(self, lesson: Lesson) -> np.ndarray | None:
         """Go on with a lesson until there is a candidate, as `strategy.recipe_gradient.Learner` describes."""
@@ -68,7 +70,7 @@ class Learner(ByGradient):
         """Return the lesson with model, weights and samples, and how many samples are kept back."""
         how, evaluator = lesson.settings, self._evaluator()
         model, total = self._loaded(lesson.directions, lesson.blocks)  # before its samples: the template is its own
-        found, weights = samples(evaluator, choose=how.objective_loss != "target", targets=lesson.targets)
+        found, weights = samples(evaluator, how.objective_loss, lesson.targets)
         division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
         return Training(lesson, total, model, division), division.kept_count
 

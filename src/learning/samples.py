@@ -13,7 +13,9 @@ from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
 from src.evaluation.tasks import Request, TaskRequests, attribute_errors
 from src.runtime.errors import UserError
+from src.strategy.recipe_gradient import Loss
 
+UNLABELLED = ("agreement", "entropy")
 Targets = Mapping[tuple[str, int], np.ndarray]
 """Of questions, the probabilities of their choices."""
 AT_ONCE = 16
@@ -31,28 +33,27 @@ class Sample:
         document: its number.
         requests: lm-eval's log-likelihood requests, one a choice, or one alone: the target.
         lengths: float64 [choices], what their log-likelihoods are divided by under the task's metric.
-        target: float64 [choices], the probability that each should have.
+        target: float64 [choices], the probability that each should have; None: what it should be is not known.
     """
 
     task: str
     document: int
     requests: tuple[Request, ...]
     lengths: np.ndarray
-    target: np.ndarray
+    target: np.ndarray | None
 
 
-def samples(
-    evaluator: Evaluator, *, choose: bool, targets: Targets | None = None
-) -> tuple[list[Sample], dict[str, float]]:
-    """Return all samples of an evaluator, and what each of its tasks counts; the weights sum to 1.
+def samples(evaluator: Evaluator, loss: Loss, targets: Targets | None = None) -> tuple[list[Sample], dict[str, float]]:
+    """Return the samples of an evaluator, and what each of its tasks counts; the weights sum to 1.
 
     Args:
         evaluator: of what steers the search.
-        choose: whether a sample with choices keeps them all, or the right one only.
-        targets: what takes the place of the labels; samples without one are left out, and so are their tasks.
+        loss: what is to be learned of them: of `target` a sample keeps its right answer only; of what needs no labels
+            those that have no choices are left out, and so are their tasks.
+        targets: for `agreement`, what takes the place of the labels; samples that it lacks are left out too.
 
     Raises:
-        UserError: a task that there is no gradient for, or no targets at all.
+        UserError: a task that there is no gradient for, or no sample at all.
     """
     found: list[Sample] = []
     weights: dict[str, float] = {}
@@ -60,19 +61,21 @@ def samples(
         name = requests.leaf.task_name
         with attribute_errors(name, "nothing can be learned from it"):
             labelled = list(_labelled(requests, metric))
-        if targets is not None:
+        if loss in UNLABELLED:
+            labelled = [one for one in labelled if len(one.requests) > 1]
+        if loss == "entropy":
+            labelled = [replace(one, target=None) for one in labelled]
+        elif targets is not None:
             labelled = [
-                Sample(name, one.document, one.requests, one.lengths, targets[name, one.document])
-                for one in labelled
-                if (name, one.document) in targets
+                replace(one, target=targets[name, one.document]) for one in labelled if (name, one.document) in targets
             ]
         if labelled:
-            found += labelled if choose else map(_right, labelled)
+            found += map(_right, labelled) if loss == "target" else labelled
             weights[name] = weight
     if not found:
         raise UserError(
-            "strategy.objective_loss=agreement learns what founders choose, and no task of evaluate.tasks has choices "
-            "of which its metric takes the likeliest; take strategy.objective_loss=target"
+            f"strategy.objective_loss={loss} learns from questions with several choices, and no task of evaluate.tasks "
+            "has choices of which its metric takes the likeliest; take strategy.objective_loss=target"
         )
     total = sum(weights.values())
     return found, {name: weight / total for name, weight in weights.items()}
@@ -104,11 +107,10 @@ def _labelled(requests: TaskRequests, metric: str) -> Iterator[Sample]:
 
 def _right(sample: Sample) -> Sample:
     """Return the sample with its right answer alone."""
-    if len(sample.requests) == 1:
+    if len(sample.requests) == 1 or sample.target is None:
         return sample
-    return replace(
-        sample, requests=(sample.requests[int(sample.target.argmax())],), lengths=np.ones(1), target=np.ones(1)
-    )
+    right = sample.requests[int(sample.target.argmax())]
+    return replace(sample, requests=(right,), lengths=np.ones(1), target=np.ones(1))
 
 
 def _told(leaf: Any, kind: str, document: Any, asked: Request) -> Request:
@@ -187,7 +189,8 @@ def losses(model: ReusableModel, asked: Sequence[Sample]) -> torch.Tensor:
     """Return float [samples], with gradients: cross-entropy over the choices, or of a lone target by token.
 
     Choices are weighed as the metric does: the softmax is over log-likelihood / length. Cross-entropy is measured from
-    the least that it can be (the target's own entropy), so that it is 0 where a model does as it should.
+    the least that it can be (the target's own entropy), so that it is 0 where a model does as it should. Without a
+    target it is the entropy of what the model chooses (AdaMerging, arXiv 2310.02575, eq. 5): 0 where that is certain.
     """
     encoded: Tokens = model.encode([request for one in asked for request in one.requests])
     batch, places = model.batch(encoded)
@@ -201,9 +204,11 @@ def losses(model: ReusableModel, asked: Sequence[Sample]) -> torch.Tensor:
         if len(one.requests) == 1:
             found.append(-values[0] / len(encoded[first][1]))
         else:
-            logits = values / torch.as_tensor(one.lengths, dtype=values.dtype, device=values.device)
-            target = torch.as_tensor(one.target, dtype=values.dtype, device=values.device)
-            entropy = torch.special.entr(target).sum()
-            found.append(-(target * torch.log_softmax(logits, 0)).sum() - entropy)
+            chosen = torch.log_softmax(values / values.new_tensor(one.lengths), 0)
+            if one.target is None:
+                found.append(-(chosen.exp() * chosen).sum())
+            else:
+                target = values.new_tensor(one.target)
+                found.append(-(target * chosen).sum() - torch.special.entr(target).sum())
         first += len(one.requests)
     return torch.stack(found)

@@ -18,6 +18,7 @@ from src.population import Geometry, KinshipTable, Population, Proposal
 from src.strategy.directions import Directed, begin
 from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
+Loss = Literal["target", "choice", "agreement", "entropy"]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -71,9 +72,9 @@ class RecipeGradient(Directed):
 
     name: Literal["recipe_gradient"]
     blocks: FineDivision = "tensor"
-    objective_loss: Literal["target", "choice", "agreement"] = "target"
+    objective_loss: Loss = "target"
     """What is learned: to say the right answer; to prefer it to the other choices, as the metric does, where there are
-    any; or to choose as each task's best founder does, without looking at what is right."""
+    any; or, without looking at what is right, to choose as each task's best founder does, or to be certain."""
     samples: Annotated[int, Field(ge=2)] | None = None
     """Of each task, what is learned from, the kept-back ones included; None: all that steer the search."""
     kept_back: Annotated[float, Field(gt=0, lt=1)] = 0.25

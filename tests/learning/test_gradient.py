@@ -16,6 +16,7 @@ from src.learning.gradient import Stored, WeightedSum
 from src.learning.samples import Division, Sample, losses, samples
 from src.learning.training import kept_back_loss, recomputed
 from src.runtime.errors import UserError
+from src.strategy.recipe_gradient import Loss
 from src.strategy.recipes import Blocks
 from src.strategy.recipes import FineDivision as Blocked
 from tests.family import SAMPLES, TASKS
@@ -56,7 +57,7 @@ def test_the_gradient_by_weights_is_that_of_finite_differences(
     names: Any = [{"name": TASKS[0], "metric": "acc_norm"}, TASKS[1]]
     evaluator = Evaluator(asked(names, family / "tasks"), seed=0)
     others = Evaluator(asked(["generated", "told", "rolled"], tasks), seed=0)
-    batch = samples(evaluator, choose=True)[0][::12] + samples(others, choose=True)[0][::10]
+    batch = samples(evaluator, "choice")[0][::12] + samples(others, "choice")[0][::10]
     assert len(batch) == 10
     model = model_of(family / "red", evaluator)
     total, size = total_of(family, blocks)
@@ -103,15 +104,19 @@ def test_a_loss_is_the_cross_entropy_of_the_evaluations_own_answers(family: Path
     assert answers is not None
     values, gold = torch.from_numpy(answers.values.reshape(-1, 4)), torch.from_numpy(answers.questions.gold)
     expected = torch.nn.functional.cross_entropy(values, gold, reduction="none")
-    found, weights = samples(evaluator, choose=True)
+    found, weights = samples(evaluator, "choice")
     model = evaluator.model(family / "green")
     with torch.no_grad():
         torch.testing.assert_close(losses(model, found), expected, atol=1e-4, rtol=1e-4)
     assert weights == {TASKS[0]: 0.5, TASKS[1]: 0.5}
     targets = {one: torch.softmax(row, 0).numpy() for one, row in zip(answers.questions.ids, values, strict=True)}
-    agreed, _ = samples(evaluator, choose=True, targets=targets)
+    agreed, _ = samples(evaluator, "agreement", targets)
     with torch.no_grad():
         assert losses(model, agreed).abs().max() < 1e-5  # the model agrees with itself
+    unlabelled, _ = samples(evaluator, "entropy")
+    with torch.no_grad():
+        entropies = torch.distributions.Categorical(logits=values.float()).entropy()
+        torch.testing.assert_close(losses(model, unlabelled), entropies, atol=1e-4, rtol=1e-4)
 
 
 def test_the_loss_of_a_right_answer_is_its_likelihood_by_token(family: Path) -> None:
@@ -119,7 +124,7 @@ def test_the_loss_of_a_right_answer_is_its_likelihood_by_token(family: Path) -> 
     answers = evaluator.evaluate(family / "green").answers
     assert answers is not None
     right = answers.values.reshape(-1, 4)[np.arange(2 * SAMPLES), answers.questions.gold]
-    found, _ = samples(evaluator, choose=False)
+    found, _ = samples(evaluator, "target")
     model = evaluator.model(family / "green")
     tokens = [len(said) for _, said in model.encode([one.requests[0] for one in found])]
     with torch.no_grad():
@@ -128,9 +133,18 @@ def test_the_loss_of_a_right_answer_is_its_likelihood_by_token(family: Path) -> 
 
 def test_a_target_that_is_generated_is_what_the_task_says(family: Path, tasks: Path) -> None:
     evaluator = Evaluator(asked(["generated"], tasks), seed=0)
-    found, _ = samples(evaluator, choose=True)
+    found, _ = samples(evaluator, "choice")
     documents = [json.loads(text) for text in (tasks / "data.jsonl").read_text().splitlines()]
     assert [one.requests[0].args for one in found] == [(f"{d['question']}?", f" {d['answer']}") for d in documents]
+
+
+@pytest.mark.parametrize("loss", ["agreement", "entropy"])
+def test_what_needs_no_labels_leaves_out_what_has_no_choices(family: Path, tasks: Path, loss: Loss) -> None:
+    told = Evaluator(asked(["generated", "told"], tasks), seed=0)
+    with pytest.raises(UserError, match=f"strategy.objective_loss={loss} learns from questions with several choices"):
+        samples(told, loss)
+    _, weights = samples(Evaluator(asked([TASKS[0]], family / "tasks"), seed=0), loss)
+    assert weights == {TASKS[0]: 1.0}
 
 
 @pytest.mark.parametrize("metric", ["acc_mutual_info", "exact_match"])
@@ -138,11 +152,11 @@ def test_a_metric_that_gives_no_gradient_is_refused(family: Path, tmp_path: Path
     lines = [line(i % 2, "a", "b") for i in range(4)]
     name = plain_task(tmp_path, "odd", lines, metric_list=[{"metric": metric}])
     with pytest.raises(UserError, match=r"task odd: strategy.name=recipe_gradient learns which of several choices"):
-        samples(Evaluator(asked([name], tmp_path), seed=0), choose=True)
+        samples(Evaluator(asked([name], tmp_path), seed=0), "choice")
 
 
 def divided(evaluator: Evaluator, **changes: Any) -> tuple[Division, list[Sample]]:
-    found, weights = samples(evaluator, choose=True)
+    found, weights = samples(evaluator, "choice")
     return Division.of(found, weights, **{"share": 0.25, "most": None, "seed": 0, **changes}), found
 
 
@@ -181,7 +195,7 @@ def test_the_memory_of_a_step_is_what_was_forecast(family: Path, checkpointing: 
     """What autograd keeps, counted by storage: all, or with checkpointing what a forward pass keeps."""
     evaluator = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)
     model, config = evaluator.model(family / "red"), json.loads((family / "red/config.json").read_text())
-    batch = samples(evaluator, choose=True)[0]
+    batch = samples(evaluator, "choice")[0]
     kept: dict[int, int] = {}
     owned = {weight.untyped_storage().data_ptr() for weight in model.model.parameters()}
 
