@@ -60,6 +60,8 @@ def recipe(
 
     from src import kinship
     from src.learning.gradient import Stored, WeightedSum
+    from src.learning.passes import Passes
+    from src.learning.samples import by_question
     from src.learning.training import Course, Training
     from src.models.checkpoint import open_checkpoint
     from src.strategy.recipe_gradient import Lesson
@@ -74,7 +76,9 @@ def recipe(
     grams = blocks.grams(geometry, names)
     metric = grams / np.trace(grams.sum(axis=0)) * len(names)
     total = WeightedSum(Stored(base), [Stored(folder) for folder in directions.values()], members)
-    training = Training(Lesson(names, members, weights, metric, how), total, model, division)
+    known = by_question(one for side in (division.learned, division.kept) for some in side.values() for one in some)
+    passes = Passes(model, total, known, how.checkpointing)
+    training = Training(Lesson(names, members, weights, metric, how), passes, division)
     course = Course()
     while course.steps < how.total:
         course = training.go_on(course)  # which leaves the model with the weights that it looked at
@@ -93,8 +97,8 @@ def fine_tuned(model: ReusableModel, division: Division, how: RecipeGradient, ra
     import peft
     import torch
 
-    from src.learning.samples import losses
-    from src.learning.training import kept_back_loss, scheduled
+    from src.learning.samples import loss_values, losses
+    from src.learning.training import scheduled
 
     loaded = model.model
     native = loaded.dtype
@@ -113,7 +117,7 @@ def fine_tuned(model: ReusableModel, division: Division, how: RecipeGradient, ra
 
     def look(step: int) -> Look:
         with mixed():
-            kept_back = kept_back_loss(model, division, how.at_once)
+            kept_back = division.kept_back_loss(lambda parts: [loss_values(model, one) for one in parts], how.at_once)
         return Look(step, kept_back, lambda: parameters(model, native))
 
     yield look(0)

@@ -87,7 +87,7 @@ class Evolution:
         self._measurements = Measurements(self.folder, base, workers, cache)
         self._candidates = Candidates(settings, self.state, self.store, workers, cache)
         self._learner = learner and learner(
-            settings, self.state, self.store, lambda: self._candidates.lm_evaluator, workers.pulse
+            settings, self.state, self.store, lambda: self._candidates.lm_evaluator, workers
         )
         self.journal = self._opened()
         replay(self.journal.events, self.state)
@@ -263,7 +263,8 @@ class Evolution:
                 found = self.settings.strategy.propose(self._seen(), self.kinship)
                 return [one.as_dict() for one in found], self._learner.event if self._learner else None
 
-            proposals, learned = self._workers.in_main(self._topic("proposals"), ask)
+            assist = self._learner.assist if self._learner else None
+            proposals, learned = self._workers.in_main(self._topic("proposals"), ask, assist)
             if learned is not None:
                 event, fields = learned
                 self._record(event, **fields)

@@ -1,6 +1,10 @@
 """Learned recipes through the front door: candidates, costs, budgets; killed, lost, by two processes; export."""
 
+import os
 import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import numpy as np
 import pytest
 
 from src.journal import events_of, replay
+from src.learning.passes import Passes
 from src.rebuild import main as rebuild
 from src.runtime import checksums
 from tests import processes
@@ -102,10 +107,60 @@ def test_what_was_learned_is_learned_again_where_it_was_lost(
     ]
 
 
-def test_two_processes_learn_like_one(family: Path, tmp_path: Path) -> None:
-    work = lambda name: lambda rank: run(*command(family, tmp_path, name)).status  # noqa: E731
-    assert processes.wait(processes.start(1, work("one"))) == [0]
-    assert processes.wait(processes.start(2, work("two"))) == [0, 0]
+def noting(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[[], Counter[str]]:
+    """What counts, from now on, the parts of orders that every process does, by its number."""
+    do = Passes.piece
+
+    def piece(self: Passes, order: Any) -> Callable[[int], Any]:
+        def noted(number: int) -> Any:
+            with (folder / "parts").open("a") as file:
+                file.write(f"{os.environ.get('RANK', '0')}\n")
+            time.sleep(0.02)  # so that there is something left for others
+            return do(self, order)(number)
+
+        return noted
+
+    monkeypatch.setattr(Passes, "piece", piece)
+    return lambda: Counter((folder / "parts").read_text().split())
+
+
+def test_two_processes_learn_together_what_one_learns(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit where the parts of a batch are the same, and to rounding where each takes half."""
+    parts = noting(monkeypatch, tmp_path)
+    work = lambda *words: lambda rank: run(*command(family, tmp_path, *words)).status  # noqa: E731
+    assert processes.wait(processes.start(1, work("one", "strategy.at_once=2"))) == [0]
+    alone = parts()["0"]
+    assert processes.wait(processes.start(2, work("two", "strategy.at_once=2"))) == [0, 0]
+    assert sum(parts().values()) == 2 * alone
+    assert parts()["1"] > 0
+    one, two = told(tmp_path, "one"), told(tmp_path, "two")
+    assert [e for e in one if e["event"] != "started"] == [e for e in two if e["event"] != "started"]
+    assert processes.wait(processes.start(1, work("whole", "stop.generations=2"))) == [0]
+    assert processes.wait(processes.start(2, work("halves", "stop.generations=2"))) == [0, 0]
+    whole, halves = (lessons(tmp_path, name)[0] for name in ("whole", "halves"))
+    assert halves["kept_back"] == pytest.approx(whole["kept_back"], rel=1e-4)
+    assert halves["weights"] == pytest.approx(whole["weights"], abs=1e-4)
+
+
+def test_a_process_that_cannot_assist_changes_nothing(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noting(monkeypatch, tmp_path)
+    do = Passes.piece
+    monkeypatch.setattr(Passes, "piece", lambda self, order: None if os.environ.get("RANK") == "1" else do(self, order))
+
+    def work(rank: int) -> int:
+        outcome = run(*command(family, tmp_path, "two", "strategy.at_once=2"))
+        (tmp_path / f"said.{rank}").write_text(outcome.err)
+        return outcome.status
+
+    assert processes.wait(processes.start(2, work)) == [0, 0]
+    warning = "warning: generation 1, proposals: process 1 could not, TypeError: 'NoneType' object is not callable"
+    assert warning in (tmp_path / "said.0").read_text()
+    monkeypatch.undo()
+    assert run(*command(family, tmp_path, "one", "strategy.at_once=2")).status == 0
     one, two = told(tmp_path, "one"), told(tmp_path, "two")
     assert [e for e in one if e["event"] != "started"] == [e for e in two if e["event"] != "started"]
 

@@ -157,6 +157,50 @@ def test_a_job_that_is_begun_again_has_the_pieces_that_were_answered_already(tmp
     assert sorted(item for item, _ in done(tmp_path)) == list(range(20))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_the_main_process_hands_out_is_done_by_all(tmp_path: Path, count: int) -> None:
+    def task(workers: Workers) -> Any:
+        about: list[Any] = []
+
+        def assist(order: Any) -> Callable[[int], Any]:
+            about.append(order)
+            return noted(tmp_path, lambda number: [time.sleep(0.02), order["factor"] * number][1])
+
+        def job() -> Any:
+            factors = np.linspace(0.1, 0.7, 5)
+            workers.hand_out({"factor": factors}, 0, assist({"factor": factors}))
+            return [workers.hand_out({"factor": f}, 9, assist({"factor": f})) for f in factors]
+
+        first = workers.in_main("handed out", job, assist)
+        return [first, workers.in_main("nothing handed out", lambda: "done", assist), len(about)]
+
+    status, results = together(count, tmp_path, task)
+    assert status == [0] * count
+    assert [one[:2] for one in results] == [
+        [[[f * number for number in range(9)] for f in np.linspace(0.1, 0.7, 5)], "done"]
+    ] * count
+    assert [seen for *_, seen in results] == [6] * count
+    by_whom = Counter(pid for _, pid in done(tmp_path))
+    assert sum(by_whom.values()) == 45
+    assert len(by_whom) == count
+
+
+def test_who_cannot_assist_leaves_what_is_handed_out_to_the_main_process(tmp_path: Path) -> None:
+    def task(workers: Workers) -> Any:
+        def piece(number: int) -> int:
+            time.sleep(0.02)
+            if workers.assisting:
+                raise MemoryError("too large for me")
+            return number
+
+        job = lambda: [workers.hand_out("order", 8, piece) for _ in range(3)]  # noqa: E731
+        return workers.in_main("handed out", job, lambda order: piece)
+
+    assert together(2, tmp_path, task) == ([0, 0], [[list(range(8))] * 3] * 2)
+    warning = "warning: handed out: process 1 could not, MemoryError: too large for me; process 0 does it\n"
+    assert (tmp_path / "output.0").read_text() == warning
+
+
 def test_once_is_done_by_the_main_process_and_gather_hears_everybody(tmp_path: Path) -> None:
     def task(workers: Workers) -> Any:
         return [

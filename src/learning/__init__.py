@@ -4,6 +4,7 @@
 | --- | --- |
 | samples | what is learned from, what is kept back, batches, and the loss of each sample |
 | gradient | a weighted sum of models, and the gradient of a loss by its weights |
+| passes | what goes through the model, in this process or in any that assists |
 | base | what both of the following have in common |
 | training | the course of learning, look by look |
 | lessons | the lessons of a run, one before every candidate |

@@ -1,4 +1,4 @@
-"""What learners and differentiators have in common: the run they work for, and the room that its budget leaves."""
+"""What learners and differentiators have in common: the run they work for, its processes, and the room that is left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
 from src.journal import State
 from src.learning.gradient import Stored, WeightedSum
+from src.learning.passes import Passes
+from src.learning.samples import Sample, Targets, by_question
 from src.models.store import Store
+from src.runtime.workers import Workers
 
 
 class ByGradient:
@@ -23,7 +26,7 @@ class ByGradient:
         state: State,
         store: Store,
         evaluator: Callable[[], Evaluator],
-        pulse: Callable[[], None],
+        workers: Workers,
     ) -> None:
         """Work for the run of these settings.
 
@@ -32,18 +35,55 @@ class ByGradient:
             state: what is known by now.
             store: the weights of its models.
             evaluator: returns the evaluator of what steers the search.
-            pulse: is called as work goes on.
+            workers: the processes of the run, which assist.
         """
         self._settings, self._state, self._store = settings, state, store
-        self._evaluator, self._pulse = evaluator, pulse
+        self._evaluator, self._workers = evaluator, workers
+        self._assisted: Passes | None = None
         self.event: tuple[str, dict[str, Any]] | None = None
         """What the journal is to tell of the last work, an event and its fields; None where it knows."""
 
-    def _loaded(self, directions: Sequence[str], blocks: Mapping[str, int]) -> tuple[ReusableModel, WeightedSum]:
-        """Return a loaded model, and the sum of directions by block that can be written into it."""
-        folders = [self._store.checkpoint(name).path for name in ("base", *directions)]
+    def assist(self, order: Mapping[str, Any]) -> Callable[[int], Any]:
+        """Return what does a part of an order that the main process handed out (`runtime.workers.Assist`)."""
+        if "directions" in order:
+            self._assisted = self._passes(order)
+            return lambda number: None  # an opening has no parts
+        assert self._assisted is not None
+        return self._assisted.piece(order)
+
+    def _opened(self, directions: Sequence[str], blocks: Mapping[str, int], targets: Targets | None = None) -> Passes:
+        """Return what goes through the model for a lesson, whose opening every process is told.
+
+        Args:
+            directions: their names.
+            blocks: the block of every tensor by name.
+            targets: as `Lesson` has them.
+        """
+        for name in directions:
+            self._store.checkpoint(name)  # made again here, if it has to be
+        listed = None if targets is None else [[*question, target] for question, target in targets.items()]
+        opening = {"directions": list(directions), "blocks": dict(blocks), "targets": listed}
+        self._workers.hand_out(opening, 0, lambda number: None)
+        return self._passes(opening)
+
+    def _passes(self, opening: Mapping[str, Any]) -> Passes:
+        folders = [self._store.checkpoint(name).path for name in ("base", *opening["directions"])]
         base, *others = map(Stored, folders)
-        return self._evaluator().model(folders[1]), WeightedSum(base, others, blocks)
+        model = self._evaluator().model(folders[1])  # before its samples: the template is its own
+        total = WeightedSum(base, others, opening["blocks"])
+        listed = opening["targets"]
+        targets = None if listed is None else {(task, document): target for task, document, target in listed}
+        samples, lean = self._samples(targets), self._recomputes(model)
+        workers = self._workers
+        return Passes(model, total, by_question(samples), lean, workers.hand_out, workers.pulse)
+
+    def _samples(self, targets: Targets | None) -> Sequence[Sample]:
+        """Return the samples that a lesson is about."""
+        raise NotImplementedError
+
+    def _recomputes(self, model: ReusableModel) -> bool:
+        """Return whether a model's activations are computed again instead of kept."""
+        raise NotImplementedError
 
     def _room(self) -> float:
         """Return how many samples may still go through the model, so that a candidate can be evaluated afterwards."""

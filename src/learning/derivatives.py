@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
 from src.evaluation.model import ReusableModel
 from src.learning.base import ByGradient
-from src.learning.samples import AT_ONCE, Sample, choices, losses
-from src.learning.training import recomputed
+from src.learning.samples import AT_ONCE, Sample, Targets, choices, in_parts
 from src.population import Derivatives
 from src.runtime.errors import UserError
 from src.strategy.recipe_search import Place
@@ -39,15 +36,13 @@ class Differentiator(ByGradient):
         began, evaluator = time.monotonic(), self._evaluator()
         if 3 * len(choices(evaluator)) > self._room():
             return None
-        model, total = self._loaded(place.directions, place.blocks)
-        total.check(model.model)
-        total.write(model.model, place.weights)
-        by_task = _by_task(place.questions, choices(evaluator))  # after the model: the template is its own
-        with recomputed(model.model, getattr(model.model, "supports_gradient_checkpointing", False)):
-            values = [
-                total.gradient(model.model, place.weights.shape[1], partial(self._score, model, mine))[1].tolist()
-                for mine in by_task.values()
-            ]
+        passes = self._opened(place.directions, place.blocks)
+        by_task = _by_task(place.questions, passes.samples)
+        parts = [(name, part) for name, mine in by_task.items() for part in in_parts(mine, AT_ONCE)]
+        found = passes.gradients("chance", place.weights, [part for _, part in parts])
+        values = {name: np.zeros_like(place.weights) for name in by_task}
+        for (name, _), (_, derivatives) in zip(parts, found, strict=True):
+            values[name] += derivatives
         count = sum(map(len, by_task.values()))
         fields = {
             "generation": self._state.population.generation + 1,
@@ -56,24 +51,21 @@ class Differentiator(ByGradient):
             "back": count,
             "directions": list(place.directions),
             "tasks": [*by_task],
-            "values": values,
+            "values": [one.tolist() for one in values.values()],
             "seconds": time.monotonic() - began,
         }
         self.event = "differentiated", fields
-        return Derivatives(place.model, place.directions, tuple(by_task), np.array(values))
+        return Derivatives(place.model, place.directions, tuple(by_task), np.array(list(values.values())))
 
-    def _score(self, model: ReusableModel, asked: Sequence[tuple[Sample, float]]) -> Iterator[torch.Tensor]:
-        """Yield the parts of a task's smooth score: samples' probabilities of the right choice, by their weights."""
-        for first in range(0, len(asked), AT_ONCE):
-            self._pulse()
-            some, weights = zip(*asked[first : first + AT_ONCE], strict=True)
-            right = torch.exp(-losses(model, some))
-            yield right @ torch.tensor(weights, dtype=right.dtype, device=right.device)
+    def _samples(self, targets: Targets | None) -> Sequence[Sample]:
+        return choices(self._evaluator())
+
+    def _recomputes(self, model: ReusableModel) -> bool:
+        return getattr(model.model, "supports_gradient_checkpointing", False)
 
 
-def _by_task(questions: Questions, known: Sequence[Sample]) -> dict[str, list[tuple[Sample, float]]]:
+def _by_task(questions: Questions, samples: Mapping[tuple[str, int], Sample]) -> dict[str, list[tuple[Sample, float]]]:
     """Return the samples with choices of every task that has any, and what each counts in the task's score."""
-    samples = {(one.task, one.document): one for one in known}
     found: dict[str, list[tuple[Sample, float]]] = {}
     for key, task, weight in zip(questions.ids, questions.task, questions.weight, strict=True):
         if key in samples:

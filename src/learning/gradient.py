@@ -7,8 +7,9 @@ dropped; no gradient outlives its tensor, and no state of an optimiser belongs t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,20 +81,17 @@ class WeightedSum:
                         total.add_(one[name].to(weight.device, exact) - base, alpha=factor)
             weight.copy_(total)
 
-    def gradient(
-        self, model: torch.nn.Module, size: int, loss: Callable[[], Iterator[torch.Tensor]]
-    ) -> tuple[float, np.ndarray]:
+    def gradient(self, model: torch.nn.Module, size: int, loss: Callable[[], torch.Tensor]) -> tuple[float, np.ndarray]:
         """Return a loss and its derivatives by the weights.
 
         Args:
             model: that `write` has given its weights.
             size: B, the number of blocks.
-            loss: yields the parts of which the loss is the sum; each is differentiated before the next is asked for.
+            loss: computes it, as a tensor that knows its graph.
 
         Returns:
             The loss, and float64 [D, B].
         """
-        found = np.zeros((len(self.directions), size))
         pending: list[tuple[int, torch.Tensor]] = []
 
         def take(name: str, weight: torch.nn.Parameter) -> None:
@@ -109,18 +107,37 @@ class WeightedSum:
                 pending.append((self.blocks[name], torch.stack(inner)))
             weight.grad = None
 
-        total = 0.0
         with ExitStack() as hooks:
             for name, weight in model.named_parameters():
                 hook: Any = weight.register_post_accumulate_grad_hook(lambda w, name=name: take(name, w))
                 hooks.callback(hook.remove)
-            for part in loss():
-                part.backward()
-                total += float(part.detach())
-                for block, inner in pending:
-                    found[:, block] += inner.cpu().numpy()
-                pending.clear()
-        return total, found
+            total = loss()
+            total.backward()
+        found = np.zeros((len(self.directions), size))
+        for block, inner in pending:
+            found[:, block] += inner.cpu().numpy()
+        return float(total.detach()), found
+
+
+@contextmanager
+def recomputed(model: Any, wanted: bool) -> Iterator[None]:
+    """Have a transformers model's layers keep their inputs only, and compute the rest again for the gradient."""
+    if not wanted:
+        yield
+        return
+    with warnings.catch_warnings():  # of the name, which is to change with transformers 6
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()  # the embeddings are among what is differentiated
+        layers = [one for one in model.modules() if getattr(one, "gradient_checkpointing", False)]
+        for layer in layers:
+            layer.training = True  # the layer alone, of which transformers asks it; nothing within it drops out
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+            model.gradient_checkpointing_disable()
 
 
 def _exact(weight: torch.Tensor) -> torch.dtype:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from src.evaluation.model import ReusableModel
 from src.learning.base import ByGradient
-from src.learning.samples import Division, samples
+from src.learning.samples import Division, Sample, Targets, samples
 from src.learning.training import Course, Training
-from src.runtime import checksums, files
+from src.runtime import checksums, files, progress
 from src.runtime.cache import key_of
 from src.runtime.errors import persistently
 from src.strategy.recipe_gradient import Lesson, RecipeGradient
@@ -32,9 +34,7 @@ class Learner(ByGradient):
         Raises:
             UserError: naming the first.
         """
-        how = self._settings.strategy
-        assert isinstance(how, RecipeGradient)
-        samples(self._evaluator(), how.objective_loss)
+        self._asked(None)
 
     def learn(self, lesson: Lesson) -> np.ndarray | None:
         """Go on with a lesson until there is a candidate, as `strategy.recipe_gradient.Learner` describes."""
@@ -46,11 +46,15 @@ class Learner(ByGradient):
         key, costs = self._key(lesson), _Costs(lesson.settings, kept)
         course = self._reached(told, training, key)
         left = self._room()
-        while not _ended(course, since, lesson.settings, over=over):
-            if costs.passes(told, course.steps + lesson.settings.steps) > left:
-                break
-            course = training.go_on(course, self._pulse)
-            self._keep(course, key)
+        with progress.bar("learning", total=lesson.settings.total, unit="step") as bar:
+            while not _ended(course, since, lesson.settings, over=over):
+                if costs.passes(told, course.steps + lesson.settings.steps) > left:
+                    break
+                course = training.go_on(course)
+                self._keep(course, key)
+                bar.update(course.steps - bar.n)
+                loss = course.looks[-1].kept_back
+                progress.note(f"{course.steps} gradient steps: a loss of {loss:.4f} on what is kept back")
         if course.steps > told:
             last, names = course.looks[-1], lesson.directions
             fields = {
@@ -68,11 +72,25 @@ class Learner(ByGradient):
 
     def _training(self, lesson: Lesson) -> tuple[Training, int]:
         """Return the lesson with model, weights and samples, and how many samples are kept back."""
-        how, evaluator = lesson.settings, self._evaluator()
-        model, total = self._loaded(lesson.directions, lesson.blocks)  # before its samples: the template is its own
-        found, weights = samples(evaluator, how.objective_loss, lesson.targets)
+        how = lesson.settings
+        passes = self._opened(lesson.directions, lesson.blocks, lesson.targets)
+        found, weights = self._asked(lesson.targets)
         division = Division.of(found, weights, share=how.kept_back, most=how.samples, seed=how.seed)
-        return Training(lesson, total, model, division), division.kept_count
+        return Training(lesson, passes, division, self._workers.processes), division.kept_count
+
+    def _asked(self, targets: Targets | None) -> tuple[list[Sample], dict[str, float]]:
+        return samples(self._evaluator(), self._how.objective_loss, targets)
+
+    def _samples(self, targets: Targets | None) -> Sequence[Sample]:
+        return self._asked(targets)[0]
+
+    def _recomputes(self, model: ReusableModel) -> bool:
+        return self._how.checkpointing
+
+    @property
+    def _how(self) -> RecipeGradient:
+        assert isinstance(self._settings.strategy, RecipeGradient)
+        return self._settings.strategy
 
     def _reached(self, steps: int, training: Training, key: str) -> Course:
         """Return the course as it was left, which is at these steps or past them; learn it again if that is lost."""
@@ -87,7 +105,7 @@ class Learner(ByGradient):
             print(f"warning: {self._file}: {str(error).splitlines()[0]}; it is learned again", file=sys.stderr)
         course = Course()
         while course.steps < steps:
-            course = training.go_on(course, self._pulse)
+            course = training.go_on(course)
         return course
 
     def _keep(self, course: Course, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ Targets = Mapping[tuple[str, int], np.ndarray]
 """Of questions, the probabilities of their choices."""
 AT_ONCE = 16
 """Samples that go through the model together for their derivatives."""
+KEPT_AT_ONCE = 64
+"""Samples that go through the model together, forwards only, unless settings say otherwise."""
 Tokens = list[tuple[list[int], list[int]]]
 """Contexts and continuations."""
 
@@ -168,6 +170,19 @@ class Division:
         """How many samples are kept back."""
         return sum(map(len, self.kept.values()))
 
+    def kept_back_loss(self, ask: Callable[[list[Sequence[Sample]]], list[list[float]]], at_once: int | None) -> float:
+        """Return the loss on the samples that are kept back, in the mean over tasks by their weights.
+
+        Args:
+            ask: returns the losses of the samples of every part.
+            at_once: samples of a part, at most.
+        """
+        parts = [(name, part) for name in self.weights for part in in_parts(self.kept[name], at_once or KEPT_AT_ONCE)]
+        found: dict[str, list[float]] = {name: [] for name in self.weights}
+        for (name, _), some in zip(parts, ask([part for _, part in parts]), strict=True):
+            found[name] += some
+        return sum(weight * float(np.mean(found[name])) for name, weight in self.weights.items())
+
     def batches(self, size: int, seed: int) -> Iterator[list[Sample]]:
         """Yield batches without end. A task has its weight's share of the samples; each is as often drawn as others."""
         draw = np.random.default_rng(seed)
@@ -183,6 +198,16 @@ class Division:
                     left[name] = [self.learned[name][one] for one in draw.permutation(len(self.learned[name]))]
                 batch.append(left[name].pop())
             yield batch
+
+
+def in_parts(asked: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Return a sequence in parts of this size, the last of which may be smaller."""
+    return [asked[first : first + size] for first in range(0, len(asked), size)]
+
+
+def by_question(asked: Iterable[Sample]) -> dict[tuple[str, int], Sample]:
+    """Return samples by lm-eval task and document."""
+    return {(one.task, one.document): one for one in asked}
 
 
 def losses(model: ReusableModel, asked: Sequence[Sample]) -> torch.Tensor:
@@ -212,3 +237,10 @@ def losses(model: ReusableModel, asked: Sequence[Sample]) -> torch.Tensor:
                 found.append(-(target * chosen).sum() - torch.special.entr(target).sum())
         first += len(one.requests)
     return torch.stack(found)
+
+
+def loss_values(model: ReusableModel, asked: Sequence[Sample]) -> list[float]:
+    """Return the samples' losses as numbers."""
+    with torch.no_grad():
+        values: list[float] = losses(model, asked).double().tolist()
+    return values

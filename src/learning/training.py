@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from transformers import get_scheduler
 
-from src.evaluation.model import ReusableModel
-from src.learning.gradient import WeightedSum
-from src.learning.samples import Division, Sample, losses
+from src.learning.passes import Passes
+from src.learning.samples import Division, Sample, in_parts
 from src.strategy.recipe_gradient import Lesson, RecipeGradient
 
 
@@ -64,24 +63,23 @@ class Course:
 class Training:
     """The lesson of a run, from look to look."""
 
-    def __init__(self, lesson: Lesson, total: WeightedSum, model: ReusableModel, division: Division) -> None:
+    def __init__(self, lesson: Lesson, passes: Passes, division: Division, processes: int = 1) -> None:
         """Learn a lesson.
 
         Args:
             lesson: what, and how.
-            total: the directions.
-            model: what is given their weights, and asked.
+            passes: the model and its directions.
             division: the samples.
+            processes: that can take a part of a batch each.
         """
-        self._lesson, self._sum, self._model, self._division = lesson, total, model, division
-        total.check(model.model)
+        self._lesson, self._passes, self._division, self._processes = lesson, passes, division, processes
 
-    def go_on(self, course: Course, pulse: Callable[[], None] = lambda: None) -> Course:
+    def go_on(self, course: Course) -> Course:
         """Return the course one look further."""
         settings = self._lesson.settings
         if not course.looks:
             start = self._lesson.start
-            return self._look(Course(weights=start.tolist()), start, 0, None, pulse)
+            return self._look(Course(weights=start.tolist()), start, 0, None)
         weights = torch.tensor(course.weights, dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.Adam([{"params": [weights], "initial_lr": settings.rate}], lr=settings.rate)
         if course.moments:
@@ -91,7 +89,7 @@ class Training:
         steps = min(settings.steps, settings.total - course.steps)
         spent = []
         for batch in islice(batches, steps):
-            loss, gradient = self._gradient(weights.detach().numpy(), batch, pulse)
+            loss, gradient = self._gradient(weights.detach().numpy(), batch)
             weights.grad = torch.from_numpy(gradient + self._pull(weights.detach().numpy()))
             optimiser.step()
             schedule.step()
@@ -99,54 +97,26 @@ class Training:
         state = optimiser.state[weights]
         moments = {name: value.tolist() for name, value in sorted(state.items())}
         now = Course(list(course.looks), moments, weights.tolist())
-        return self._look(now, weights.detach().numpy(), course.steps + steps, float(np.mean(spent)), pulse)
+        return self._look(now, weights.detach().numpy(), course.steps + steps, float(np.mean(spent)))
 
-    def _gradient(
-        self, weights: np.ndarray, batch: Sequence[Sample], pulse: Callable[[], None]
-    ) -> tuple[float, np.ndarray]:
-        self._sum.write(self._model.model, weights)
-
-        def parts() -> Iterator[torch.Tensor]:
-            for part in _parts(batch, self._lesson.settings.at_once):
-                pulse()
-                yield losses(self._model, part).sum() / len(batch)
-
-        with recomputed(self._model.model, self._lesson.settings.checkpointing):
-            return self._sum.gradient(self._model.model, weights.shape[1], parts)
+    def _gradient(self, weights: np.ndarray, batch: Sequence[Sample]) -> tuple[float, np.ndarray]:
+        """Return the mean loss of a batch and its derivatives [D, B]."""
+        size = self._lesson.settings.at_once or math.ceil(len(batch) / self._processes)
+        parts = [[(one, 1 / len(batch)) for one in part] for part in in_parts(batch, size)]
+        found, derivatives = zip(*self._passes.gradients("loss", weights, parts), strict=True)
+        return sum(found), sum(derivatives[1:], derivatives[0])
 
     def _pull(self, weights: np.ndarray) -> np.ndarray:
         """Return the derivative of prior · Σ_b (c − c₀)ᵀ G_b (c − c₀)."""
         moved = weights - self._lesson.start
         return 2 * self._lesson.settings.prior * np.einsum("bij,jb->ib", self._lesson.metric, moved)
 
-    def _look(
-        self, course: Course, weights: np.ndarray, steps: int, loss: float | None, pulse: Callable[[], None]
-    ) -> Course:
-        self._sum.write(self._model.model, weights)
-        kept = kept_back_loss(self._model, self._division, self._lesson.settings.at_once, pulse)
+    def _look(self, course: Course, weights: np.ndarray, steps: int, loss: float | None) -> Course:
+        ask = partial(self._passes.losses, weights)
+        kept = self._division.kept_back_loss(ask, self._lesson.settings.at_once)
         best = min((one.kept_back for one in course.looks), default=np.inf)
         course.looks.append(Look(steps, loss, kept, weights.tolist() if kept < best else None))
         return course
-
-
-def kept_back_loss(
-    model: ReusableModel, division: Division, at_once: int | None, pulse: Callable[[], None] = lambda: None
-) -> float:
-    """Return a model's loss on the samples that are kept back, in the mean over tasks by their weights."""
-    total = 0.0
-    for name, weight in division.weights.items():
-        with torch.no_grad():
-            found = []
-            for part in _parts(division.kept[name], at_once or 64):
-                pulse()
-                found += losses(model, part).double().tolist()
-        total += weight * float(np.mean(found))
-    return total
-
-
-def _parts(asked: Sequence[Sample], size: int | None) -> Iterator[Sequence[Sample]]:
-    size = size or len(asked)
-    return (asked[first : first + size] for first in range(0, len(asked), size))
 
 
 def _moments(course: Course) -> dict[str, torch.Tensor]:
@@ -160,24 +130,3 @@ def scheduled(settings: RecipeGradient, optimiser: torch.optim.Optimizer, steps:
     name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
     where = {"last_epoch": steps - 1}  # torch counts the step that it makes on construction
     return get_scheduler(name, optimiser, settings.warmup, settings.total, scheduler_specific_kwargs=where)
-
-
-@contextmanager
-def recomputed(model: Any, wanted: bool) -> Iterator[None]:
-    """Have a transformers model's layers keep their inputs only, and compute the rest again for the gradient."""
-    if not wanted:
-        yield
-        return
-    with warnings.catch_warnings():  # of the name, which is to change with transformers 6
-        warnings.simplefilter("ignore", FutureWarning)
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.disable_input_require_grads()  # the embeddings are among what is differentiated
-        layers = [one for one in model.modules() if getattr(one, "gradient_checkpointing", False)]
-        for layer in layers:
-            layer.training = True  # the layer alone, of which transformers asks it; nothing within it drops out
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.training = False
-            model.gradient_checkpointing_disable()

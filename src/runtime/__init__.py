@@ -11,6 +11,7 @@
 | opening | the first line of a run, and what to do where packages are missing |
 | launch | how many processes were started, before anything heavy is imported |
 | workers | the processes of a run, and how work is shared among them |
+| messages | what processes tell each other |
 | heartbeat | whether the other processes are still alive |
 | signals | Ctrl-C and SIGTERM |
 | progress | bars and notes on the terminal |

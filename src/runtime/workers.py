@@ -1,26 +1,24 @@
 """The processes of a run and the devices they use: the only place that knows accelerate.
 
 Every process runs the same loop over the same data. What takes time is handed out: `map` gives the next item to
-whoever is free, and a process that finds no item left helps with one that is under way (`share`). Results come back
-everywhere, in order, through the store that torch.distributed keeps anyway; no collective operation is ever waited for.
+whoever is free, and a process that finds no item left helps with one that is under way (`share`). What the main process
+alone can decide (`in_main`) it can have computed by all (`hand_out`). Results come back everywhere, in order, through
+the store that torch.distributed keeps anyway; no collective operation is ever waited for.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
 import itertools
-import json
 import os
+import sys
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import InitProcessGroupKwargs
@@ -28,12 +26,14 @@ from accelerate.utils import InitProcessGroupKwargs
 from src.runtime import launch
 from src.runtime.errors import MachineError, UserError
 from src.runtime.heartbeat import BEAT, COURTESY, Watch
+from src.runtime.messages import decoded, encoded, put, take
 from src.runtime.signals import Interrupted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Assist = Callable[[Any], Callable[[int], Any]]
+"""Returns, of an order that another process handed out, what does a piece of it."""
 
-_PAYLOAD = 4 << 20  # bytes; the store takes a little less than eight at a time
 _RUNS = itertools.count()
 """A process may go through several runs, of a sweep; all others go through the same."""
 _NAPS = (0.001, 0.05)  # seconds between two looks at the store, the first and the longest
@@ -74,6 +74,7 @@ class Workers:
         self.idle = 0.0
         self.assisting = False
         self._item: str | None = None
+        self._orders: Iterator[str] | None = None
         self._answered: dict[int, Any] = {}
         self._topics: set[str] = set()
         self._store: Any = None
@@ -111,19 +112,42 @@ class Workers:
         if self._watch is not None:
             self._watch.pulse()
 
-    def in_main(self, topic: str, job: Callable[[], Result]) -> Result:
+    def in_main(self, topic: str, job: Callable[[], Result], assist: Assist | None = None) -> Result:
         """Return in every process what `job` returns in the main one, which alone runs it.
 
         Args:
             topic: what this is about. All processes meet under it, so each call of a run has a topic of its own.
             job: what is to be done once.
+            assist: what the others do meanwhile with each order that `job` hands out (`hand_out`).
         """
         key = self._meeting(topic)
         if self._store is None:
             return job()
         if self.main:
-            self._put(key, job())
+            self._orders = (f"{key}/order/{number}" for number in itertools.count()) if assist else None
+            try:
+                put(self._store, key, job())
+            finally:
+                self._orders = None
+        elif assist is not None:
+            self._assist(key, assist)
         return self._await(key)
+
+    def hand_out(self, order: Any, count: int, piece: Callable[[int], Result]) -> list[Result]:
+        """Return, within a job of `in_main`, the results of all pieces of an order, each by whoever is free.
+
+        Args:
+            order: says in JSON's types or numpy's arrays what is to be done; the other processes see orders one after
+                the other. One of no pieces tells them what later ones are about.
+            count: of pieces.
+            piece: does piece 0 to count - 1 in this process.
+        """
+        if self._orders is None:
+            return [piece(number) for number in range(count)]
+        key, found = next(self._orders), dict[int, Any]()
+        put(self._store, key, [order, count])
+        self._take_pieces(key, count, piece, found)
+        return self._completed(key, count, piece, found)
 
     def map(
         self, topic: str, job: Callable[[Item], Result], items: Iterable[Item], *, divisible: bool = False
@@ -150,29 +174,17 @@ class Workers:
             return [piece(number) for number in range(count)]
         key, found = self._item, self._answered
         self._store.set(f"{key}/pieces", str(count))
-        while (number := self._store.add(f"{key}/taken", 1) - 1) < count:
-            self.pulse()
-            try:
-                found[number] = piece(number)
-            except Exception:
-                self._put(f"{key}/{number}", None)  # the item's owner has to do it, perhaps in another attempt
-                raise
-            if self.assisting:
-                self._put(f"{key}/{number}", [found[number]])
+        self._take_pieces(key, count, piece, found)
         if self.assisting:
             raise _Released
-        for number in set(range(count)) - set(found):
-            answer: Any = self._await(f"{key}/{number}")
-            found[number] = piece(number) if answer is None else answer[0]
-            self._store.delete_key(f"{key}/{number}")
-        return [found[number] for number in range(count)]
+        return self._completed(key, count, piece, found)
 
     def gather(self, topic: str, value: Result) -> list[Result]:
         """Return the value that each process has, by their numbers; `topic` as in `in_main`."""
         key = self._meeting(topic)
         if self._store is None:
             return [value]
-        self._put(f"{key}/{self.rank}", value)
+        put(self._store, f"{key}/{self.rank}", value)
         return [self._await(f"{key}/{number}") for number in range(self.processes)]
 
     def agree(self, know: Callable[[], dict[str, Any]]) -> None:
@@ -189,11 +201,50 @@ class Workers:
                         f"{there[:200]} in the other; start all with the same command, files and versions"
                     )
 
+    def _assist(self, key: str, assist: Assist) -> None:
+        """Do pieces of whatever is handed out, until what the main process returns lies under the key."""
+        self.assisting, seen = True, 0
+        try:
+            for _ in self._naps(key):
+                while self._store.check([place := f"{key}/order/{seen}"]):
+                    seen += 1
+                    order, count = take(self._store, place)
+                    self._take_pieces(place, count, assist(order), {})
+        except torch.distributed.DistError:
+            raise
+        except Exception:
+            pass  # too large for this process, say; the main one goes on without it
+        finally:
+            self.assisting = False
+
+    def _take_pieces(self, key: str, count: int, piece: Callable[[int], Any], found: dict[int, Any]) -> None:
+        """Do pieces that nobody has taken, into `found`; who only assists also puts them where the owner looks."""
+        while (number := self._store.add(f"{key}/taken", 1) - 1) < count:
+            self.pulse()
+            try:
+                found[number] = piece(number)
+            except Exception as error:  # the owner has to do it, perhaps in another attempt
+                why = " ".join(f"process {self.rank} could not, {type(error).__name__}: {error}".split())[:200]
+                put(self._store, f"{key}/{number}", [None, why if self.assisting else ""])
+                raise
+            if self.assisting:
+                put(self._store, f"{key}/{number}", [found[number]])
+
+    def _completed(self, key: str, count: int, piece: Callable[[int], Result], found: dict[int, Any]) -> list[Result]:
+        """Return the results of all pieces in order, those included that others have taken."""
+        for number in set(range(count)) - set(found):
+            answer, *why = self._await(f"{key}/{number}")
+            self._store.delete_key(f"{key}/{number}")
+            if any(why):
+                print(f"warning: {key.partition('/')[0]}: {why[0]}; process {self.rank} does it", file=sys.stderr)
+            found[number] = piece(number) if why else answer
+        return [found[number] for number in range(count)]
+
     def _results(
         self, call: str, job: Callable[[Item], Result], items: Sequence[Item], divisible: bool
     ) -> Iterator[Result]:
         if self._store is None:
-            yield from (json.loads(json.dumps(job(item), default=_plain), object_hook=_arrays) for item in items)
+            yield from (decoded(encoded(job(item))) for item in items)
             return
         done = 0
         while (number := self._store.add(f"{call}/taken", 1) - 1) < len(items):
@@ -205,7 +256,7 @@ class Workers:
                 result = [None, str(mistake)]
             finally:
                 self._item = None
-            self._put(f"{call}/{number}/result", result)
+            put(self._store, f"{call}/{number}/result", result)
             while done < len(items) and self._store.check([f"{call}/{done}/result"]):
                 yield self._result(f"{call}/{done}/result")
                 done += 1
@@ -217,7 +268,7 @@ class Workers:
             yield self._result(f"{call}/{number}/result")
 
     def _result(self, key: str) -> Any:
-        result, *mistake = self._take(key)
+        result, *mistake = take(self._store, key)
         if mistake:
             raise UserError(mistake[0])
         return result
@@ -271,19 +322,7 @@ class Workers:
     def _await(self, key: str) -> Any:
         for _ in self._naps(key):
             pass
-        return self._take(key)
-
-    def _put(self, key: str, value: Any) -> None:
-        data = base64.b64encode(zlib.compress(json.dumps(value, default=_plain).encode(), 1)).decode()
-        parts = [data[at : at + _PAYLOAD] for at in range(0, len(data), _PAYLOAD)]
-        for number, part in enumerate(parts[1:]):
-            self._store.set(f"{key}/part/{number}", part)
-        self._store.set(key, f"{len(parts) - 1} {parts[0]}")  # last: who sees it finds everything
-
-    def _take(self, key: str) -> Any:
-        more, _, data = self._store.get(key).decode().partition(" ")
-        data += "".join(self._store.get(f"{key}/part/{number}").decode() for number in range(int(more)))
-        return json.loads(zlib.decompress(base64.b64decode(data)), object_hook=_arrays)
+        return take(self._store, key)
 
 
 class _Released(BaseException):
@@ -344,18 +383,3 @@ def _devices(state: PartialState, each: int, sharing: int) -> tuple[str, ...]:
     mine = tuple(f"cuda:{number}" for number in range(first, first + each))
     torch.cuda.set_device(mine[0])
     return mine
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {"__array__": [str(value.dtype), value.shape, base64.b64encode(value.tobytes()).decode()]}
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} does not travel between processes")
-
-
-def _arrays(value: dict[str, Any]) -> Any:
-    if "__array__" not in value:
-        return value
-    dtype, shape, data = value["__array__"]
-    return np.frombuffer(base64.b64decode(data), dtype=dtype).reshape(shape).copy()

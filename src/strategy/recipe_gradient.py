@@ -62,6 +62,9 @@ class Lessons(Protocol):
     def learn(self, lesson: Any) -> Any:
         """Go on with a lesson: see `Learner`, and `src.strategy.recipe_search.Differentiator`."""
 
+    def assist(self, order: Any) -> Callable[[int], Any]:
+        """Return what does a part of what another process's lesson handed out."""
+
 
 @dataclass(frozen=True)
 class RecipeGradient(Directed):
@@ -82,7 +85,7 @@ class RecipeGradient(Directed):
     batch: Count = 48
     """Samples of a gradient step."""
     at_once: Count | None = None
-    """Samples of a batch that go through the model together; None: all of them."""
+    """Samples of a batch that go through the model together; None: all of them, or what each process has of them."""
     steps: Count = 10
     """Gradient steps between two looks at what was kept back."""
     every: Count = 4

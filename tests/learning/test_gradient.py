@@ -12,9 +12,9 @@ import torch
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
 from src.learning.forecast import memory
-from src.learning.gradient import Stored, WeightedSum
-from src.learning.samples import Division, Sample, losses, samples
-from src.learning.training import kept_back_loss, recomputed
+from src.learning.gradient import Stored, WeightedSum, recomputed
+from src.learning.passes import Passes
+from src.learning.samples import Division, Sample, by_question, loss_values, losses, samples
 from src.runtime.errors import UserError
 from src.strategy.recipe_gradient import Loss
 from src.strategy.recipes import Blocks
@@ -69,9 +69,10 @@ def test_the_gradient_by_weights_is_that_of_finite_differences(
             return float(losses(model, batch).sum())
 
     total.write(model.model, weights)
-    parts = (batch[:4], batch[4:])
-    with recomputed(model.model, checkpointing):
-        loss, gradient = total.gradient(model.model, size, lambda: (losses(model, part).sum() for part in parts))
+    parts = [[(one, 1.0) for one in part] for part in (batch[:4], batch[4:])]
+    passes = Passes(model, total, by_question(batch), checkpointing)
+    first, second = passes.gradients("loss", weights, parts)
+    loss, gradient = first[0] + second[0], first[1] + second[1]
     assert loss == pytest.approx(loss_at(weights), rel=1e-9)
     assert all(weight.grad is None for weight in model.model.parameters())
     assert not any(one.training for one in model.model.modules())
@@ -187,7 +188,8 @@ def test_what_is_kept_back_counts_by_task(family: Path) -> None:
     model = evaluator.model(family / "red")
     with torch.no_grad():
         first, second = (float(losses(model, division.kept[name]).mean()) for name in TASKS)
-    assert kept_back_loss(model, division, 5) == pytest.approx(0.75 * first + 0.25 * second, rel=1e-4)
+    found = division.kept_back_loss(lambda parts: [loss_values(model, part) for part in parts], 5)
+    assert found == pytest.approx(0.75 * first + 0.25 * second, rel=1e-4)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
