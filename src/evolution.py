@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from src import start
 from src.config import Settings
 from src.evaluation import holdout
-from src.evaluation.candidates import Candidates, Follow, Found
-from src.journal import CutOff, Follower, Journal, State, replay
+from src.evaluation.candidates import Candidates, Found
+from src.journal import Follower, Journal, State, replay
 from src.kinship import metric_of
 from src.kinship.measurements import Measurements
 from src.models import merging
@@ -22,18 +20,18 @@ from src.models.checkpoint import Checkpoint
 from src.models.retention import Retention
 from src.models.store import Store
 from src.population import KinshipTable, Model, Population, Proposal
-from src.runtime import files, progress, terminal
+from src.proposals import Proposals, Verdict
+from src.runtime import files, progress
 from src.runtime.cache import Cache
 from src.runtime.errors import UserError, persistently
 from src.runtime.workers import Workers
 from src.strategy.recipe_gradient import Lessons
-from src.tracking import sender, table
+from src.tracking import table
+from src.tracking.recorder import Recorder
 from src.tracking.sender import Sender
 
 FINALISTS = 3
 """How many of the best are asked everything at the end, where candidates were asked a part of the samples."""
-Verdict = Callable[[float, int], str | None]
-"""Why a run with this best average after this generation should end; None to go on."""
 
 
 class Evolution:
@@ -69,10 +67,6 @@ class Evolution:
         self.folder = settings.folder
         self.given = {"base": base, **founders}
         self._workers = workers
-        self._verdict = verdict
-        self._verdicts: dict[int, str | None] = {}
-        self._proposed: dict[int, list[Proposal]] = {}
-        self._outlooks = 0
         self.state = State()
         cache = Cache(settings.cache.folder, weights=settings.cache.weights, factors=settings.cache.factor_bytes)
         self.store = Store(
@@ -89,18 +83,22 @@ class Evolution:
         self._learner = learner and learner(
             settings, self.state, self.store, lambda: self._candidates.lm_evaluator, workers
         )
-        self.journal = self._opened()
-        replay(self.journal.events, self.state)
-        self._k: int | None = getattr(settings.strategy, "k", None)
+        journal = self._opened()
+        replay(journal.events, self.state)
+        self._recorder = Recorder(journal, self.state, self.folder, settings.track, main=workers.main)
+        self._record = self._recorder.record
+        kinship = lambda: self.kinship  # noqa: E731
+        self._proposals = Proposals(
+            settings, self.state, workers, self._seen, kinship, self._learner, verdict, self._record
+        )
         self._since = time.monotonic()
-        self._console = terminal.console()
         try:
-            start.record(self._write, self.state, settings, workers, self.given)
+            start.record(self._recorder.write, self.state, settings, workers, self.given)
             workers.in_main("clean", self._clean)
             workers.in_main("earlier", self._check_earlier)
             self._measurements.load(self.state.measured)
         except BaseException:
-            self.journal.close()
+            self.close()
             raise
 
     def _opened(self) -> Journal | Follower:
@@ -135,15 +133,15 @@ class Evolution:
         return self.state.population.best(1)[0]
 
     @property
+    def tracker(self) -> Sender:
+        """What sends the journal's figures to a tracker."""
+        return self._recorder.tracker
+
+    @property
     def kinship(self) -> KinshipTable:
         """Kinship under the run's metric, as strategies see it."""
         metric = self.settings.kinship.metric
         return self.state.table(metric, metric_of(metric).larger_is_closer, self._predicted, self._measurements.grams)
-
-    @cached_property
-    def tracker(self) -> Sender:
-        """What sends the journal's figures to a tracker; connected on first use."""
-        return sender.start(self.settings.track, self.folder, self.journal.events, main=self._workers.main)
 
     # --- the steps ---------------------------------------------------------------------------------------------------
 
@@ -170,7 +168,7 @@ class Evolution:
 
     def propose(self) -> list[Proposal]:
         """Return the merges of the next generation; [] where the run ends. Nothing changes but what is learned."""
-        return self._next()[0]
+        return self._proposals.next()[0]
 
     def run_generation(self, proposals: Sequence[Proposal] = ()) -> None:
         """Merge and evaluate what is proposed, keep what may become a parent, and measure how related it is.
@@ -215,7 +213,7 @@ class Evolution:
             self._retention.discard_others({self.winner.name})  # makes room for a copy
             best = self.folder / "best"
             persistently(lambda: export(best), best)
-        self._record("stopped", reason=self._next()[1], best=self.winner.name)
+        self._record("stopped", reason=self._proposals.next()[1], best=self.winner.name)
 
     def conclude(self, present: Callable[[], None]) -> None:
         """Tell the tracker how the run ended, have `present` make its page, and delete what nobody needs any more.
@@ -231,45 +229,9 @@ class Evolution:
 
     def close(self) -> None:
         """Flush the tracker and release the journal, however the run ends."""
-        if "tracker" in self.__dict__:
-            self.tracker.finish()
-        self.journal.close()
+        self._recorder.close()
 
     # --- parts of a generation ---------------------------------------------------------------------------------------
-
-    def _next(self) -> tuple[list[Proposal], str]:
-        """Return the next generation's merges; or none of them, and why."""
-        population, stop = self.state.population, self.settings.stop
-        reason = self._nothing_works() or stop.reason(population, self.kinship, self.state.spent, self._k)
-        if reason is not None:
-            return [], reason
-        proposals = self._proposals()
-        if stop.evaluations is not None:
-            proposals = proposals[: stop.evaluations - self.state.spent.evaluations]
-        if not proposals:
-            learns = self.settings.strategy.learns
-            return [], "nothing better is left to learn" if learns else "nothing is left to merge"
-        hopeless = self._hopeless(population.generation)
-        return ([], hopeless) if hopeless else (proposals, "")
-
-    def _proposals(self) -> list[Proposal]:
-        """Ask the strategy, once a generation and in one process: another may round its predictions otherwise."""
-        generation = self.state.population.generation
-        if generation not in self._proposed:
-
-            def ask() -> tuple[list[dict[str, Any]], tuple[str, dict[str, Any]] | None]:
-                if self._learner is not None:
-                    self._learner.event = None
-                found = self.settings.strategy.propose(self._seen(), self.kinship)
-                return [one.as_dict() for one in found], self._learner.event if self._learner else None
-
-            assist = self._learner.assist if self._learner else None
-            proposals, learned = self._workers.in_main(self._topic("proposals"), ask, assist)
-            if learned is not None:
-                event, fields = learned
-                self._record(event, **fields)
-            self._proposed = {generation: [Proposal.from_dict(one) for one in proposals]}
-        return self._proposed[generation]
 
     def _seen(self) -> Population:
         """Return the population as a strategy sees it, with what was answered."""
@@ -281,28 +243,9 @@ class Evolution:
     def _asked_a_part(self) -> str | None:
         """Return the first of the FINALISTS best models that was asked a part of the samples; None if none was."""
         if self.settings.evaluate.parts > 1:
-            self._record_outlook()  # a killed start may owe it
+            self._proposals.record_outlook()  # a killed start may owe it
         best = self.state.population.best(FINALISTS)
         return next((model.name for model in best if model.part is not None), None)
-
-    def _record_outlook(self) -> None:
-        """Record what the strategy expects of the models and of going on, if that is news."""
-        if self.settings.strategy.needs_answers:
-            self._outlooks += 1
-            outlook = self._workers.in_main(
-                f"outlook {self._outlooks}",
-                lambda: (
-                    asdict(found) if (found := self.settings.strategy.outlook(self._seen(), self.kinship)) else None
-                ),
-            )
-            if outlook is not None and not self._is_known(outlook):
-                self._record("expected", **outlook)
-
-    def _is_known(self, outlook: Mapping[str, Any]) -> bool:
-        """Return whether the journal's last outlook was this one."""
-        models = self.state.models
-        same = all(models[name].expected == value for name, value in outlook["values"].items())
-        return same and self.state.expected_gain == outlook["gain"]
 
     def _select(self, proposals: Sequence[Proposal]) -> None:
         """Open a generation: from here on its models have names."""
@@ -321,14 +264,15 @@ class Evolution:
         self._workers.in_main(self._topic("space"), lambda: self.store.require_space(kept))
         # Where several are at work, the journal waits: it tells of one candidate after the other, always.
         tell = self._record if self._workers.processes == 1 else None
-        with self._bar(f"generation {population.generation}", len(todo)) as follow:
+        with progress.items(f"generation {population.generation}", len(todo), "model") as items:
 
             def work(name: str) -> Found:
                 keep = name in kept
-                attempt = partial(self._candidates.merge_and_evaluate, name, keep=keep, follow=follow, tell=tell)
+                attempt = partial(self._candidates.merge_and_evaluate, name, keep=keep, follow=items.follow, tell=tell)
                 return persistently(attempt, self._where(name))
 
-            self._record_all(todo, self._workers.map(self._topic("candidates"), work, todo, divisible=True))
+            found = self._workers.map(self._topic("candidates"), work, todo, divisible=True)
+            self._recorder.record_all(todo, found, items.finished)
 
     def _store_parents(self) -> None:
         """Write the weights that later generations may need and that are not on disk yet; delete the others."""
@@ -361,23 +305,24 @@ class Evolution:
                     raise
                 for name, why in faults.items():
                     self._record("failed", model=name, stage="measurement", reason=why)
-                    self._console.print(f"{name} failed and is left out: {why}", highlight=False)
+                    self._recorder.say(f"{name} failed and is left out: {why}")
                 kept -= set(faults)
                 continue
             self._record("measured", models=new, kinship=self._measurements.pairs(new), **asdict(cost))
 
     def _close_generation(self) -> None:
         """End the generation: delete what will not be a parent, show the table."""
-        self._record_outlook()
+        self._proposals.record_outlook()
         now, population = time.monotonic(), self.state.population
         self._record("closed", generation=population.generation, seconds=now - self._since)
         self._since = now
         if self._workers.main:
             self._retention.discard_others(self._retention.parents(self._seen()))
         if lines := table.predictions(self.state.population):
-            self._console.print("\n".join(lines), highlight=False, soft_wrap=True)
+            self._recorder.show("\n".join(lines), highlight=False, soft_wrap=True)
         else:
-            self._console.print(table.render(population, self.kinship, self._k))
+            k: int | None = getattr(self.settings.strategy, "k", None)
+            self._recorder.show(table.render(population, self.kinship, k))
 
     def _evaluate(
         self, models: Sequence[str], side: str, label: str, *, again: bool = False, whole: bool = False
@@ -397,39 +342,14 @@ class Evolution:
             return [persistently(partial(self._place, name), self._where(name)) for name in models]
 
         self._workers.in_main(f"{label}, on disk", on_disk)
-        with self._bar(label, len(models)) as follow:
+        with progress.items(label, len(models), "model") as items:
 
             def work(name: str) -> Found:
-                attempt = partial(self._candidates.evaluate, name, side=side, follow=follow, whole=whole)
+                attempt = partial(self._candidates.evaluate, name, side=side, follow=items.follow, whole=whole)
                 return persistently(attempt, self._where(name))
 
             found = self._workers.map(label, work, models, divisible=True)
-            self._record_all(models, ([] for _ in found) if again else found)
-
-    # --- the journal -------------------------------------------------------------------------------------------------
-
-    def _record(self, event: str, **fields: Any) -> None:
-        self._write(event, **fields)
-        self.tracker.catch_up()
-
-    def _write(self, event: str, **fields: Any) -> None:
-        self.state.apply(self.journal.append(event, **fields))
-
-    def _record_all(self, models: Sequence[str], found: Iterable[Found]) -> None:
-        """Record what was found of each model, as it comes."""
-        for model, events in zip(models, found, strict=True):
-            for event, fields in events:
-                self._record(event, model=model, **fields)
-                if event == "failed":
-                    self._console.print(f"{model} failed and is left out: {fields['reason']}", highlight=False)
-                elif event == "holdout_failed":
-                    self._console.print(f"{model} has no holdout score: {fields['reason']}", highlight=False)
-                elif event in {"evaluated", "held_out"}:
-                    where = " on the holdout" if event == "held_out" else ""
-                    progress.note(f"{model}: {fields['average']:.2f}{where} in {fields['seconds']:.1f} s")
-                    for task, cut in fields.get("cut_off", {}).items():
-                        progress.note(f"{model}: {CutOff(**cut).words(task)}{where}")
-            self._done += 1
+            self._recorder.record_all(models, ([] for _ in found) if again else found, items.finished)
 
     def _check_earlier(self) -> None:
         """Refuse a run to start from that cannot be started from, before anything is evaluated."""
@@ -459,28 +379,6 @@ class Evolution:
         """Return where something may go wrong, in words."""
         return f"{name}, in {self.folder}"
 
-    def _hopeless(self, generation: int) -> str | None:
-        """Return why this run has no chance among the others of its study; asked once a generation."""
-        if generation not in self._verdicts:
-            best = self.winner.average or 0.0
-            self._verdicts[generation] = self._workers.in_main(
-                self._topic("verdict"), lambda: self._verdict(best, generation)
-            )
-        return self._verdicts[generation]
-
-    def _nothing_works(self) -> str | None:
-        youngest = [m for m in self.state.population if m.generation == self.state.population.generation and m.parents]
-        if youngest and all(model.failure for model in youngest):
-            return f"every candidate of generation {youngest[0].generation} failed; the first: {youngest[0].failure}"
-        return None
-
     def _predicted(self, parents: Sequence[str]) -> Mapping[str, float] | None:
         planned = merging.recipe(self.settings.merge, parents, seed=self.settings.seed, threads=self._workers.threads)
         return self._measurements.predicted(planned.config, self.settings.kinship.metric)
-
-    @contextmanager
-    def _bar(self, label: str, total: int) -> Iterator[Follow]:
-        """Show a bar over so many models; what it yields is told how far the work on one of them is."""
-        with progress.bar(label, total=total, unit="model") as bar:
-            self._done = 0
-            yield lambda done, pieces: progress.share(bar, self._done)(done, pieces)

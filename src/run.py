@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,9 @@ from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
 
 if TYPE_CHECKING:
+    from src.evaluation.evaluator import Evaluator
     from src.evolution import Evolution
+    from src.models.founders import Found
 
 CONF = Path(__file__).parent.parent / "conf"
 """The configuration's folder."""
@@ -39,30 +41,13 @@ def run(settings: Settings) -> dict[str, float]:
         FruitlessError: the run has come to its end, now or earlier, and no merge worked.
     """
     launch.check()
-    from src import kinship, learning, plan, start, zoo  # reads headers, no weights; what is heavy waits
+    from src import learning, plan, zoo
     from src.evaluation import benchmarks
-    from src.export import upload
     from src.models import founders
-    from src.report import page
     from src.runtime.terminal import warn
     from src.study.sweep import verdict
-    from src.tracking import trackers
 
-    upload.check(settings.publish)
-    if not launch.rank():  # the only one that tracks: the others may have no key
-        trackers.check(settings.track)
-    kinship.metric_of(settings.kinship.metric)
-    if settings.figures:
-        page.check(settings.figures)
-    if not (settings.folder / "journal.jsonl").exists():  # a run that goes on may do without
-        start.earlier(settings)
-    found = founders.look(settings)
-    founders.check(settings, found)
-    from src.evaluation import chat, tasks
-
-    try_out = settings.dry_run or any(one.checkpoint is None for one in found.values())
-    evaluator = tasks.check(settings, try_out=try_out, devices=plan.devices(settings) if settings.dry_run else ("cpu",))
-    chat.check(settings, found)
+    found, evaluator = _check(settings)
     if settings.dry_run:
         plan.show(settings, found, evaluator, learning.plan(settings, found, evaluator))
         return {}
@@ -70,6 +55,8 @@ def run(settings: Settings) -> dict[str, float]:
         zoo.prepare(settings.zoo.folder, settings.zoo.seed, settings.zoo.effort)
     given = founders.bring(settings)
     if settings.evaluate.apply_chat_template and any(one.checkpoint is None for one in found.values()):
+        from src.evaluation import chat
+
         chat.check(settings, founders.look(settings))
     from src.evolution import Evolution
     from src.runtime.workers import Workers
@@ -92,6 +79,32 @@ def run(settings: Settings) -> dict[str, float]:
             evolve(evolution)
             _conclude(evolution)
         return _hand_over(evolution, workers.main)
+
+
+def _check(settings: Settings) -> tuple[Mapping[str, Found], Evaluator | None]:
+    """Refuse what can be seen without any weights; return the founders, as far as they are here, and the questions."""
+    from src import kinship, plan, start  # reads headers, no weights; what is heavy waits
+    from src.export import upload
+    from src.models import founders
+    from src.report import page
+    from src.tracking import trackers
+
+    upload.check(settings.publish)
+    if not launch.rank():  # the only one that tracks: the others may have no key
+        trackers.check(settings.track)
+    kinship.metric_of(settings.kinship.metric)
+    if settings.figures:
+        page.check(settings.figures)
+    if not (settings.folder / "journal.jsonl").exists():  # a run that goes on may do without
+        start.earlier(settings)
+    found = founders.look(settings)
+    founders.check(settings, found)
+    from src.evaluation import chat, tasks
+
+    try_out = settings.dry_run or any(one.checkpoint is None for one in found.values())
+    evaluator = tasks.check(settings, try_out=try_out, devices=plan.devices(settings) if settings.dry_run else ("cpu",))
+    chat.check(settings, found)
+    return found, evaluator
 
 
 def evolve(evolution: Evolution) -> None:

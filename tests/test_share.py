@@ -78,12 +78,11 @@ def asking_more(monkeypatch: pytest.MonkeyPatch) -> None:
         youngest = list(self.state.population)[-1].name
         if self.state.model(youngest).part is not None:
             ask = partial(self._candidates.evaluate, side="select", whole=True, follow=lambda done, of: None)
-            self._record_all([youngest], [ask(youngest)])
+            self._recorder.record_all([youngest], [ask(youngest)])
         end(self)
 
     monkeypatch.setattr(Evolution, "evaluate_founders", base_first)
     monkeypatch.setattr(Evolution, "evaluate_holdout", winner_last)
-    monkeypatch.setattr(Evolution, "_done", 0, raising=False)
 
 
 def test_a_model_can_be_asked_everything_later(

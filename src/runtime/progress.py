@@ -48,10 +48,24 @@ def whole(on: tqdm) -> Progress:
     return follow
 
 
-def share(on: tqdm, before: int) -> Progress:
-    """Progress within one item of many: `before` items and a share of this one are done."""
+class Items:
+    """Progress of work on one item after another."""
 
-    def follow(done: int, total: int) -> None:
-        on.update(before + done / max(total, 1) - on.n)
+    def __init__(self, on: tqdm) -> None:
+        """Show it on this bar."""
+        self._bar, self._before = on, 0
 
-    return follow
+    def follow(self, done: int, total: int) -> None:
+        """Show a share of the item at hand."""
+        self._bar.update(self._before + done / max(total, 1) - self._bar.n)
+
+    def finished(self) -> None:
+        """Go on to the next item."""
+        self._before += 1
+
+
+@contextmanager
+def items(label: str, total: int, unit: str) -> Iterator[Items]:
+    """Show a bar over `total` items of work, each of which tells how far it is."""
+    with bar(label, total=total, unit=unit) as shown:
+        yield Items(shown)

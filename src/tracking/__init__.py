@@ -2,6 +2,7 @@
 
 | module | what it is |
 | --- | --- |
+| recorder | what a run does with an event |
 | sender | sends a tracker what a journal tells |
 | trackers | Weights & Biases, TensorBoard, none |
 | private | the parts of W&B that are not public |
