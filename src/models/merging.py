@@ -290,7 +290,7 @@ def merge_in_memory(
         source = Path(models[recipe.config.get("base_model", recipe.donor)])
         described = transformers.AutoConfig.from_pretrained(str(source), trust_remote_code=remote_code)
         if dtype := config.out_dtype or config.dtype:
-            described.torch_dtype = dtype
+            described.dtype = dtype
         tensors = private.merged_tensors(config, architecture, described, options)
     described.save_pretrained(str(out))
     _copy_files(architecture.tagalong_files or (), source, out)
@@ -323,13 +323,15 @@ def _mergekit(recipe: Recipe, device: str, remote_code: bool) -> Iterator[MergeO
         random_seed=recipe.seed,
         trust_remote_code=remote_code,
     )
-    threads = torch.get_num_threads()
+    threads, verbosity = torch.get_num_threads(), transformers.logging.get_verbosity()
     torch.set_num_threads(recipe.threads)
+    transformers.logging.set_verbosity_error()  # mergekit uses names that transformers warns of
     try:
         with private.fresh_loaders(options):
             yield options
     finally:
         torch.set_num_threads(threads)
+        transformers.logging.set_verbosity(verbosity)
 
 
 def with_paths(config: Mapping[str, Any], models: Mapping[str, Path]) -> dict[str, Any]:
