@@ -10,7 +10,7 @@ from src.config import Settings
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
 from src.journal import State
-from src.learning.gradient import Stored, WeightedSum
+from src.learning.gradient import Room, Stored, WeightedSum
 from src.learning.passes import Passes
 from src.learning.samples import Sample, Targets, by_question
 from src.models.store import Store
@@ -43,11 +43,11 @@ class ByGradient:
         self.event: tuple[str, dict[str, Any]] | None = None
         """What the journal is to tell of the last work, an event and its fields; None where it knows."""
 
-    def assist(self, order: Mapping[str, Any]) -> Callable[[int], Any]:
+    def assist(self, order: Mapping[str, Any] | None) -> Callable[[int], Any]:
         """Return what does a part of an order that the main process handed out (`runtime.workers.Assist`)."""
-        if "directions" in order:
-            self._assisted = self._passes(order)
-            return lambda number: None  # an opening has no parts
+        if order is None or "directions" in order:
+            self._assisted = self._passes(order) if order else None
+            return lambda number: None  # an opening has no parts, and neither has the end
         assert self._assisted is not None
         return self._assisted.piece(order)
 
@@ -68,14 +68,16 @@ class ByGradient:
 
     def _passes(self, opening: Mapping[str, Any]) -> Passes:
         folders = [self._store.checkpoint(name).path for name in ("base", *opening["directions"])]
-        base, *others = map(Stored, folders)
+        devices, sharing = self._workers.devices, self._settings.workers.processes_per_gpu
+        room = Room(devices[0] if len(devices) == 1 else "cpu", 1 / sharing)
+        base, *others = (Stored(folder, room) for folder in folders)
         model = self._evaluator().model(folders[1])  # before its samples: the template is its own
         total = WeightedSum(base, others, opening["blocks"])
         listed = opening["targets"]
         targets = None if listed is None else {(task, document): target for task, document, target in listed}
         samples, lean = self._samples(targets), self._recomputes(model)
         workers = self._workers
-        return Passes(model, total, by_question(samples), lean, workers.hand_out, workers.pulse)
+        return Passes(model, total, by_question(samples), lean, room, workers.hand_out, workers.pulse)
 
     def _samples(self, targets: Targets | None) -> Sequence[Sample]:
         """Return the samples that a lesson is about."""

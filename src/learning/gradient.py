@@ -21,17 +21,60 @@ from safetensors import safe_open
 from src.runtime.errors import UserError
 
 Tensors = Mapping[str, torch.Tensor]
+SPARE = 0.1
+"""Share of a GPU's memory that stays free, since later batches may be larger."""
+
+
+class Room:
+    """Memory of a GPU that no pass needs, for tensors that are looked at again and again; none on other devices."""
+
+    def __init__(self, device: str = "cpu", share: float = 1.0) -> None:
+        """Find room on this device, of what is left there this share: others may use it too."""
+        self.device, self.left = torch.device(device), 0
+        self._share, self._unknown = share, self.device.type == "cuda"
+        self._kept: list[dict[str, torch.Tensor]] = []
+
+    def look(self) -> None:
+        """Look how much is left, once a pass has shown what it takes; SPARE of the GPU stay free."""
+        if self._unknown:
+            free, total = torch.cuda.mem_get_info(self.device)  # what torch has reserved is not free
+            self.left, self._unknown = max(0, int(self._share * (free - SPARE * total))), False
+
+    def place(self) -> dict[str, torch.Tensor]:
+        """Return where one checkpoint's tensors are kept."""
+        self._kept.append({})
+        return self._kept[-1]
+
+    def take(self, kept: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor, from now on kept on the device if there is room for it."""
+        if tensor.nbytes > self.left:
+            return tensor
+        self.left -= tensor.nbytes
+        kept[name] = tensor.to(self.device)
+        return kept[name]
+
+    def clear(self) -> bool:
+        """Keep nothing any more; return False where nothing was kept."""
+        found = any(self._kept)
+        for kept in self._kept:
+            kept.clear()
+        self.left = 0
+        return found
 
 
 class Stored(Mapping[str, torch.Tensor]):
-    """The tensors of a checkpoint by name, mapped from its files whenever one is looked at."""
+    """The tensors of a checkpoint by name, mapped from its files whenever one is looked at, or kept where is room."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Room | None = None) -> None:
         self._files = [safe_open(file, framework="pt") for file in sorted(folder.glob("*.safetensors"))]
         self._where = {name: file for file in self._files for name in file.keys()}  # noqa: SIM118 (no mapping)
+        self._room = room or Room()
+        self._kept = self._room.place()
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self._where[name].get_tensor(name)
+        if name in self._kept:
+            return self._kept[name]
+        return self._room.take(self._kept, name, self._where[name].get_tensor(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -108,6 +151,7 @@ class WeightedSum:
             weight.grad = None
 
         with ExitStack() as hooks:
+            hooks.callback(model.zero_grad)  # what is left of a pass that was too large
             for name, weight in model.named_parameters():
                 hook: Any = weight.register_post_accumulate_grad_hook(lambda w, name=name: take(name, w))
                 hooks.callback(hook.remove)

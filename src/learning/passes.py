@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from src.evaluation.model import ReusableModel
-from src.learning.gradient import WeightedSum, recomputed
+from src.learning.gradient import Room, WeightedSum, recomputed
 from src.learning.samples import Sample, loss_values, losses
 
 Part = Sequence[tuple[Sample, float]]
 """Samples, and what each counts in a sum."""
 Kind = Literal["losses", "loss", "chance"]
 """The samples' losses; or the derivatives of their sum, or of the sum of the right answers' probabilities."""
+Result = TypeVar("Result")
 HandOut = Callable[[Any, int, Callable[[int], Any]], list[Any]]
 
 
@@ -39,6 +40,7 @@ class Passes:
         total: the directions.
         samples: by lm-eval task and document.
         checkpointing: whether activations are computed again instead of kept.
+        room: where directions' tensors are kept between passes.
         hand_out: has the other processes do pieces too.
         pulse: is called before each part.
         written: the weights that the model has now.
@@ -48,6 +50,7 @@ class Passes:
     total: WeightedSum
     samples: Mapping[tuple[str, int], Sample]
     checkpointing: bool = False
+    room: Room = field(default_factory=Room)
     hand_out: HandOut = alone
     pulse: Callable[[], None] = lambda: None
     written: np.ndarray | None = field(default=None, init=False)
@@ -100,4 +103,15 @@ class Passes:
             return found @ found.new_tensor(counts)
 
         with recomputed(self.model.model, self.checkpointing):
-            return self.total.gradient(self.model.model, size, total)
+            found = self._fitting(lambda: self.total.gradient(self.model.model, size, total))
+        self.room.look()
+        return found
+
+    def _fitting(self, work: Callable[[], Result]) -> Result:
+        """Return what a pass returns; keep no directions beside it where the memory is too short for both."""
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if not self.room.clear():
+                raise
+        return work()  # not above, where the exception still holds what the first pass had

@@ -32,7 +32,7 @@ from src.runtime.signals import Interrupted
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Assist = Callable[[Any], Callable[[int], Any]]
-"""Returns, of an order that another process handed out, what does a piece of it."""
+"""Returns, of an order that another process handed out, what does a piece of it; is told None when no more follow."""
 
 _RUNS = itertools.count()
 """A process may go through several runs, of a sweep; all others go through the same."""
@@ -215,6 +215,7 @@ class Workers:
         except Exception:
             pass  # too large for this process, say; the main one goes on without it
         finally:
+            assist(None)
             self.assisting = False
 
     def _take_pieces(self, key: str, count: int, piece: Callable[[int], Any], found: dict[int, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from src.evaluation.evaluator import Evaluator
 from src.evaluation.model import ReusableModel
 from src.learning.forecast import memory
-from src.learning.gradient import Stored, WeightedSum, recomputed
+from src.learning.gradient import Room, Stored, WeightedSum, recomputed
 from src.learning.passes import Passes
 from src.learning.samples import Division, Sample, by_question, loss_values, losses, samples
 from src.runtime.errors import UserError
@@ -230,3 +230,49 @@ def test_a_model_whose_weights_have_other_names_than_on_disk_is_refused(family: 
     total, _ = total_of(family, "whole")
     with pytest.raises(UserError, match=r"weight is .* in the loaded model, None in the base's files"):
         total.check(torch.nn.Linear(2, 2))
+
+
+def test_directions_are_kept_where_there_is_room_until_a_pass_needs_it(
+    family: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same derivatives with no room, with room for some tensors, and after a pass was short of memory."""
+    evaluator = Evaluator(asked(list(TASKS), family / "tasks"), seed=0)
+    batch = samples(evaluator, "choice")[0][::6]
+    model = evaluator.model(family / "red")
+    blocks, size = total_of(family, "tensor")
+    weights = np.random.default_rng(1).uniform(0.2, 0.6, (len(DIRECTIONS), size))
+    part = [[(one, 1.0) for one in batch]]
+
+    def passes(room: Room) -> Passes:
+        total = WeightedSum(
+            Stored(family / "base", room), [Stored(family / name, room) for name in DIRECTIONS], blocks.blocks
+        )
+        return Passes(model, total, by_question(batch), room=room)
+
+    [(loss, expected)] = passes(Room()).gradients("loss", weights, part)
+    room = Room()
+    room.left = 40_000
+    roomy = passes(room)
+    for _ in range(2):
+        [(again, found)] = roomy.gradients("loss", weights, part)
+        assert (again, found.tolist()) == (loss, expected.tolist())
+    kept = [one for place in room._kept for one in place.values()]
+    assert 0 < room.left < 40_000
+    assert sum(one.nbytes for one in kept) == 40_000 - room.left
+    gradient = WeightedSum.gradient
+    short = iter([True, False])
+
+    def once_short(self: WeightedSum, *rest: Any) -> Any:
+        found = gradient(self, *rest)
+        if next(short):
+            raise torch.OutOfMemoryError("out of memory")
+        return found
+
+    monkeypatch.setattr(WeightedSum, "gradient", once_short)
+    [(again, found)] = roomy.gradients("loss", weights, part)
+    assert (again, found.tolist()) == (loss, expected.tolist())
+    assert not any(room._kept)
+    assert room.left == 0
+    short = iter([True])
+    with pytest.raises(torch.OutOfMemoryError):  # nothing is kept that could make room
+        roomy.gradients("loss", weights, part)
