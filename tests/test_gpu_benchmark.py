@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
     [
         pytest.param(["kinship", "moves"], id="short"),
         pytest.param(["killed", "one", "large"], id="runs", marks=pytest.mark.slow),
-        pytest.param(["merging", "evaluation", "shared"], id="rest", marks=pytest.mark.slow),
+        pytest.param(["merging", "evaluation", "learning", "shared"], id="rest", marks=pytest.mark.slow),
     ],
 )
 def test_the_dry_run_sees_all_that_is_promised(sections: list[str], tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_dry_run_sees_all_that_is_promised(sections: list[str], tmp_path: Pa
     told = (tmp_path / "gpu.md").read_text()
     assert "Not run: no GPU" in told
     assert "**NO**" not in told
-    assert told.count("\n## ") == len(sections) + bool({"kinship", "one", "evaluation"} & {*sections})
+    assert told.count("\n## ") == len(sections) + bool({"kinship", "one", "evaluation", "learning"} & {*sections})
 
 
 def test_what_was_not_seen_is_marked() -> None:

@@ -1,8 +1,8 @@
 """Everything that only a GPU can show: python -m benchmarks.gpu (--help tells more; at most ten minutes).
 
-Section by section, each in a process of its own, it measures and checks kinship, merges, evaluation, a shared GPU, a
-killed run, and runs of 1 B and 7 B parameters on random families that it makes; prints a table and writes it. Without a
-GPU it says so and tries its own logic on the processors with tiny shapes.
+Section by section, each in a process of its own, it measures and checks kinship, merges, evaluation, learning, a shared
+GPU, a killed run, and runs of 1 B and 7 B parameters on random families that it makes; prints a table and writes it.
+Without a GPU it says so and tries its own logic on the processors with tiny shapes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # whoever asks for the GPU otherwise cannot fork and use it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from benchmarks.gpu import evaluation, family, kinship, merging, moves, page, runs, sections, whole
+from benchmarks.gpu import evaluation, family, kinship, learning, merging, moves, page, runs, sections, whole
 from benchmarks.gpu.place import RAM, SPARE, Place, Row, available, bytes_of, full, processors, tiny
 from benchmarks.gpu.sections import Section
 
@@ -31,6 +31,7 @@ SECTIONS = {
     "moves": Section("weights to the GPU and back", moves.run, 5, 40),
     "merging": Section("merges and decompositions", merging.run, 20, 100),
     "evaluation": Section("evaluation", evaluation.run, 20, 120),
+    "learning": Section("a recipe learned", learning.run, 15, 60),
     "memory": Section("short of memory", evaluation.short_of_memory, 10, 60),
     "spread": Section("a model over two GPUs", evaluation.spread, 5, 60),
     "vllm": Section("vLLM", evaluation.by_vllm, 5, 120),
@@ -39,7 +40,7 @@ SECTIONS = {
     "one": Section("1 B parameters, end to end", whole.one, 30, 120),
     "large": Section("7 B parameters, end to end", whole.large, 60, 300),
 }
-SHARING = frozenset({"kinship", "evaluation", "memory", "spread", "vllm", "one"})
+SHARING = frozenset({"kinship", "evaluation", "learning", "memory", "spread", "vllm", "one"})
 """Sections that work with the family of 1 B parameters."""
 MODES = ("fork", "spawn")
 
