@@ -205,7 +205,7 @@ journal.append("third")
 # --- the siege -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [25, pytest.param(130, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [12, pytest.param(130, marks=pytest.mark.slow)])
 def test_a_run_ends_the_same_whatever_fails_on_its_disk(tmp_path: Path, preloaded: Path, count: int) -> None:
     outcomes = faults.siege(preloaded, tmp_path, count)
     assert len(outcomes) == count

@@ -74,7 +74,7 @@ def check_read(given: DictConfig) -> None:
 FAST = [Phase.explicit, Phase.reuse, Phase.generate]  # hypothesis can take minutes to shrink a whole configuration
 
 
-@settings(max_examples=800, phases=FAST)
+@settings(max_examples=400, phases=FAST)
 @given(draw=st.data())
 def test_any_value_in_any_place(composed: dict[str, Any], draw: st.DataObject) -> None:
     changed = json.loads(json.dumps(composed))
@@ -100,7 +100,7 @@ def test_any_value_in_any_place(composed: dict[str, Any], draw: st.DataObject) -
     check_read(given)
 
 
-@settings(max_examples=250, phases=FAST)
+@settings(max_examples=150, phases=FAST)
 @given(
     overrides=st.lists(
         st.one_of(

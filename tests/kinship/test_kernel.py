@@ -27,8 +27,9 @@ def compiled(source: Path, to: Path, *flags: str) -> "subprocess.CompletedProces
 
 
 @needs_compiler
+@pytest.mark.parametrize("counts", [["few"], pytest.param([], marks=pytest.mark.slow)], ids=["some", "every"])
 @pytest.mark.parametrize("narrow", [(), ("-mno-avx512f",)], ids=["native", "without AVX-512"])
-def test_every_count_of_rows_under_sanitizers(tmp_path: Path, narrow: tuple[str, ...]) -> None:
+def test_counts_of_rows_under_sanitizers(tmp_path: Path, narrow: tuple[str, ...], counts: list[str]) -> None:
     if narrow and "avx512f" not in native._processor():
         pytest.skip("this processor has no AVX-512 to leave out")
     (tmp_path / "nothing.c").write_text("int main(void) { return 0; }")
@@ -37,7 +38,7 @@ def test_every_count_of_rows_under_sanitizers(tmp_path: Path, narrow: tuple[str,
         pytest.skip(f"this compiler has no sanitizers: {nothing.stderr[-200:]}")
     made = compiled(SANITIZED, tmp_path / "sanitized", *CHECKS, *narrow)
     assert made.returncode == 0, made.stderr
-    ended = subprocess.run([tmp_path / "sanitized"], capture_output=True, text=True, cwd=tmp_path)
+    ended = subprocess.run([tmp_path / "sanitized", *counts], capture_output=True, text=True, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, "sound\n"), ended.stdout + ended.stderr[:3000]
 
 
