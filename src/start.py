@@ -33,6 +33,7 @@ NEW: dict[str, Any] = {
     "evaluate.apply_chat_template": False,
     "evaluate.fewshot_as_multiturn": True,
     "evaluate.objective": "average",
+    "evaluate.share_prefixes": False,
     "figures": [],
     "strategy.derivatives": False,
     "workers.processes_per_gpu": 1,

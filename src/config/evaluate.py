@@ -51,6 +51,8 @@ class Evaluate(Group):
     """What prompts begin with: a chat's system message, or plain text where no template is applied."""
     fewshot_as_multiturn: bool = True
     """Whether the examples of a chat are turns of their own, or part of the question."""
+    share_prefixes: bool = False
+    """Whether what texts begin with alike goes through the model once a batch; log-likelihoods differ by rounding."""
     gen_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Over what tasks say of generating: max_gen_toks, do_sample, temperature, …"""
 
@@ -101,6 +103,15 @@ class Evaluate(Group):
                 f"has {', '.join(both)} among tasks and holdout alike; what steers the search is not held out: "
                 "name other tasks, or hold out a share of the samples (evaluate.holdout=0.5)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_share_prefixes(self) -> Evaluate:
+        if self.share_prefixes and (self.backend != "hf" or self.evaluator is not None):
+            other, why = f"backend={self.backend}", "shares them by itself"
+            if self.evaluator is not None:
+                other, why = f"evaluator={self.evaluator}", "batches as it likes"
+            raise ValueError(f"has share_prefixes=true, and {other}, which {why}; leave share_prefixes at false")
         return self
 
     @property

@@ -22,8 +22,9 @@ from lm_eval import evaluate as run_tasks
 from src.config import Evaluate
 from src.evaluation.answers import PrecomputedLM, requests_by_type, validate_metric
 from src.evaluation.base import BaseEvaluator, Evaluation, Progress, Share, alone, stderr_of
+from src.evaluation.batches import Piece
 from src.evaluation.chat import template_key
-from src.evaluation.model import Piece, Requests, ReusableModel, Tensors, VLLMModel
+from src.evaluation.model import Requests, ReusableModel, Tensors, VLLMModel
 from src.evaluation.responses import agree, assemble, scores_of, whole
 from src.evaluation.tasks import TaskRequests, divide, draw, load, main_metric, task_manager
 from src.journal import CutOff
@@ -115,6 +116,8 @@ class Evaluator(BaseEvaluator):
         )
         if self._settings.apply_chat_template:  # which one is in the digest of the model's surroundings
             how += (self._settings.apply_chat_template, sorted(self._prompting.items()))
+        if self._settings.share_prefixes:
+            how += ("prefixes shared",)  # log-likelihoods differ in their last digits
         if "generate_until" in self.requests:
             how += ("cut off",)  # counted, which it was not in evaluations that are remembered from before
         whole = hashlib.sha256(repr((asked, sorted(self._metrics.items()), how)).encode())

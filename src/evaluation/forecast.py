@@ -13,10 +13,12 @@ import psutil
 import torch
 
 from src.config import Settings
+from src.evaluation import prefixes
 from src.evaluation.base import Evaluation
+from src.evaluation.batches import Piece
 from src.evaluation.candidates import key_of_evaluation
 from src.evaluation.evaluator import Evaluator
-from src.evaluation.model import Piece, Requests, ReusableModel
+from src.evaluation.model import Requests, ReusableModel
 from src.models.checkpoint import Checkpoint
 from src.models.methods.forecast import duration
 from src.models.store import Candidate
@@ -25,6 +27,8 @@ from src.runtime.files import size_words
 
 LONGEST = 10.0
 """Seconds that a batch may take to be measured whole; of a slower model one request stands for it."""
+WORTH_TELLING = 0.2
+"""Share of the tokens that sharing prefixes would spare, above which the plan says so."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Cost:
     """Loading the model is not included."""
     memory: int
     """Bytes at the peak, of the GPU or of this process."""
+    cached: int
+    """Bytes of these that are keys and values of what is shared."""
+    tokens: tuple[int, int]
+    """Of log-likelihood requests, what goes through the model where nothing is shared, and where prefixes are."""
 
 
 def forecast(
@@ -53,7 +61,8 @@ def forecast(
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.workers.threads or threads)
     try:
-        costs = [measure(side, checkpoint.config_folder) for side in evaluator.sides]
+        shares = settings.evaluate.share_prefixes
+        costs = [measure(side, checkpoint.config_folder, shares=shares) for side in evaluator.sides]
         used = torch.get_num_threads()
         on_cpu = evaluator.devices[0] == "cpu"
         where = ", ".join(evaluator.devices) + (f", {used} thread{'s' * (used > 1)}" if on_cpu else "")
@@ -62,12 +71,25 @@ def forecast(
         return [f"evaluating: {name} failed its first batch: {' '.join(str(error).split())[:200]}"]
     finally:
         torch.set_num_threads(threads)
+    cached = max(cost.cached for cost in costs)
+    kept = f" ({size_words(cached)} of them keys and values of shared prefixes)" if cached else ""
     one = (
         f"evaluating a model: about {duration(costs[0].seconds)}{on_the_holdout} here ({where}; a batch of "
-        f"{name} was measured), {size_words(max(cost.memory for cost in costs))} of memory at its peak, and "
-        f"{size_words(checkpoint.nbytes)} for an offspring's weights"
+        f"{name} was measured), {size_words(max(cost.memory for cost in costs))} of memory at its peak{kept}, "
+        f"and {size_words(checkpoint.nbytes)} for an offspring's weights"
     )
-    return [one, _all(settings, founders, evaluator, costs, merges)]
+    shared = _shared(*costs[0].tokens, on=shares)
+    return [one, *shared, _all(settings, founders, evaluator, costs, merges)]
+
+
+def _shared(alone: int, together: int, *, on: bool) -> list[str]:
+    """Return what sharing prefixes spares of so many tokens, in a line, or that it would; none where that is little."""
+    tokens = f"{alone - together:,} of the {alone:,} tokens of an evaluation"
+    if on:
+        return [f"evaluate.share_prefixes: {tokens} are in prefixes of others, and not encoded again"]
+    if alone - together > WORTH_TELLING * alone:
+        return [f"evaluate.share_prefixes=true would not encode {tokens} again, which are in prefixes of others"]
+    return []
 
 
 def _all(
@@ -112,13 +134,16 @@ def _unknown(settings: Settings, founders: Mapping[str, Checkpoint], evaluator: 
     return f"a model has {size_words(need)}, and {size_words(free)} of memory are free" if need > free else None
 
 
-def measure(evaluator: Evaluator, folder: Path) -> Cost:
-    """Measure what evaluating a model takes, with any backend that is given one batch after the other (not vLLM)."""
+def measure(evaluator: Evaluator, folder: Path, *, shares: bool = False) -> Cost:
+    """Measure what evaluating a model takes, with any backend that is given one batch after the other (not vLLM).
+
+    `shares` says whether prefixes are shared where they can be, as the evaluator's settings have it.
+    """
     model, requests, pieces = evaluator.prepare(folder)
     assert isinstance(model, ReusableModel)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    seconds = 0.0
+    seconds, batch = 0.0, False
     for kind in requests:
         mine = [piece for piece in pieces if piece.kind == kind]
         first = mine[0]
@@ -128,16 +153,35 @@ def measure(evaluator: Evaluator, folder: Path) -> Cost:
         measured, spent = small, _timed(model, small, one)
         if spent * len(first.places) < LONGEST:
             measured, spent = first, _timed(model, first, requests)
+            batch |= first.batch is not None
         seconds += spent / _size(measured) * sum(map(_size, mine))
+    cut = [piece.batch.tokens.numel() for piece in pieces if piece.batch is not None and piece.batch.cuts]
+    cached = round(model.cached * max(cut, default=0))
+    tokens = _tokens(requests, pieces, int(model.batch_size), shares=shares)
     if torch.device(model.device).type == "cuda":
-        return Cost(seconds, torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+        memory = torch.cuda.max_memory_allocated()
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Cost(seconds, memory + (0 if batch else cached), cached, tokens)
+
+
+def _tokens(requests: Requests, pieces: Sequence[Piece], size: int, *, shares: bool) -> tuple[int, int]:
+    """Return what goes through the model for log-likelihoods where nothing is shared, and where prefixes are."""
+    scored = [(piece, piece.batch) for piece in pieces if piece.batch is not None]
+    texts: dict[prefixes.Text, tuple[str, int]] = {}
+    for piece, batch in scored:
+        for number, text in batch.texts():
+            asked = requests[piece.kind][piece.places[number]]
+            texts[text] = asked.task_name, asked.doc_id
+    alone = prefixes.padded([len(text) for text in texts], size)
+    if shares:
+        return alone, sum(batch.size for _, batch in scored)
+    return alone, sum(part.tokens for part in prefixes.divide(texts, size)) or alone
 
 
 def _size(piece: Piece) -> int:
     """Return what the time of a piece is proportional to: its tokens, or its requests."""
-    return len(piece.places) if piece.batch is None else piece.batch.tokens.numel()
+    return len(piece.places) if piece.batch is None else piece.batch.size
 
 
 def _timed(model: ReusableModel, piece: Piece, requests: Requests) -> float:

@@ -9,59 +9,40 @@ from __future__ import annotations
 
 import gc
 import inspect
+import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from src.config import Evaluate
+from src.evaluation import prefixes
+from src.evaluation.batches import Batch, Encoded, Piece, Texts
 from src.evaluation.chat import template_args
 from src.evaluation.private import PrivateHFLM, generate
+from src.runtime.terminal import warn
 
 MAX_BATCH_SIZE = 64
 """Rows of a batch where batch_size is auto, as lm-eval has it; less where that takes too much memory."""
+TRIED = 4
+"""Rows that a model is asked with and without sharing, once, to see whether it can share."""
 
 Tensors = Mapping[str, torch.Tensor]
 Requests = Mapping[str, Sequence[Any]]
 """lm-eval's requests, by the method of its models that answers them."""
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Texts that go through the model together, and where the continuations of the requests stand in them."""
-
-    tokens: torch.Tensor
-    """int64 [rows, width], padded on the right."""
-    rows: torch.Tensor
-    """int64 [n], the row of each of the n tokens that are scored."""
-    columns: torch.Tensor
-    """int64 [n], the column whose logits predict it."""
-    targets: torch.Tensor
-    """int64 [n], the token itself."""
-    continuations: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    """Of each length L that occurs: int64 [m], which requests' continuations have it, and int64 [m, L], which of the n
-    tokens they are."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What is put to a model at a time."""
-
-    kind: str
-    """The method of lm-eval's models that answers it."""
-    places: tuple[int, ...]
-    """Which of the requests of this kind they are."""
-    batch: Batch | None = None
-    """For loglikelihood only; the others' batches are lm-eval's own."""
-
-
 class ReusableModel(PrivateHFLM, HFLM):
-    """An lm-eval model that can take the weights of another."""
+    """An lm-eval model that can take the weights of another.
+
+    Attributes:
+        cached: bytes of keys and values that a token took in the last batch that shared what its texts begin with.
+    """
 
     def __init__(
         self,
@@ -97,6 +78,8 @@ class ReusableModel(PrivateHFLM, HFLM):
         arguments["batch_size"] = arguments.get("max_batch_size", MAX_BATCH_SIZE) if size == "auto" else size
         super().__init__(pretrained=loaded.eval(), tokenizer=tokenizer, device=str(loaded.device), **arguments)
         self._seed = seed
+        self._shares = settings.share_prefixes
+        self.cached = 0.0
         self._max_tokens = sys.maxsize  # tokens of a batch that were too many for the memory
 
     @property
@@ -120,14 +103,43 @@ class ReusableModel(PrivateHFLM, HFLM):
         found: list[Piece] = []
         for kind, asked in requests.items():
             if kind == "loglikelihood" and self.backend == "causal":
-                encoded = self.encode(asked)
-                same = self._rows(encoded)  # requests that differ in their last token only are one row
-                rows = sorted(same, key=lambda row: (-len(row), row))
-                found += [self._batch(part, same, encoded) for part in _chunks(rows, int(self.batch_size))]
+                found += self._scored(asked)
             else:
                 order = sorted(range(len(asked)), key=lambda i: (repr(asked[i].args[1:]), -len(asked[i].args[0]), i))
-                found += [Piece(kind, tuple(places)) for places in _chunks(order, int(self.batch_size))]
+                size = int(self.batch_size)
+                found += [Piece(kind, tuple(order[first : first + size])) for first in range(0, len(order), size)]
         return found
+
+    def _scored(self, asked: Sequence[Any]) -> list[Piece]:
+        """Return log-likelihood requests in pieces."""
+        texts, size = Texts(self.encode(asked), self.max_length), int(self.batch_size)
+        if self._shares:
+            parts = texts.parts([(one.task_name, one.doc_id) for one in asked], size)
+            cut = next((part for part in parts if part.cuts), None)
+            if parts and (cut is None or self._agrees(texts.piece(cut.rows[:TRIED], cut.cuts))):
+                return [texts.piece(part.rows, part.cuts) for part in parts]
+        return texts.pieces(size)
+
+    def _agrees(self, piece: Piece) -> bool:
+        """Return whether the model answers alike with keys and values from an earlier pass; if not, warn."""
+        assert piece.batch is not None
+        whole = replace(piece, batch=replace(piece.batch, cuts=()))
+        try:
+            prefixes.check(self.model.config)
+            found, right = ([one for one, _ in self.answer(each, {})] for each in (piece, whole))
+        except Exception as error:  # whatever models raise that were not made for it
+            if _short_of_memory(error):
+                raise
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+        else:
+            off = sum(abs(one - other) for one, other in zip(found, right, strict=True)) / len(piece.batch.targets)
+            most = prefixes.tolerance(self.model.dtype)
+            if off <= most or not all(map(math.isfinite, right)):
+                return True
+            why = f"log-likelihoods would differ by {off:.2g} a token, where {most:.2g} may be rounding"
+        warn(f"evaluate.share_prefixes: {type(self.model).__name__} is asked without sharing, since {why}")
+        self._shares = False
+        return False
 
     def answer(self, piece: Piece, requests: Requests) -> list[Any]:
         """Return the answers to a piece, in JSON's types; halve the batch where memory is short.
@@ -145,28 +157,52 @@ class ReusableModel(PrivateHFLM, HFLM):
                 answers: list[Any] = getattr(super(), piece.kind)(asked, disable_tqdm=True)
                 return answers
             except (RuntimeError, MemoryError) as error:
-                short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-                if not short or not self._shrink(piece):
+                if not _short_of_memory(error) or not self._shrink(piece):
                     raise
 
     def _score_batch(self, batch: Batch) -> list[tuple[float, bool]]:
         """Return each continuation's log-probability, and whether greedy decoding gives it."""
         rows = max(1, min(len(batch.tokens), self._max_tokens // batch.tokens.shape[1]))
         chosen = []
-        for first in range(0, len(batch.tokens), rows):
-            with torch.inference_mode():
-                logits = self.logits(batch.tokens[first : first + rows].to(self.device))
-                here = (batch.rows >= first) & (batch.rows < first + rows) if rows < len(batch.tokens) else slice(None)
-                at = (batch.rows[here] - first).to(self.device), batch.columns[here].to(self.device)
-                said = torch.log_softmax(logits[at], dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
-                targets = batch.targets[here].to(self.device)
-                chosen.append((said.gather(1, targets[:, None])[:, 0].cpu(), (said.argmax(-1) == targets).cpu()))
-        probabilities, right = (torch.cat(parts) for parts in zip(*chosen, strict=True))
+        with torch.inference_mode():
+            for first in range(0, len(batch.tokens), rows):
+                for here, logits in self._passes(batch, first, first + rows):
+                    said = torch.log_softmax(logits, dim=-1, dtype=self.softmax_dtype)  # [n, vocabulary]
+                    targets = batch.targets[here].to(said.device)
+                    found = said.gather(1, targets[:, None])[:, 0].cpu(), (said.argmax(-1) == targets).cpu()
+                    chosen.append((here, *found))
+        here, probabilities, right = (torch.cat(parts) for parts in zip(*chosen, strict=True))
+        probabilities, right = probabilities[here.argsort()], right[here.argsort()]
         answers: dict[int, tuple[float, bool]] = {}
         for places, tokens in batch.continuations:
             sums, greedy = probabilities[tokens].sum(1), right[tokens].all(1)
             answers |= zip(places.tolist(), zip(sums.tolist(), greedy.tolist(), strict=True), strict=True)
         return [answers[place] for place in range(len(answers))]
+
+    def _passes(self, batch: Batch, first: int, last: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield logits [n, vocabulary] of the tokens to be scored in some of the rows, and which these tokens are."""
+        here = ((batch.rows >= first) & (batch.rows < last)).nonzero()[:, 0]
+        tokens, rows, columns = batch.tokens[first:last], batch.rows[here] - first, batch.columns[here]
+        if batch.cuts:
+            cache = DynamicCache(config=self.model.config)
+            for which, logits in prefixes.logits(self._go_on, cache, tokens, batch.cuts, rows, columns):
+                yield here[which], logits
+            self.cached = prefixes.nbytes(cache) / tokens.numel()
+        else:
+            yield here, self.logits(tokens.to(self.device))[rows.to(self.device), columns.to(self.device)]
+
+    def _go_on(self, tokens: torch.Tensor, cache: Any, columns: torch.Tensor) -> torch.Tensor:
+        """Return the logits at some columns of texts that go on from what a cache has; they are added to it."""
+        half = self.mixed_precision_dtype
+        with torch.autocast(self.device.type, half, enabled=half is not None):  # as lm-eval calls a model
+            kept = self._only(columns)
+            said = self.model(tokens.to(self.device), past_key_values=cache, use_cache=True, **kept).logits
+        return said if kept else said[:, columns.to(said.device)]
+
+    def _only(self, columns: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what keeps a model from computing logits elsewhere, the largest of all activations; {} if nothing."""
+        known = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        return {"logits_to_keep": columns.to(self.device)} if known else {}
 
     def _shrink(self, piece: Piece) -> bool:
         """Halve the batches from now on; return False where one is a single row already."""
@@ -182,10 +218,9 @@ class ReusableModel(PrivateHFLM, HFLM):
     def log_likelihoods(self, batch: Batch) -> torch.Tensor:
         """Return float [m], the log-probability of each of a batch's continuations, with its gradient."""
         columns, place = torch.unique(batch.columns, return_inverse=True)
-        known = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        kept = {"logits_to_keep": columns.to(self.device)} if known else {}  # others are the largest of all activations
+        kept = self._only(columns)
         logits = self.model(batch.tokens.to(self.device), **kept).logits
-        at = batch.rows.to(logits.device), (place if known else batch.columns).to(logits.device)
+        at = batch.rows.to(logits.device), (place if kept else batch.columns).to(logits.device)
         said = torch.log_softmax(logits[at], dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         chosen = said.gather(1, batch.targets.to(said.device)[:, None])[:, 0]
         sums = chosen.new_zeros(sum(len(places) for places, _ in batch.continuations))
@@ -193,51 +228,11 @@ class ReusableModel(PrivateHFLM, HFLM):
             sums = sums.index_copy(0, places.to(said.device), chosen[tokens.to(said.device)].sum(1))
         return sums
 
-    def batch(self, encoded: Sequence[tuple[list[int], list[int]]]) -> tuple[Batch, list[int]]:
+    def batch(self, encoded: Encoded) -> tuple[Batch, list[int]]:
         """Return contexts and continuations as one batch, and which of them each of its continuations is."""
-        same = self._rows(encoded)
-        piece = self._batch(sorted(same, key=lambda row: (-len(row), row)), same, encoded)
+        (piece,) = Texts(encoded, self.max_length).pieces(len(encoded))
         assert piece.batch is not None
         return piece.batch, list(piece.places)
-
-    def _rows(self, encoded: Sequence[tuple[list[int], list[int]]]) -> dict[tuple[int, ...], list[int]]:
-        same: dict[tuple[int, ...], list[int]] = {}
-        for place, (context, continuation) in enumerate(encoded):
-            if not 0 < len(continuation) <= self.max_length:
-                raise ValueError(
-                    f"a continuation has {len(continuation)} tokens; the model takes 1 to {self.max_length}"
-                )
-            shared = tuple([*context, *continuation][:-1][-self.max_length :])
-            same.setdefault(shared, []).append(place)
-        return same
-
-    def _batch(
-        self,
-        texts: Sequence[tuple[int, ...]],
-        same: Mapping[tuple[int, ...], list[int]],
-        encoded: Sequence[tuple[list[int], list[int]]],
-    ) -> Piece:
-        tokens = torch.zeros((len(texts), len(texts[0])), dtype=torch.long)
-        rows: list[int] = []
-        columns: list[int] = []
-        targets: list[int] = []
-        starts: dict[int, list[tuple[int, int]]] = {}
-        places: list[int] = []
-        for row, text in enumerate(texts):
-            tokens[row, : len(text)] = torch.tensor(text)
-            for place in same[text]:
-                continuation = encoded[place][1]
-                starts.setdefault(len(continuation), []).append((len(places), len(targets)))
-                rows += [row] * len(continuation)
-                columns += range(len(text) - len(continuation), len(text))
-                targets += continuation
-                places.append(place)
-        read = (torch.tensor(rows), torch.tensor(columns), torch.tensor(targets))
-        continuations = []
-        for length, found in starts.items():
-            which, first = torch.tensor(found).T
-            continuations.append((which, first[:, None] + torch.arange(length)))
-        return Piece("loglikelihood", tuple(places), Batch(tokens, *read, tuple(continuations)))
 
 
 class VLLMModel:
@@ -295,10 +290,10 @@ def _load(folder: Path, tensors: Tensors | None, devices: Sequence[str], **argum
     return loaded if len(devices) > 1 else loaded.to(devices[0])
 
 
+def _short_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def _memory(device: str) -> int:
     """Return the bytes of a GPU that the weights may take: what is free, less room for the activations."""
     return int(0.85 * torch.cuda.mem_get_info(device)[0])
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
