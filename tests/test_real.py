@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.real import family, questions
+from benchmarks.real import family, prefixes, questions
 from benchmarks.real.__main__ import main
 from tests.conftest import Outcome
 
@@ -208,3 +208,14 @@ def test_another_file_is_not_taken_for_the_base(
     assert done.status == 2
     assert "expected b179c9523d0e…" in done.err
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_sharing_prefixes_is_worth(base: Path, tmp_path: Path) -> None:
+    """The benchmark's table: tokens and speed by kind of prompt, and what was kept."""
+    (tmp_path / "tasks").mkdir()
+    family.write_tasks(tmp_path / "tasks", SEED, 12)
+    found = [row.split("|")[1:-1] for row in prefixes.rows(base, tmp_path / "tasks", 32, 1)]
+    assert [row[0].strip() for row in found] == list(prefixes.PROMPTS)
+    without, shared = ([int(row[column].replace(",", "")) for row in found] for column in (1, 2))
+    assert all(more > less for more, less in zip(without, shared, strict=True))
+    assert without[2] / shared[2] > without[3] / shared[3] > 1
