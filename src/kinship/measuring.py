@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,23 +26,12 @@ _PORTION = 1 << 28  # bytes of tensors that are shared out together; what is les
 Progress = Callable[[int, int], None]
 Share = Callable[[str, Callable[[range], list[np.ndarray]], Sequence[range]], Iterable[list[np.ndarray]]]
 """Of a pass by its name, a job and the items: the job's result for each, in order."""
+Products = tuple[np.ndarray, np.ndarray]
+"""Gram matrices [T, rows, rows] of the base (row 0) and the deltas, and sums [T, rows]; of one tensor, without T."""
+Kernel = Callable[[Sequence[TensorSpec], Sequence[int], int, int], Products]
+"""Of specs and open files of every row, the base first, a start and a count: the products of these elements.
 
-
-class Kernel(Protocol):
-    """Gram matrix [rows, rows] and sums [rows] of a stretch of one tensor of all models; EOFError(row)."""
-
-    def __call__(
-        self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Compute from specs and open files of every row, the base first; `count` elements from `start` on."""
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    tensor: int
-    start: int
-    count: int
-    nbytes: int
+Raises EOFError(row) where a file ends early."""
 
 
 def measure(
@@ -89,38 +76,27 @@ def measure(
         raise UserError(f"{base.source}: no float tensor to compare; expected the weights of a language model")
     described = tuple(Tensor(t.name, kind_of(t.name), layer_of(t.name), t.count) for t in tensors)
     earlier = known.names if known is not None else ()
-    new = [name for name in models if name not in earlier]
     if known is not None and known.tensors != described:
-        known, new = None, list(models)
+        known = None
+    new = [name for name in models if known is None or name not in earlier]
     if known is not None and not new:
         return known
     order = [*(name for name in earlier if name in models), *(name for name in models if name not in earlier)]
-    first = 0 if known is None else 1 + len(order) - len(new)  # rows before it are known, the base's among them
-    checkpoints = [base, *(models[name] for name in order)]
-    lean = not with_base and known is None and all(model.adapter for model in models.values())
-    if lean:
-        gram, sums = _factors_alone(checkpoints, tensors)
-    else:
-        gram, sums = _shared_pass(checkpoints, tensors, first, device, progress, share)
-    _check_finite(sums[:, 1:] if lean else sums, [*([] if lean else ["the base"]), *order], tensors)
+    names = (*earlier, *(name for name in order if name not in earlier))
+    first = 0 if known is None else 1 + len(order) - len(new)
+    reading = _Pass([base, *(models[name] for name in order)], tensors, first, device)
+    without = not with_base and known is None and all(model.adapter for model in models.values())
+    gram, sums = reading.factors_alone() if without else reading.run(progress, share)
+    rows = order if without else ["the base", *order]
+    _check_finite(sums[:, -len(rows) :], rows, tensors)
     _check_changed(gram, order, first)
     if known is not None:
         _check_unchanged(known.of(order[: first - 1]), sums)
-    names = (*earlier, *(name for name in order if name not in earlier))
     measured = _joined(names, described, known, order, gram, sums, first)
-    if not lean and _near_copies(measured.of(order), new) and _was_coarse(checkpoints, tensors, device):
-        gram, sums = _shared_pass(checkpoints, tensors, 0, device, progress, share, fine=True)
+    if not without and _near_copies(measured.of(order), new) and reading.is_coarse():
+        gram, sums = replace(reading, first=0, fine=True).run(progress, share)
         return _joined(names, described, known, order, gram, sums, 0)
     return measured
-
-
-def _factors_alone(checkpoints: Sequence[Checkpoint], tensors: Sequence[Compared]) -> tuple[np.ndarray, np.ndarray]:
-    """Return gram [T, rows, rows] and sums [T, rows] of adapters, with NaN for their base, which is not read."""
-    rows = len(checkpoints)
-    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
-    factored.add(gram[:, 1:, 1:], sums[:, 1:], checkpoints[1:], tensors, 0)
-    gram[:, 0], gram[:, :, 0], sums[:, 0] = np.nan, np.nan, np.nan
-    return gram, sums
 
 
 def _joined(
@@ -134,16 +110,15 @@ def _joined(
 ) -> Grams:
     """Join what was known [T, k + 1, k + 1] and the measured rows of {base, order} from `first` on."""
     rows = 1 + len(names)
-    whole = np.full((len(tensors), rows, rows), np.nan)
-    totals = np.full((len(tensors), rows), np.nan)
+    whole, totals = np.full((len(tensors), rows, rows), np.nan), np.full((len(tensors), rows), np.nan)
     if known is not None:
         before = 1 + len(known.names)
         whole[:, :before, :before], totals[:, :before] = known.gram, known.sums
     place = np.array([0, *(1 + names.index(name) for name in order)])
-    for row in range(first, len(place)):
-        whole[:, place[row], place] = gram[:, row]
-        whole[:, place, place[row]] = gram[:, row]
-        totals[:, place[row]] = sums[:, row]
+    new = place[first:]
+    whole[:, new[:, None], place] = gram[:, first:]
+    whole[:, place[:, None], new] = gram[:, :, first:]
+    totals[:, new] = sums[:, first:]
     return Grams(names, tensors, whole, totals)
 
 
@@ -160,41 +135,137 @@ def _near_copies(grams: Grams, new: Sequence[str]) -> bool:
     return bool(near[[grams.names.index(name) for name in new]].any())
 
 
-def _was_coarse(checkpoints: Sequence[Checkpoint], tensors: Sequence[Compared], device: str) -> bool:
-    whole = [one for one in checkpoints if not one.adapter]
-    return (
-        device == "cpu"
-        and native.build() is not None
-        and any(native.is_coarse([c.tensors[tensor.name] for c in whole], tensor.count) for tensor in tensors)
-    )
+@dataclass(frozen=True)
+class _Stretch:
+    """Neighbouring elements of a tensor, of all rows."""
+
+    tensor: int
+    specs: Sequence[TensorSpec]
+    start: int
+    count: int
+    nbytes: int
 
 
-def _shared_pass(
-    checkpoints: Sequence[Checkpoint],
-    tensors: Sequence[Compared],
-    first: int,
-    device: str,
-    progress: Progress | None,
-    share: Share | None,
-    fine: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Run `_pass` on portions of the tensors; each tensor is summed by itself, so the result is the same."""
-    if share is None:
-        return _pass(checkpoints, tensors, first, device, progress, fine)
-    sizes = [sum(one.tensors[tensor.name].nbytes for one in checkpoints if not one.adapter) for tensor in tensors]
-    whole, before = sum(sizes), [0, *itertools.accumulate(sizes)]
+@dataclass(frozen=True)
+class _Pass:
+    """One reading of all checkpoints.
 
-    def measured(portion: range) -> list[np.ndarray]:
-        def follow(done: int, _: int) -> None:
-            if progress is not None:
-                progress(before[portion.start] + done, whole)
+    Attributes:
+        checkpoints: of the rows, the base first.
+        tensors: that are compared.
+        first: products of two rows before it are known and may be left out.
+        device: "cpu", or a torch device.
+        fine: whether all of the arithmetic is float64.
+    """
 
-        part = tensors[portion.start : portion.stop]
-        return list(_pass(checkpoints, part, first, device, follow, fine))
+    checkpoints: Sequence[Checkpoint]
+    tensors: Sequence[Compared]
+    first: int
+    device: str
+    fine: bool = False
 
-    parts = list(share("fine" if fine else "first", measured, list(_portions(sizes))))
-    gram, sums = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return gram, sums
+    def run(self, progress: Progress | None, share: Share | None) -> Products:
+        """Multiply all tensors, each by itself: so the result is the same whoever shares in it."""
+        if share is None:
+            return self._products(self.tensors, progress)
+        sizes = [
+            sum(one.tensors[tensor.name].nbytes for one in self.checkpoints if not one.adapter)
+            for tensor in self.tensors
+        ]
+        whole, before = sum(sizes), [0, *itertools.accumulate(sizes)]
+
+        def measured(portion: range) -> list[np.ndarray]:
+            def follow(done: int, _: int) -> None:
+                if progress is not None:
+                    progress(before[portion.start] + done, whole)
+
+            return list(self._products(self.tensors[portion.start : portion.stop], follow))
+
+        parts = list(share("fine" if self.fine else "first", measured, list(_portions(sizes))))
+        gram, sums = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return gram, sums
+
+    def factors_alone(self) -> Products:
+        """Multiply adapters, with NaN for their base, which is not read."""
+        rows = len(self.checkpoints)
+        gram, sums = np.zeros((len(self.tensors), rows, rows)), np.zeros((len(self.tensors), rows))
+        factored.add(gram[:, 1:, 1:], sums[:, 1:], self.checkpoints[1:], self.tensors, 0)
+        gram[:, 0], gram[:, :, 0], sums[:, 0] = np.nan, np.nan, np.nan
+        return gram, sums
+
+    def is_coarse(self) -> bool:
+        """Return whether some tensors are summed in float32."""
+        whole = [one for one in self.checkpoints if not one.adapter]
+        return (
+            self.device == "cpu"
+            and native.build() is not None
+            and any(native.is_coarse([c.tensors[tensor.name] for c in whole], tensor.count) for tensor in self.tensors)
+        )
+
+    def _products(self, tensors: Sequence[Compared], progress: Progress | None) -> Products:
+        rows, whole = len(self.checkpoints), [row for row, one in enumerate(self.checkpoints) if not one.adapter]
+        found = self._products_on_disk(whole, tensors, progress)
+        if len(whole) == rows:
+            return found
+        gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
+        gram[:, np.array(whole)[:, None], whole], sums[:, whole] = found
+        factored.add(gram, sums, self.checkpoints, tensors, self.first)
+        return gram, sums
+
+    def _products_on_disk(
+        self, rows: Sequence[int], tensors: Sequence[Compared], progress: Progress | None
+    ) -> Products:
+        """Multiply rows whose weights are all on disk."""
+        gram, sums = np.zeros((len(tensors), len(rows), len(rows))), np.zeros((len(tensors), len(rows)))
+        stretches = list(_stretches([self.checkpoints[row] for row in rows], tensors))
+        pending, early = list(enumerate(stretches)), dict[int, Products]()
+        waiting = iter(pending)  # of all threads: each takes the next
+        whole, done, added, lock = sum(stretch.nbytes for stretch in stretches), 0, 0, threading.Lock()
+
+        def add(index: int, found: Products) -> None:
+            """Add up in the order of the stretches, whichever was ready first: the same totals on every run."""
+            nonlocal done, added
+            early[index] = found
+            while added in early:
+                products, totals = early.pop(added)
+                gram[stretches[added].tensor] += products
+                sums[stretches[added].tensor] += totals
+                added += 1
+            done += stretches[index].nbytes
+            if progress:
+                progress(done, whole)
+
+        def work(_: int) -> None:
+            kernel = make()
+            for index, stretch in waiting:
+                try:
+                    with handles.borrow([spec.file for spec in stretch.specs]) as files:
+                        found = kernel(stretch.specs, files, stretch.start, stretch.count)
+                except EOFError as error:
+                    spec = stretch.specs[error.args[0]]
+                    raise UserError(
+                        f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again"
+                    ) from None
+                with lock:
+                    add(index, found)
+
+        make, threads = self._kernels(len(rows), sum(row < self.first for row in rows))
+        with closing(Handles()) as handles, ThreadPoolExecutor(threads) as pool:
+            try:
+                for _ in pool.map(work, range(threads)):
+                    pass
+            finally:
+                pending.clear()  # after an error or Ctrl-C, the threads end with the stretch that they are at
+        return np.tril(gram) + np.tril(gram, -1).transpose(0, 2, 1), sums
+
+    def _kernels(self, rows: int, first: int) -> tuple[Callable[[], Kernel], int]:
+        """Return a factory of kernels, one a thread, and how many threads to use."""
+        if self.device == "cpu" and native.build() is not None:
+            return lambda: native.NativeKernel(rows, first, self.fine), processors()
+        from src.kinship import torch_kernel  # a second or two, and only a GPU or a missing compiler needs it
+
+        torch_kernel.check_device(self.device)
+        return lambda: torch_kernel.TorchKernel(rows, self.device), 1 if self.device == "cpu" else 2
 
 
 def _portions(sizes: Sequence[int]) -> Iterator[range]:
@@ -208,95 +279,14 @@ def _portions(sizes: Sequence[int]) -> Iterator[range]:
     yield range(start, len(sizes))
 
 
-def _pass(
-    checkpoints: Sequence[Checkpoint],
-    tensors: Sequence[Compared],
-    first: int,
-    device: str,
-    progress: Progress | None,
-    fine: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return gram [T, rows, rows], computed for the rows from `first` on, and sums [T, rows], base first."""
-    whole = [row for row, one in enumerate(checkpoints) if not one.adapter]
-    if len(whole) == len(checkpoints):
-        return _whole_pass(checkpoints, tensors, first, device, progress, fine)
-    rows = len(checkpoints)
-    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
-    some = [checkpoints[row] for row in whole]
-    gram[:, np.array(whole)[:, None], whole], sums[:, whole] = _whole_pass(
-        some, tensors, sum(row < first for row in whole), device, progress, fine
-    )
-    factored.add(gram, sums, checkpoints, tensors, first)
-    return gram, sums
-
-
-def _whole_pass(
-    checkpoints: Sequence[Checkpoint],
-    tensors: Sequence[Compared],
-    first: int,
-    device: str,
-    progress: Progress | None,
-    fine: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Run `_pass` on models whose weights are all on disk."""
-    rows = len(checkpoints)
-    specs = [[checkpoint.tensors[tensor.name] for checkpoint in checkpoints] for tensor in tensors]
-    stretches = list(_stretches(tensors, specs))
-    gram, sums = np.zeros((len(tensors), rows, rows)), np.zeros((len(tensors), rows))
-    waiting, early = deque(enumerate(stretches)), dict[int, tuple[np.ndarray, np.ndarray]]()
-    make, threads = _kernels(rows, first, device, fine)
-    whole, done, added, lock = sum(stretch.nbytes for stretch in stretches), 0, 0, threading.Lock()
-
-    def add(index: int, found: tuple[np.ndarray, np.ndarray]) -> None:
-        """Add up in the order of the stretches, whoever computed them: the same totals on every run."""
-        nonlocal done, added
-        early[index] = found
-        while added in early:
-            products, totals = early.pop(added)
-            gram[stretches[added].tensor] += products
-            sums[stretches[added].tensor] += totals
-            added += 1
-        done += stretches[index].nbytes
-        if progress:
-            progress(done, whole)
-
-    def work() -> None:
-        kernel = make()
-        while waiting:
-            try:
-                index, stretch = waiting.popleft()
-            except IndexError:  # another thread was faster
-                return
-            row = specs[stretch.tensor]
-            try:
-                with handles.borrow([spec.file for spec in row]) as files:
-                    found = kernel(row, files, stretch.start, stretch.count)
-            except EOFError as error:
-                spec = row[error.args[0]]
-                raise UserError(
-                    f"{spec.file}: cannot be read to its end, in tensor {spec.name}; copy it again"
-                ) from None
-            with lock:
-                add(index, found)
-
-    with closing(Handles()) as handles, ThreadPoolExecutor(threads) as pool:
-        try:
-            for worker in [pool.submit(work) for _ in range(threads)]:
-                worker.result()
-        finally:
-            waiting.clear()  # after an error or Ctrl-C, the other threads end with the stretch that they are at
-
-    lower = np.tril(gram)
-    return lower + np.tril(gram, -1).transpose(0, 2, 1), sums
-
-
-def _stretches(tensors: Sequence[Compared], specs: Sequence[Sequence[TensorSpec]]) -> Iterator[_Stretch]:
+def _stretches(checkpoints: Sequence[Checkpoint], tensors: Sequence[Compared]) -> Iterator[_Stretch]:
     """Cut the compared elements into pieces of at most _STRETCH, in order."""
-    for index, (tensor, row) in enumerate(zip(tensors, specs, strict=True)):
-        width = sum(ITEM_BYTES[spec.dtype] for spec in row)
+    for index, tensor in enumerate(tensors):
+        specs = [checkpoint.tensors[tensor.name] for checkpoint in checkpoints]
+        width = sum(ITEM_BYTES[spec.dtype] for spec in specs)
         for start in range(0, tensor.count, _STRETCH):
             count = min(_STRETCH, tensor.count - start)
-            yield _Stretch(index, start, count, count * width)
+            yield _Stretch(index, specs, start, count, count * width)
 
 
 def device_of(workers: str) -> str:
@@ -305,16 +295,6 @@ def device_of(workers: str) -> str:
     The kernel in C keeps up with the reading; the GPU waits for it, and was four times slower (docs/gpu.md).
     """
     return "cpu" if native.build() is not None else workers
-
-
-def _kernels(rows: int, first: int, device: str, fine: bool) -> tuple[Callable[[], Kernel], int]:
-    """Return a factory of kernels, one a thread, and how many threads to use."""
-    if device == "cpu" and native.build() is not None:
-        return lambda: native.NativeKernel(rows, first, fine), processors()
-    from src.kinship import torch_kernel  # a second or two, and only a GPU or a missing compiler needs it
-
-    torch_kernel.check_device(device)
-    return lambda: torch_kernel.TorchKernel(rows, device), 1 if device == "cpu" else 2
 
 
 def processors() -> int:

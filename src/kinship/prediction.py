@@ -15,7 +15,7 @@ import numpy as np
 
 from src.kinship.grams import Grams, Tensor
 from src.kinship.metrics import kinship_matrix
-from src.kinship.recipe import NotPredictable, Recipe, read_recipe
+from src.kinship.recipe import NotPredictable, Place, Recipe, read_recipe
 from src.runtime.errors import UserError
 
 Coefficients = dict[str, float]  # of the inputs' weights, by their names in the configuration
@@ -52,12 +52,10 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
     recipe = read_recipe(config)
     if recipe.method not in METHODS:
         raise NotPredictable(f"{recipe.method} is not linear in the weights; predicted are {', '.join(METHODS)}")
-    unknown = [model for model in (*recipe.models, recipe.origin or base) if model != base and model not in grams.names]
-    if unknown:
+    named = (*recipe.models, recipe.origin or base)
+    if unknown := [model for model in named if model != base and model not in grams.names]:
         raise UserError(f"the merge names {unknown[0]!r}, which was not measured; there are {', '.join(grams.names)}")
-    named = {*recipe.models, *([recipe.origin] if recipe.origin else [])}
     places = {model: 0 if model == base else 1 + grams.names.index(model) for model in named}
-    combine = METHODS[recipe.method]
     deepest = max(grams.layers(), default=0)
     products, sums = np.zeros((len(grams.tensors), len(grams.names) + 2)), np.zeros(len(grams.tensors))
     for i, tensor in enumerate(grams.tensors):
@@ -67,9 +65,9 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
             left, right = _on_rows(a, places), _on_rows(b, places)
             return sum(x * y * float(known[r, c]) for r, x in left.items() for c, y in right.items())
 
-        weights = combine(recipe, tensor.name, _depth(tensor, deepest), inner)
-        delta = _on_rows(_scaled(weights, recipe, tensor.name, _depth(tensor, deepest)), places)
-        delta[0] = delta.get(0, 0.0) - 1  # the offspring's weights, minus the base's
+        place = tensor.name, _depth(tensor, deepest)
+        delta = _on_rows(_scaled(METHODS[recipe.method](recipe, place, inner), recipe, place), places)
+        delta[0] -= 1  # the offspring's weights, minus the base's
         used = [row for row, x in delta.items() if x]  # a row that plays no part may hold NaN
         factors = np.array([delta[row] for row in used])
         products[i, :-1] = factors @ known[used]
@@ -78,11 +76,11 @@ def _offspring(grams: Grams, config: Mapping[str, Any], base: str) -> tuple[np.n
     return products, sums
 
 
-def _scaled(weights: Coefficients, recipe: Recipe, tensor: str, depth: float) -> Coefficients:
+def _scaled(weights: Coefficients, recipe: Recipe, place: Place) -> Coefficients:
     """Scale what a treated merge changed against its origin."""
     if recipe.origin is None:
         return weights
-    factor = recipe.shared_number("treatment_scale", 1.0, tensor, depth)
+    factor = recipe.number("treatment_scale", place, default=1.0)
     scaled = {model: factor * x for model, x in weights.items()}
     return scaled | {recipe.origin: scaled.get(recipe.origin, 0.0) + 1 - factor}
 
@@ -118,32 +116,32 @@ def _depth(tensor: Tensor, deepest: int) -> float:
     return tensor.layer / deepest if deepest else 1.0
 
 
-def _linear(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
+def _linear(recipe: Recipe, place: Place, inner: Inner) -> Coefficients:
     """Return the weighted mean of all inputs, or their weighted sum."""
-    weights = {model: recipe.number("weight", model, tensor, depth) for model in recipe.models}
-    if not recipe.flag("normalize", True, tensor, depth):
+    weights = {model: recipe.number("weight", place, model) for model in recipe.models}
+    if not recipe.flag("normalize", place, default=True):
         return weights
     total = sum(weights.values())
     if total == 0:
-        raise UserError(f"the weights of the merge add up to 0 for {tensor}, and cannot be normalized")
+        raise UserError(f"the weights of the merge add up to 0 for {place[0]}, and cannot be normalized")
     return {model: weight / total for model, weight in weights.items()}
 
 
-def _task_arithmetic(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
+def _task_arithmetic(recipe: Recipe, place: Place, inner: Inner) -> Coefficients:
     """Return the merge's base plus the weighted sum of the others' differences from it."""
     base = _base_of(recipe)
-    weights = {model: recipe.number("weight", model, tensor, depth) for model in recipe.others}
+    weights = {model: recipe.number("weight", place, model) for model in recipe.others}
     total = sum(weights.values())
-    divisor = total if recipe.flag("normalize", False, tensor, depth) and abs(total) >= 1e-8 else 1.0
-    factor = recipe.shared_number("lambda", 1.0, tensor, depth) / divisor
+    divisor = total if recipe.flag("normalize", place, default=False) and abs(total) >= 1e-8 else 1.0
+    factor = recipe.number("lambda", place, default=1.0) / divisor
     scaled = {model: factor * weight for model, weight in weights.items()}
     return scaled | {base: 1 - sum(scaled.values())}
 
 
-def _slerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
+def _slerp(recipe: Recipe, place: Place, inner: Inner) -> Coefficients:
     """Interpolate on the arc from the merge's base to the other, linearly where they are collinear."""
     first, (second,) = _base_of(recipe), _two(recipe, 1)
-    t = recipe.shared_number("t", None, tensor, depth)
+    t = recipe.number("t", place)
     a, b = {first: 1.0}, {second: 1.0}
     lengths = [float(np.sqrt(max(inner(x, x), 0))) for x in (a, b)]
     scales = [length if length > 1e-8 else 1.0 for length in lengths]
@@ -152,12 +150,12 @@ def _slerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficie
     return {first: left, second: right}
 
 
-def _nuslerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coefficients:
+def _nuslerp(recipe: Recipe, place: Place, inner: Inner) -> Coefficients:
     """Interpolate on the arc between the two others, or between their differences from the merge's base."""
-    if not recipe.flag("nuslerp_flatten", True, tensor, depth):
+    if not recipe.flag("nuslerp_flatten", place, default=True):
         raise NotPredictable("nuslerp row by row needs the inner products of rows; only nuslerp_flatten is predicted")
     first, second = _two(recipe, 2)
-    weights = [recipe.number("weight", model, tensor, depth) for model in (first, second)]
+    weights = [recipe.number("weight", place, model) for model in (first, second)]
     total = sum(weights)
     t = 0.5 if abs(total) < 1e-6 else weights[1] / total
     minus = {} if recipe.base is None else {recipe.base: -1.0}
@@ -169,7 +167,7 @@ def _nuslerp(recipe: Recipe, tensor: str, depth: float, inner: Inner) -> Coeffic
     return {first: left, second: right} | ({} if recipe.base is None else {recipe.base: 1 - left - right})
 
 
-METHODS: dict[str, Callable[[Recipe, str, float, Inner], Coefficients]] = {
+METHODS: dict[str, Callable[[Recipe, Place, Inner], Coefficients]] = {
     "linear": _linear,
     "task_arithmetic": _task_arithmetic,
     "slerp": _slerp,

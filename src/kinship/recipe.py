@@ -14,6 +14,8 @@ from src.runtime.errors import UserError
 from src.runtime.names import TREATED
 
 Scalar = bool | int | float | str
+Place = tuple[str, float]
+"""A tensor by its name, and how far its layer is from the first (0, as outside the layers) to the last (1)."""
 
 
 class NotPredictable(Exception):  # noqa: N818 (a fact about the recipe, not a fault)
@@ -45,17 +47,25 @@ class Recipe:
         """The inputs without the base model of the merge."""
         return tuple(name for name in self.models if name != self.base)
 
-    def shared_number(self, key: str, default: float | None, tensor: str, depth: float) -> float:
-        """Return a parameter of the whole merge for one tensor at `depth` (0 first layer, 1 last)."""
-        return _resolved(key, (self.shared,), default, tensor, depth)
+    def number(self, key: str, place: Place, model: str = "", *, default: float | None = None) -> float:
+        """Return a model's parameter at a tensor, its own or else that of the whole merge; without a model the latter.
 
-    def number(self, key: str, model: str, tensor: str, depth: float) -> float:
-        """Return a parameter of one model, its own or that of the whole merge; UserError where there is neither."""
-        return _resolved(key, (self.own.get(model, {}), self.shared), None, tensor, depth)
+        Raises UserError where there is neither and no default, and where it is no number.
+        """
+        for scope in (self.own.get(model, {}), self.shared):
+            value = evaluate(scope[key], *place) if key in scope else None
+            if value is not None:
+                try:
+                    return float(value)
+                except ValueError:
+                    raise UserError(f"the parameter {key} of the merge is {value!r}; expected a number") from None
+        if default is None:
+            raise UserError(f"the merge has no parameter {key} for {place[0]}; expected a number")
+        return default
 
-    def flag(self, key: str, default: bool, tensor: str, depth: float) -> bool:
+    def flag(self, key: str, place: Place, *, default: bool) -> bool:
         """Return a boolean parameter of the whole merge."""
-        value = evaluate(self.shared[key], tensor, depth) if key in self.shared else None
+        value = evaluate(self.shared.get(key), *place)
         if isinstance(value, str):
             return value.strip().lower() in {"true", "yes", "on", "1"}
         return default if value is None else bool(value)
@@ -93,40 +103,19 @@ def _inner(treated: Recipe) -> Recipe:
 
 
 def evaluate(setting: Any, tensor: str, depth: float) -> Scalar | None:
-    """Return a setting's value for a tensor at `depth` (0 for the first layer and outside the layers, 1 for the last).
-
-    None where no filter of the setting fits the tensor.
-    """
+    """Return a setting's value at a place; None where no filter of the setting fits the tensor."""
     if isinstance(setting, Mapping):
         setting = [setting]
     if not isinstance(setting, list | tuple):
         return setting
     if any(isinstance(entry, Mapping) for entry in setting):
-        for entry in setting:
-            wanted = entry.get("filter")
-            if wanted is None or wanted == "*" or wanted in tensor:
-                return evaluate(entry["value"], tensor, depth)
-        return None
+        fits = (one["value"] for one in setting if one.get("filter") in (None, "*") or one["filter"] in tensor)
+        return evaluate(next(fits, None), tensor, depth)
     if not setting:
         return None
-    if any(isinstance(entry, bool) for entry in setting):
-        return bool(setting[int(depth * (len(setting) - 1))])
     position = depth * (len(setting) - 1)
     low = int(position)
+    if any(isinstance(entry, bool) for entry in setting):
+        return bool(setting[low])
     high = min(low + 1, len(setting) - 1)
     return (1 - (position - low)) * float(setting[low]) + (position - low) * float(setting[high])
-
-
-def _resolved(
-    key: str, scopes: tuple[Mapping[str, Any], ...], default: float | None, tensor: str, depth: float
-) -> float:
-    for scope in scopes:
-        value = evaluate(scope[key], tensor, depth) if key in scope else None
-        if value is not None:
-            try:
-                return float(value)
-            except ValueError:
-                raise UserError(f"the parameter {key} of the merge is {value!r}; expected a number") from None
-    if default is None:
-        raise UserError(f"the merge has no parameter {key} for {tensor}; expected a number")
-    return default
