@@ -60,28 +60,26 @@ def _against(
     gram: np.ndarray, pairs: Mapping[int, Pair], whole: Mapping[int, TensorSpec], tensor: Compared, first: int
 ) -> None:
     """Fill in the products of adapters with what has no factors: the base's weights, and deltas of whole models."""
-    if not pairs or not whole:
+    asked = {row: some for row in whole if (some := [one for one in pairs if max(row, one) >= first])}
+    if not asked:
         return
     columns = tensor.shape[1]
     step = max(1, _BLOCK // columns)
     coarse = all(ITEM_BYTES[spec.dtype] == 2 for spec in whole.values())
     dtype = np.float32 if coarse else np.float64
-    asked = {row: [one for one in pairs if max(row, one) >= first] for row in whole}
-    products = {row: np.zeros((sum(pairs[one][1].shape[0] for one in some), columns)) for row, some in asked.items()}
+    lefts = {row: np.hstack([pairs[one][0] for one in some]).astype(dtype) for row, some in asked.items()}
+    products = {row: np.zeros((left.shape[1], columns)) for row, left in lefts.items()}
     for start in range(0, tensor.shape[0], step):
         count = min(step, tensor.shape[0] - start)
         base = _rows(whole[0], start, count, columns, dtype)
-        for row, some in asked.items():
-            if some:
-                block = base if row == 0 else _rows(whole[row], start, count, columns, dtype) - base
-                left = np.hstack([pairs[one][0][start : start + count] for one in some]).astype(dtype)
-                products[row] += left.T @ block
+        for row, left in lefts.items():
+            block = base if row == 0 else _rows(whole[row], start, count, columns, dtype) - base
+            products[row] += left[start : start + count].T @ block
     for row, some in asked.items():
-        done = 0
-        for one in some:
-            right = pairs[one][1]
-            gram[one, row] = gram[row, one] = np.sum(products[row][done : done + len(right)] * right)
-            done += len(right)
+        rights = [pairs[one][1] for one in some]
+        ends = np.cumsum([len(right) for right in rights])
+        for one, right, product in zip(some, rights, np.split(products[row], ends[:-1]), strict=True):
+            gram[one, row] = gram[row, one] = np.sum(product * right)
 
 
 def _rows(spec: TensorSpec, start: int, count: int, columns: int, dtype: type) -> np.ndarray:

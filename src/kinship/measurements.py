@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from src.kinship import METRICS, Grams, kinship_matrix, measure, predicted_kinship
 from src.kinship.measuring import device_of
@@ -65,30 +66,28 @@ class Measurements:
         Raises:
             UserError: as `measure`, in every process.
         """
-        began, known = time.monotonic(), self.grams
-        earlier = dict.fromkeys(known.names if known else ())
+        began = time.monotonic()
+        earlier = dict.fromkeys(self.grams.names if self.grams else ())
         names = (*earlier, *(name for name in models if name not in earlier))
-        key = key_of(
-            *([fingerprints[name] for name in ("base", *names)], [name in models for name in names], len(earlier)),
-            _SUMS,
-        )
+        prints = [fingerprints[name] for name in ("base", *names)]
+        key = key_of(prints, [name in models for name in names], len(earlier), _SUMS)
         topic = f"kinship {key}"
         if cached := self._workers.in_main(f"{topic} cached", lambda: self._take_cached(key, names)):
             self.grams = Grams.load(self._path)
         else:
-            self.grams = self._measure(models, known, topic)
+            self.grams = self._measure(models, topic)
             if self._workers.main:
                 self._cache.keep_kinship(key, partial(_content, self.grams))
                 self._save(self.grams)
         return Cost(cached, self._workers.in_main(f"{topic} seconds", lambda: time.monotonic() - began))
 
-    def _measure(self, models: Mapping[str, Checkpoint], known: Grams | None, topic: str) -> Grams:
+    def _measure(self, models: Mapping[str, Checkpoint], topic: str) -> Grams:
         several = self._workers.processes > 1
         with progress.bar("measuring kinship", unit="byte") as bar:
             return measure(
                 self._base,
                 models,
-                known=known,
+                known=self.grams,
                 device=device_of(self._workers.devices[0]),
                 progress=progress.whole(bar),
                 share=(lambda name, job, items: self._workers.map(f"{topic} {name}", job, items)) if several else None,
@@ -97,9 +96,10 @@ class Measurements:
     def _take_cached(self, key: str, names: tuple[str, ...]) -> bool:
         """Put what another run measured into this one's folder, under this one's names; False if it did not."""
         found = self._cache.kinship(key, lambda data: replace(Grams.read(io.BytesIO(data)), names=names))
-        if found is not None:
-            self._save(found)
-        return found is not None
+        if found is None:
+            return False
+        self._save(found)
+        return True
 
     def _save(self, grams: Grams) -> None:
         persistently(lambda: grams.save(self._path), self._path)
@@ -116,22 +116,24 @@ class Measurements:
 
     def pairs(self, new: Iterable[str]) -> Kinship:
         """Return the kinship of every pair with one of these models in it, under every metric."""
-        fresh = set(new)
-        return {metric: list(self._pairs(metric, fresh)) for metric in METRICS}
+        grams, fresh = self._known(), set(new)
+        return {metric: _pairs(grams.names, kinship_matrix(grams, metric), fresh) for metric in METRICS}
 
     def predicted(self, config: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:
         """Return the kinship of a planned offspring to every model; None where the merge method does not allow it."""
-        assert self.grams is not None, "kinship is asked for before the founders were measured"
-        return predicted_kinship(self.grams, config, metric)
+        return predicted_kinship(self._known(), config, metric)
 
-    def _pairs(self, metric: str, fresh: set[str]) -> Iterator[tuple[str, str, float]]:
+    def _known(self) -> Grams:
         assert self.grams is not None, "kinship is asked for before the founders were measured"
-        matrix, names = kinship_matrix(self.grams, metric), self.grams.names
-        new = [i for i, name in enumerate(names) if name in fresh]
-        for i in range(min(new, default=len(names)), len(names)):
-            for j in range(i) if names[i] in fresh else itertools.takewhile(i.__gt__, new):
-                if matrix[i, j] == matrix[i, j]:
-                    yield names[j], names[i], float(matrix[i, j])
+        return self.grams
+
+
+def _pairs(names: Sequence[str], matrix: np.ndarray, fresh: set[str]) -> list[tuple[str, str, float]]:
+    """Return the known pairs with a fresh model in them, ordered by the later model's place, then the earlier one's."""
+    new = np.array([name in fresh for name in names])
+    wanted = np.tril((new[:, None] | new) & ~np.isnan(matrix), -1)
+    values = zip(*np.nonzero(wanted), matrix[wanted].tolist(), strict=True)
+    return [(names[earlier], names[later], value) for later, earlier, value in values]
 
 
 def _content(grams: Grams) -> bytes:

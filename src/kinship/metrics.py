@@ -105,8 +105,8 @@ def mean_kinship(matrix: np.ndarray) -> float:
 
 def delta_norms(grams: Grams) -> dict[str, float]:
     """Return the Euclidean length of every model's delta."""
-    squares = np.diagonal(grams.total().gram)[1:]
-    return {name: float(np.sqrt(square)) for name, square in zip(grams.names, squares, strict=True)}
+    lengths = np.sqrt(np.diagonal(grams.total().gram)[1:])
+    return dict(zip(grams.names, lengths.tolist(), strict=True))
 
 
 def shares(grams: Grams, model: str, founders: Sequence[str]) -> dict[str, float]:
@@ -117,4 +117,4 @@ def shares(grams: Grams, model: str, founders: Sequence[str]) -> dict[str, float
     """
     inner = grams.of([model, *founders]).total().gram[1:, 1:]
     weights = np.linalg.lstsq(inner[1:, 1:], inner[1:, 0], rcond=None)[0]
-    return dict(zip(founders, map(float, weights), strict=True))
+    return dict(zip(founders, weights.tolist(), strict=True))
