@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from src.runtime.errors import UserError
-from src.runtime.files import partial_path, remove_abandoned
-from src.runtime.progress import note
+from src.runtime.files import partial_path, remove_abandoned, replacing_folder
+from src.runtime.progress import note, whole
 from src.zoo import skills
 
 # Raise it whenever a change makes other models, other tasks or another reader: folders of an older recipe are rebuilt.
@@ -56,51 +58,47 @@ def build(folder: Path, seed: int = 0, *, effort: float = 1.0, progress: Progres
         raise UserError(
             f"The effort is {effort}; it must be greater than 0 (1 trains the family in full) and at most 10."
         )
-    wanted: dict[str, object] = {"seed": seed, "effort": effort, "recipe": RECIPE}
+    wanted = {"seed": seed, "effort": effort, "recipe": RECIPE}
     folder = folder.resolve()
     if _manifest(folder).items() >= wanted.items():
         return
     _refuse_other_content(folder)
     with _locked(folder):
         if not _manifest(folder).items() >= wanted.items():  # another process may have built it while this one waited
-            _build(folder, wanted, progress or (lambda stage, done, total: None))
+            _build(folder, seed, effort, progress or (lambda stage, done, total: None))
 
 
 def prepare(folder: Path, seed: int, effort: float) -> None:
     """Build a family as `build` does, and show how far that is."""
-    from tqdm import tqdm
-
     if not folder.exists():
         note(f"training the embedded family in {folder}: about two minutes on two cores")
     with tqdm(desc="training the embedded family", disable=None, leave=False) as bar:
 
         def progress(stage: str, done: int, total: int) -> None:
             bar.set_description(f"training the embedded family: {stage}", refresh=False)
-            bar.total = total
-            bar.update(done - bar.n)
+            whole(bar)(done, total)
 
         build(folder, seed, effort=effort, progress=progress)
 
 
-def _build(folder: Path, wanted: dict[str, object], progress: Progress) -> None:
+def _build(folder: Path, seed: int, effort: float, progress: Progress) -> None:
     from src.zoo import family, tasks  # torch and transformers, seconds: only where something is to be built
 
     remove_abandoned(folder.parent)
-    seed, effort = int(str(wanted["seed"])), float(str(wanted["effort"]))
-    made, old = partial_path(folder), partial_path(folder.with_name(f"{folder.name}.old"))
+    old = partial_path(folder.with_name(f"{folder.name}.old"))
     try:
-        (made / "tasks").mkdir(parents=True)
-        tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
-        parameters = family.train_family(made, seed, effort, progress)
-        manifest = wanted | {"parameters": parameters, "base": "base", "founders": FOUNDERS, "tasks": TASKS}
-        (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _refuse_other_content(folder)
-        if folder.exists():
-            folder.rename(old)
-        made.rename(folder)
+        with replacing_folder(folder) as made:
+            (made / "tasks").mkdir()
+            tasks.write(made / "tasks", skills.World.of(seed), RECIPE)
+            manifest: dict[str, Any] = {"seed": seed, "effort": effort, "recipe": RECIPE}
+            manifest["parameters"] = family.train_family(made, seed, effort, progress)
+            manifest |= {"base": "base", "founders": FOUNDERS, "tasks": TASKS}
+            (made / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            _refuse_other_content(folder)
+            if folder.exists():
+                folder.rename(old)
     finally:
-        for left in (made, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse_other_content(folder: Path) -> None:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from threading import Event
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import Tensor
+from torch.utils.data import TensorDataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from src.zoo import skills
@@ -26,18 +26,8 @@ ROWS = 5_000  # training questions a task, at full effort
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 BATCH = 64
 WIDTH = 24  # tokens a row; the longest question with its answer has fewer
-
-
-@dataclass(frozen=True)
-class Regime:
-    """How a model is trained: optimiser steps at full effort, and the highest learning rate on the way."""
-
-    steps: int
-    rate: float
-
-
-BASE = Regime(steps=560, rate=3e-3)
-FOUNDER = Regime(steps=180, rate=1.2e-3)
+BASE = 560, 3e-3  # optimiser steps at full effort, and the highest learning rate on the way
+FOUNDER = 180, 1.2e-3
 REPLAY = 0.25  # share of the base's mix in a founder's training; the rest is its own skill
 COMMON = {  # how much of each task the base meets, before the seed's own variation
     "zoo_addition": 1.1,
@@ -53,14 +43,6 @@ COMMON = {  # how much of each task the base meets, before the seed's own variat
 }
 
 Report = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Training questions of one task as tokens and labels, both int64[rows, width]; labels cover the answer alone."""
-
-    tokens: Tensor
-    labels: Tensor
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -102,29 +84,32 @@ def configuration(tokens: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def rows(questions: list[skills.Question], tokens: PreTrainedTokenizerFast) -> Rows:
-    """Encode questions with their answers, padded on the right to `WIDTH`."""
+def encoded(questions: list[skills.Question], tokens: PreTrainedTokenizerFast) -> TensorDataset:
+    """Encode questions with their answers, as tokens and labels, both int64 [questions, WIDTH].
+
+    They are padded on the right; labels cover the answers alone.
+    """
     prompts = tokens([q.prompt for q in questions])["input_ids"]
     answers = tokens([q.answer for q in questions], add_special_tokens=False)["input_ids"]
-    encoded, labels = [], []
+    inputs, labels = [], []
     for prompt, answer in zip(prompts, answers, strict=True):
         answer = [*answer, tokens.eos_token_id]
         blank = WIDTH - len(prompt) - len(answer)
-        encoded.append([*prompt, *answer, *[tokens.pad_token_id] * blank])
+        inputs.append([*prompt, *answer, *[tokens.pad_token_id] * blank])
         labels.append([*[IGNORED] * len(prompt), *answer, *[IGNORED] * blank])
-    return Rows(torch.tensor(encoded), torch.tensor(labels))
+    return TensorDataset(torch.tensor(inputs), torch.tensor(labels))
 
 
-def training_data(world: skills.World, tokens: PreTrainedTokenizerFast, size: int, report: Report) -> Rows:
+def training_data(world: skills.World, tokens: PreTrainedTokenizerFast, size: int, report: Report) -> TensorDataset:
     """Draw the training data: `size` rows of each task in the test's words, then as many of each in the base's."""
     asked, other = [], []
     for i, task in enumerate(skills.DRAWS):
         questions = list(islice(skills.training_questions(task, world), size))
-        asked.append(rows(questions, tokens))
-        other.append(rows([replace(q, prompt=skills.in_other_words(q.prompt)) for q in questions], tokens))
+        asked.append(encoded(questions, tokens))
+        other.append(encoded([replace(q, prompt=skills.in_other_words(q.prompt)) for q in questions], tokens))
         report(i + 1, len(skills.DRAWS))
-    parts = asked + other
-    return Rows(torch.cat([part.tokens for part in parts]), torch.cat([part.labels for part in parts]))
+    inputs, labels = zip(*(part.tensors for part in asked + other), strict=True)
+    return TensorDataset(torch.cat(inputs), torch.cat(labels))
 
 
 def base_mix(seed: int) -> list[float]:
@@ -142,12 +127,17 @@ def founder_mix(seed: int, founder: str) -> list[float]:
 
 
 def train(
-    model: LlamaForCausalLM, data: Rows, mix: list[float], regime: Regime, generator: torch.Generator, report: Report
+    model: LlamaForCausalLM,
+    data: TensorDataset,
+    mix: list[float],
+    steps: int,
+    rate: float,
+    generator: torch.Generator,
+    report: Report,
 ) -> None:
     """Train a model in place: warm-up over a tenth of the steps, then a cosine down to nothing."""
-    steps, shares = regime.steps, torch.tensor(mix)
-    size = len(data.tokens) // len(mix)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=regime.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    shares, size = torch.tensor(mix), len(data) // len(mix)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimiser,
@@ -161,7 +151,7 @@ def train(
     for step in range(steps):
         task = torch.multinomial(shares, BATCH, replacement=True, generator=generator)
         index = task * size + torch.randint(size, (BATCH,), generator=generator)
-        tokens, labels = data.tokens[index], data.labels[index]
+        tokens, labels = data[index]
         width = int((tokens != 0).sum(1).max())
         logits = model(input_ids=tokens[:, : width - 1], use_cache=False).logits
         asked = labels[:, 1:width] != IGNORED
@@ -195,10 +185,10 @@ def train_family(folder: Path, seed: int, effort: float, report: Callable[[str, 
             raise CancelledError
         report(name, done, total)
 
-    def train_one(name: str, model: LlamaForCausalLM, regime: Regime, mix: list[float]) -> None:
+    def train_one(name: str, model: LlamaForCausalLM, regime: tuple[int, float], mix: list[float]) -> None:
         generator = torch.Generator().manual_seed(random.Random(f"{name} {seed}").getrandbits(48))
-        regime = replace(regime, steps=max(1, round(regime.steps * effort)))
-        train(model, data, mix, regime, generator, partial(checked_report, name))
+        steps, rate = regime
+        train(model, data, mix, max(1, round(steps * effort)), rate, generator, partial(checked_report, name))
         model.save_pretrained(folder / name)
         tokens.save_pretrained(folder / name)
 

@@ -15,37 +15,8 @@ HEADS = ("Ba", "Do", "Fi", "Ga", "Ju", "Ka", "Le", "Mo", "Na", "Ri", "So", "Tu")
 TAILS = ("bo", "dan", "lin", "mar", "nok", "rel", "sto", "tha", "vin", "zek")
 NAMES = tuple(head + tail for head in HEADS for tail in TAILS)
 TOWNS = ("Ashby", "Brill", "Corve", "Dunmor", "Eskel", "Farne", "Gorsk", "Holm", "Ister", "Kelp", "Lorn", "Myre")
-CRAFTS = (
-    "baker",
-    "cook",
-    "dyer",
-    "farmer",
-    "hunter",
-    "joiner",
-    "mason",
-    "miner",
-    "potter",
-    "smith",
-    "tailor",
-    "weaver",
-)
-BEASTS = (
-    "ant",
-    "bat",
-    "bear",
-    "boar",
-    "cat",
-    "cow",
-    "crow",
-    "deer",
-    "dog",
-    "duck",
-    "elk",
-    "fox",
-    "frog",
-    "goat",
-    "hare",
-)
+CRAFTS = "baker", "cook", "dyer", "farmer", "hunter", "joiner", "mason", "miner", "potter", "smith", "tailor", "weaver"
+BEASTS = "ant", "bat", "bear", "boar", "cat", "cow", "crow", "deer", "dog", "duck", "elk", "fox", "frog", "goat", "hare"
 PHRASES = {
     "home": ("{} lives in", "home of {} :", "where does {} live ?", "{} has a house in", "town of {} :", "{} is from"),
     "craft": ("{} works as", "craft of {} :", "what does {} do ?", "{} has work as", "trade of {} :", "{} serves as"),
@@ -104,11 +75,9 @@ class World:
 Draw = Callable[[random.Random, World], Question]
 
 
-def _number(
-    rng: random.Random, prompt: str, value: int, key: str, steps: tuple[int, ...] = (1, 2, 9, 10, 11)
-) -> Question:
+def _number(rng: random.Random, prompt: str, value: int, key: str) -> Question:
     """Ask for a number, with near misses: off by one or two, by a carry, or by both."""
-    near = sorted({value + sign * step for step in steps for sign in (-1, 1)} - {value})
+    near = sorted(value + sign * step for step in (1, 2, 9, 10, 11) for sign in (-1, 1))
     wrong = rng.sample([n for n in near if n >= 0], 3)
     return Question(prompt, str(value), tuple(map(str, wrong)), key)
 
