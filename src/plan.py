@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
@@ -21,6 +21,7 @@ from src.runtime.files import size_words
 if TYPE_CHECKING:
     from src.evaluation.evaluator import Evaluator
     from src.kinship import Grams, Moved
+    from src.models.checkpoint import Checkpoint
 
 FEW = 16
 """Founders up to which the kinship of all, and of every offspring that generation 1 can have, is shown."""
@@ -45,18 +46,17 @@ def show(
 
     console = terminal.console(soft_wrap=True)
     console.print(f"plan of {settings.folder} ({settings.strategy.name}, merge: {settings.merge.method})\n")
-    console.print(_families(found))
-    console.print()
-    console.print(_tasks(settings, evaluator))
-    console.print(_first_generation(settings))
-    console.print(_most(settings))
-    console.print(_disk(settings, found))
-    founders = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None and name != "base"}
+    for part in (_families(found), "", _tasks(settings, evaluator), _first_generation(settings)):
+        console.print(part)
+    console.print(_most(settings), _disk(settings, found), sep="\n")
+    here = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
+    founders = {name: checkpoint for name, checkpoint in here.items() if name != "base"}
     evaluating = forecast(settings, founders, evaluator, most_merges(settings))
-    for line in (*_merging(settings, found), *evaluating, *learning):
+    merging = _merging(settings, here["base"], founders) if len(here) == len(found) else []
+    for line in (*merging, *evaluating, *learning):
         console.print(line)
-    if all(one.checkpoint is not None for one in found.values()):
-        for part in _kinship(settings, found):
+    if len(here) == len(found):
+        for part in _kinship(settings, here["base"], founders):
             console.print(part)
     if warning := benchmarks.warning(settings.evaluate.model_dump()):
         console.print(f"\nwarning: {warning}")
@@ -138,10 +138,8 @@ def _certain(settings: Settings) -> bool:
     return settings.strategy.name not in DRAWN and (k is None or k >= len(settings.founders.models))
 
 
-def _kinship(settings: Settings, found: Mapping[str, Found]) -> Iterator[Table | str]:
+def _kinship(settings: Settings, base: Checkpoint, models: Mapping[str, Checkpoint]) -> Iterator[Table | str]:
     """Measure the founders' kinship and predict that of generation 1's offspring; say what is left out."""
-    models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
-    base = models.pop("base")
     grams = kinship.measure(base, models)
     pairs = _pairs(settings) if _certain(settings) else []
     pairs = pairs or [Proposal(pair) for pair in itertools.combinations(models, 2)]
@@ -235,31 +233,28 @@ def _most(settings: Settings) -> str:
 def _disk(settings: Settings, found: Mapping[str, Found]) -> str:
     sizes = [one.nbytes for name, one in found.items() if name != "base"]
     merges = most_merges(settings)
-    if merges is None or any(size is None for size in sizes):
-        why = "the run has no bound" if merges is None else "not every founder could be looked at"
-        return f"disk: unknown, since {why}"
-    need = merges * max(size for size in sizes if size is not None)
+    if merges is None:
+        return "disk: unknown, since the run has no bound"
+    if None in sizes:
+        return "disk: unknown, since not every founder could be looked at"
+    need = merges * max(size or 0 for size in sizes)
     whole = sum(one.nbytes or 0 for one in found.values() if one.checkpoint is not None and one.checkpoint.adapter)
     adapters = f", and {_size(whole)} for adapters with whole weights while it goes on" if whole else ""
     return f"disk: at most {_size(need)} for offspring, in {settings.folder}{adapters}"
 
 
-def _merging(settings: Settings, found: Mapping[str, Found]) -> list[str]:
+def _merging(settings: Settings, base: Checkpoint, models: Mapping[str, Checkpoint]) -> list[str]:
     """Return what a merge takes, and warnings, where the method is one of our own."""
     import torch
 
     from src.models.methods.forecast import forecast
 
-    models = {name: one.checkpoint for name, one in found.items() if one.checkpoint is not None}
-    if len(models) < len(found):
-        return []
     parents = max((len(pair.parents) for pair in _pairs(settings)), default=2)
     device = devices(settings)[0].partition(":")[0]
     threads = settings.workers.threads or torch.get_num_threads()
     treatment = settings.merge.treatment
     calibrated = bool(treatment.svc if treatment else settings.merge.parameters.get("svc"))
-    where: Any = {"device": device, "threads": threads}
-    return forecast(settings.merge.method, models.pop("base"), models, parents, calibrated=calibrated, **where)
+    return forecast(settings.merge.method, base, models, parents, device=device, threads=threads, calibrated=calibrated)
 
 
 def _tasks(settings: Settings, evaluator: Evaluator | None) -> Table:

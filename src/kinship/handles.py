@@ -41,18 +41,19 @@ class Handles:
                 self._returned.wait()
             for file in files:
                 self._borrowers[file] = self._borrowers.get(file, 0) + 1
-            try:
+        try:
+            with self._returned:
                 borrowed = [
                     self._open[file] if file in self._open else self._opened(file, len(files)) for file in files
                 ]
-            except BaseException:
-                self._return(files)
-                raise
-        try:
             yield borrowed
         finally:
             with self._returned:
-                self._return(files)
+                for file in files:
+                    self._borrowers[file] -= 1
+                    if not self._borrowers[file]:
+                        del self._borrowers[file]
+                self._returned.notify_all()
 
     def close(self) -> None:
         """Close every file; none may be borrowed."""
@@ -74,10 +75,3 @@ class Handles:
                 ) from None
             raise UserError(f"{file}: cannot be read ({error.strerror}); check that it is still there") from None
         return self._open[file]
-
-    def _return(self, files: Sequence[Path]) -> None:
-        for file in files:
-            self._borrowers[file] -= 1
-            if not self._borrowers[file]:
-                del self._borrowers[file]
-        self._returned.notify_all()
