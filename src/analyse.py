@@ -6,8 +6,8 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m src.analyse",
         description="Correlate kinship with merge gain, and find when an evolution saturated.",
         epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", type=Path, metavar="TABLE.csv", help="the merges, one a row")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -55,46 +54,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from src.kinship import METRICS
     from src.statistics import early_stop, relations, saturation, stop_after
 
-    table = _read(options.table, options.distance)
-    metric, kinship = next(iter(table.metrics.items()))
-    closer = metric not in table.distances
-    saturated = saturation(table.generation, table.gain, kinship, larger_is_closer=closer)
+    metrics = _read(options.table, options.distance)
+    average, gain = metrics.pop("average"), metrics.pop("gain")
+    generation = [int(value) for value in metrics.pop("generation")]
+    metric, kinship = next(iter(metrics.items()))
+    closer = metric not in options.distance and (metric not in METRICS or METRICS[metric].larger_is_closer)
+    saturated = saturation(generation, gain, kinship, larger_is_closer=closer)
     if options.threshold is None:
-        stop = stop_after(table.generation, table.average, saturated.generation)
+        stop = stop_after(generation, average, saturated.generation)
     else:
         rule: Any = {"threshold": options.threshold, "patience": options.patience, "larger_is_closer": closer}
-        stop = early_stop(table.generation, table.average, kinship, **rule)
+        stop = early_stop(generation, average, kinship, **rule)
     show = _as_json if options.json else _as_text
-    print(show(relations(table.metrics, table.gain), metric, saturated, stop))
+    print(show(relations(metrics, gain), metric, saturated, stop))
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Merges, in the order of the file."""
-
-    generation: Sequence[int]
-    average: Sequence[float]
-    gain: Sequence[float]
-    metrics: Mapping[str, Sequence[float]]
-    """Kinship of the parents, by the metric's name."""
-    distances: frozenset[str]
-    """The metrics of which small is close."""
-
-
-def _read(path: Path, distances: Sequence[str] = ()) -> _Table:
-    """Read the table in a CSV file.
-
-    Args:
-        path: of the file.
-        distances: metrics of which small is close, beside those known to be so.
+def _read(path: Path, distances: Sequence[str]) -> dict[str, list[float]]:
+    """Read the columns of numbers in a CSV file: those that are `NEEDED`, and one for each metric.
 
     Raises:
-        UserError: no such file, a column that is missing, a cell that is no number (by its line), too few rows.
+        UserError: no such file, a column that is missing, a cell that is no number (by its line), too few rows; one of
+            the `distances` is no column.
     """
-    from src.kinship import METRICS
-
     header, rows = _cells(path)
     columns: dict[str, list[float]] = {}
     for position, name in enumerate(header):
@@ -105,17 +89,14 @@ def _read(path: Path, distances: Sequence[str] = ()) -> _Table:
             if value is None:
                 raise UserError(f"{path}, line {line}, column {name}: {rows[line][position]!r} is no number")
             columns.setdefault(name, []).append(value)
-    metrics = {name: values for name, values in columns.items() if name not in NEEDED}
+    metrics = [name for name in columns if name not in NEEDED]
     if unknown := [name for name in distances if name not in metrics]:
         raise UserError(f"--distance {unknown[0]}: {path} has no such metric; it has {', '.join(metrics) or 'none'}")
     if not metrics:
         raise UserError(f"{path} has no column of kinship; expected one a metric beside {', '.join(NEEDED)}")
     if fractions := [value for value in columns["generation"] if value != int(value)]:
         raise UserError(f"{path}: the generation {fractions[0]} is no whole number")
-    known = {name for name, metric in METRICS.items() if not metric.larger_is_closer}
-    generation = [int(value) for value in columns["generation"]]
-    small_is_close = frozenset({*known, *distances} & {*metrics})
-    return _Table(generation, columns["average"], columns["gain"], metrics, small_is_close)
+    return columns
 
 
 def _as_json(found: Sequence[Relation], metric: str, saturated: Saturation, stop: EarlyStop) -> str:

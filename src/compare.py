@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.runtime.command import Parser, add_trust, status
-from src.runtime.errors import UserError
+from src.runtime.command import Parser, add_trust, check_folder, status
 
 # Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
 
@@ -33,7 +32,6 @@ def _parser() -> Parser:
         prog="python -m src.compare",
         description="Compare runs: which is better, how sure is that, and what did each cost?",
         epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run, a folder or pattern of runs, or an Optuna storage"
@@ -54,9 +52,8 @@ def _parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    for option, file in (("--html", options.html), ("--csv", options.csv)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise UserError(f"{option} {file}: there is no folder {file.parent}; make it first")
+    check_folder("--html", options.html)
+    check_folder("--csv", options.csv)
     from src.study.compare import runs, text, verdicts
 
     compared = verdicts.compare(*runs.find(options.runs), by=options.by, seed=options.seed)

@@ -28,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m src.track",
         description="Send runs to W&B or TensorBoard from their journals: for the first time, or again.",
         epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run, or a folder of runs")
     parser.add_argument("--tracker", choices=("wandb", "tensorboard"), help="where to send them")

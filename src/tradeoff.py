@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.runtime.command import Parser, add_trust, status
+from src.runtime.command import Parser, add_trust, check_folder, status
 from src.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def _parser() -> Parser:
         prog="python -m src.tradeoff",
         description="Trade tasks against each other after a run: the predicted front, and the recipe of any weighting.",
         epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, outputs/NAME")
     parser.add_argument(
@@ -53,8 +52,7 @@ def _parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.html is not None and not options.html.absolute().parent.is_dir():
-        raise UserError(f"--html {options.html}: there is no folder {options.html.parent}; make it first")
+    check_folder("--html", options.html)
     if options.out is not None and not options.make:
         raise UserError("--out is where --make puts the model; give both")
     given = None if options.weight == ["worst"] else _weights(options.weight)

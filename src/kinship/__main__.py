@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.runtime import plugins
-from src.runtime.command import Parser, status
+from src.runtime.command import Parser, check_folder, status
 from src.runtime.errors import UserError
 
 # Everything that computes is imported where it is first needed: --help and a mistyped option must answer at once.
@@ -37,7 +37,6 @@ def _parser() -> Parser:
         prog="python -m src.kinship",
         description="How related are checkpoints that were fine-tuned from one base?",
         epilog=DETAILS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="two or more checkpoints: PATH or NAME=PATH")
     parser.add_argument("--base", required=True, help="the checkpoint that they were all fine-tuned from")
@@ -52,7 +51,9 @@ def _parser() -> Parser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _check_plot(options.plot)
+    if options.plot is not None and options.plot.suffix.lower() not in PLOTS:
+        raise UserError(f"--plot {options.plot}: expected a file name that ends in {', '.join(PLOTS)}")
+    check_folder("--plot", options.plot)
     from src.kinship import render
     from src.kinship.metrics import metric_of
     from src.models.checkpoint import check_family, open_checkpoint
@@ -83,16 +84,6 @@ def _run(options: argparse.Namespace) -> None:
 
         heat_map(grams, metric, options.base, options.plot)
         print(f"heat map in {options.plot}", file=sys.stderr)
-
-
-def _check_plot(file: Path | None) -> None:
-    """Refuse a file that could not be written, before any work."""
-    if file is None:
-        return
-    if file.suffix.lower() not in PLOTS:
-        raise UserError(f"--plot {file}: expected a file name that ends in {', '.join(PLOTS)}")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"--plot {file}: there is no folder {file.parent}; make it first")
 
 
 def name_models(arguments: Sequence[str]) -> dict[str, str]:

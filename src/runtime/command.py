@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from src.runtime import plugins
-from src.runtime.errors import in_words, printable
+from src.runtime.errors import UserError, in_words, printable
 from src.runtime.signals import loaded
 
 
@@ -19,6 +19,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, **more: Any) -> None:
         own = Path(sys.argv[0]).name.startswith("kinmerge")
+        if "epilog" in more:
+            more["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=prog.replace("python -m src.", "kinmerge ") if own else prog, **more)
 
     def error(self, message: str) -> NoReturn:
@@ -41,6 +43,12 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 def _trusted(path: str) -> str:
     plugins.trust(path)
     return path
+
+
+def check_folder(option: str, file: Path | None) -> None:
+    """Raise UserError where the folder is not there into which `option` is to write a file."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f"{option} {file}: there is no folder {file.parent}; make it first")
 
 
 def status(work: Callable[[], object]) -> int:
