@@ -144,7 +144,7 @@ def _kinship(settings: Settings, base: Checkpoint, models: Mapping[str, Checkpoi
     pairs = _pairs(settings) if _certain(settings) else []
     pairs = pairs or [Proposal(pair) for pair in itertools.combinations(models, 2)]
     if len(models) <= FEW:
-        yield _everybody(settings, grams, pairs)
+        yield _all_founders(settings, grams, pairs)
     else:
         yield _extremes(settings, grams, pairs)
         yield (
@@ -159,7 +159,7 @@ def _kinship(settings: Settings, base: Checkpoint, models: Mapping[str, Checkpoi
         yield rounding
 
 
-def _everybody(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Table:
+def _all_founders(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Table:
     """Return a row for each founder, and for each pair's offspring, against all founders."""
     title = "measured, and predicted of offspring whose better parent is named first"
     table = _table("", *(f">{name}" for name in grams.names), title=_titled(settings, title))

@@ -19,6 +19,7 @@ from src import config
 from src.config import Settings
 from src.runtime import grid, launch, log, private, validation
 from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
+from src.runtime.heartbeat import COURTESY
 from src.runtime.signals import Interrupted, interruptible
 from src.study.sweep import plugin
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 CONF = Path(__file__).parent.parent / "conf"
 """The configuration's folder."""
-COURTESY = 3.0
-"""Seconds that another process lets the main one speak first."""
 
 
 def run(settings: Settings) -> dict[str, float]:
@@ -182,19 +181,21 @@ def _end(error: Exception, name: str) -> None:
     Raises:
         MachineError: others were to follow, but the machine failed; for the sweeper, which says it and ends.
     """
-    told = in_words(error)
-    if told and machine_fault(error) is not None:
-        told = told[0], f"{told[1]}; the same command goes on from here"
-    if _is_one_of_many():
-        if told is None:
+    several, words = _is_one_of_many(), in_words(error)
+    if words is None:
+        if several:
             traceback.print_exc()
-        elif machine_fault(error) is not None:
-            raise MachineError(f"{name}: {told[1]}") from error
-        else:
-            _refuse(f"{name}: {told[1]}")
-    elif told is not None:
-        _refuse(told[1])
-        raise SystemExit(told[0]) from None
+        return
+    status, message = words
+    machines = machine_fault(error) is not None
+    if machines:
+        message += "; the same command goes on from here"
+    if not several:
+        _refuse(message)
+        raise SystemExit(status) from None
+    if machines:
+        raise MachineError(f"{name}: {message}") from error
+    _refuse(f"{name}: {message}")
 
 
 def main() -> None:

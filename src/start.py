@@ -96,12 +96,7 @@ def record(
 ) -> None:
     """Record a start: the run's first event, or whatever changed since the last start; and every founder, once.
 
-    Args:
-        write: an event and its fields, into the journal and the state.
-        state: of the run, as the journal has it.
-        settings: of this start.
-        workers: the processes of this start.
-        given: the base, as `base`, and the founders.
+    `write` takes an event and its fields; `given` are the base, as `base`, and the founders.
 
     Raises:
         UserError: the run was begun with other settings, or a founder's weights have changed since.

@@ -44,6 +44,7 @@ def _run(options: argparse.Namespace) -> None:
     from src.runtime.files import in_use
 
     folders = [folder for path in options.runs for folder in _runs(path)]
+    given = {key: value for key in ("tracker", "project", "group", "mode") if (value := getattr(options, key))}
     for folder in folders:
         if in_use(folder / JOURNAL):
             what = f"{folder} is under way, and sends what it finds itself; wait for its end"
@@ -51,7 +52,6 @@ def _run(options: argparse.Namespace) -> None:
                 raise UserError(what)
             print(f"left out: {what}", file=sys.stderr)
             continue
-        given = {key: value for key in ("tracker", "project", "group", "mode") if (value := getattr(options, key))}
         print(send(folder, given, anew=options.anew), flush=True)
 
 
@@ -68,12 +68,9 @@ def _runs(path: Path) -> list[Path]:
 
 
 def send(folder: Path, given: Mapping[str, str], *, anew: bool = False) -> str:
-    """Send a run; return in words what was sent, and where.
+    """Send a run with `given` keys of conf/track in place of its own; return in words what was sent, and where.
 
-    Args:
-        folder: of the run.
-        given: keys of conf/track that are to be other than the run's own.
-        anew: as another run on W&B, beside the one that is there.
+    With `anew` it becomes another run on W&B, beside the one that is there.
 
     Raises:
         UserError: no run, a damaged journal, nothing evaluated yet, or a tracker that cannot be had.

@@ -15,10 +15,9 @@ from src.runtime.errors import UserError, printable
 from src.runtime.files import check_regular, replacing
 
 _FORMAT = 1
-_TEXT, _WHOLE, _REAL = "U", "i", "f"  # numpy's kinds of dtype
-_STORED = {  # what a file holds besides its format: of what kind, and in how many dimensions
-    **{"names": (_TEXT, 1), "tensors": (_TEXT, 1), "kinds": (_TEXT, 1), "layers": (_WHOLE, 1)},
-    **{"count": (_WHOLE, 1), "gram": (_REAL, 3), "sums": (_REAL, 2)},
+_STORED = {  # the arrays of a file besides its format: the dtype (U, text of any length) and number of dimensions
+    **{"names": ("U", 1), "tensors": ("U", 1), "kinds": ("U", 1), "layers": ("i8", 1)},
+    **{"count": ("i8", 1), "gram": ("f8", 3), "sums": ("f8", 2)},
 }
 
 
@@ -157,14 +156,13 @@ def _arrays(file: IO[bytes]) -> dict[str, np.ndarray]:
     with np.load(file, allow_pickle=False) as stored:
         if any(member.compress_type for member in stored.zip.infolist()):  # as if to unpack more than a disk can hold
             raise ValueError("compressed")
-        found = int(stored["format"])
-        if found != _FORMAT:
-            raise ValueError(f"kinship of format {found}, expected {_FORMAT}")
+        if (version := int(stored["format"])) != _FORMAT:
+            raise ValueError(f"kinship of format {version}, expected {_FORMAT}")
         arrays = {name: stored[name] for name in _STORED}
-    for name, (kind, dimensions) in _STORED.items():
-        dtype = arrays[name].dtype
-        if dtype.kind != kind or arrays[name].ndim != dimensions or (kind != _TEXT and dtype.itemsize != 8):
-            raise ValueError(f"{name} is {dtype} of shape {arrays[name].shape}")
+    for name, (dtype, dimensions) in _STORED.items():
+        found = arrays[name]
+        if not found.dtype.str[1:].startswith(dtype) or found.ndim != dimensions:
+            raise ValueError(f"{name} is {found.dtype} of shape {found.shape}")
     return arrays
 
 

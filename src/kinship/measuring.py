@@ -165,7 +165,7 @@ class _Pass:
     fine: bool = False
 
     def run(self, progress: Progress | None, share: Share | None) -> Products:
-        """Multiply all tensors, each by itself: so the result is the same whoever shares in it."""
+        """Multiply all tensors, each by itself: so the result is the same however they are shared out."""
         if share is None:
             return self._products(self.tensors, progress)
         sizes = [

@@ -41,8 +41,7 @@ def moved(
     Memory is a few samples, whatever the size and number of the models.
 
     Args:
-        base: the common ancestor.
-        models: of its family (see `check_family`).
+        base, models: of one family (see `check_family`).
         dtype: that offspring are written in, as mergekit names it; None for each tensor's own. Weights of more bits
             are rounded to it first.
         sample: bytes of each of the base's tensors.
