@@ -161,9 +161,10 @@ def _kinship(settings: Settings, base: Checkpoint, models: Mapping[str, Checkpoi
 
 def _all_founders(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Table:
     """Return a row for each founder, and for each pair's offspring, against all founders."""
-    title = "measured, and predicted of offspring whose better parent is named first"
-    table = _table("", *(f">{name}" for name in grams.names), title=_titled(settings, title))
-    for name, row in zip(grams.names, kinship.kinship_matrix(grams, settings.kinship.metric), strict=True):
+    metric = settings.kinship.metric
+    title = f"\nkinship ({metric}): measured, and predicted of offspring whose better parent is named first"
+    table = _table("", *(f">{name}" for name in grams.names), title=title)
+    for name, row in zip(grams.names, kinship.kinship_matrix(grams, metric), strict=True):
         table.add_row(name, *(f"{value:.3f}" for value in row))
     for pair in pairs:
         if (predicted := _predicted(settings, grams, pair)) is not None:
@@ -178,9 +179,11 @@ def _extremes(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Ta
     rows = [[place[name] for name in pair.parents] for pair in pairs]
     among = np.array([kinship.mean_kinship(matrix[np.ix_(row, row)]) for row in rows])
     order = np.argsort(among, kind="stable").tolist()
-    mean = kinship.mean_kinship(matrix)
-    title = f"{mean:.3f} in the mean of {len(place)} founders; the lowest and highest, and predicted of their offspring"
-    table = _table("", ">parents", ">offspring to them", ">to all others", title=_titled(settings, title))
+    title = (
+        f"\nkinship ({settings.kinship.metric}): {kinship.mean_kinship(matrix):.3f} in the mean of {len(matrix)} "
+        "founders; the lowest and highest, and predicted of their offspring"
+    )
+    table = _table("", ">parents", ">offspring to them", ">to all others", title=title)
     for at in [*order[:EXTREMES], *order[max(EXTREMES, len(order) - EXTREMES) :]]:
         predicted = _predicted(settings, grams, pairs[at]) or {}
         near = [value for name, value in predicted.items() if name in pairs[at].parents]
@@ -189,10 +192,6 @@ def _extremes(settings: Settings, grams: Grams, pairs: Sequence[Proposal]) -> Ta
         cells = ("" if math.isnan(value) else f"{value:.3f}" for value in values)
         table.add_row(_listed([pairs[at]]) if len(rows[at]) < FEW else f"{len(rows[at])} founders", *cells)
     return table
-
-
-def _titled(settings: Settings, title: str) -> str:
-    return f"\nkinship ({settings.kinship.metric}): {title}"
 
 
 def _predicted(settings: Settings, grams: Grams, pair: Proposal) -> Mapping[str, float] | None:

@@ -74,11 +74,7 @@ class Grams:
 
         Raises UserError if there is no such tensor.
         """
-        keep = [
-            i
-            for i, tensor in enumerate(self.tensors)
-            if (layer is None or tensor.layer == layer) and (kind is None or tensor.kind == kind)
-        ]
+        keep = [i for i, t in enumerate(self.tensors) if layer in (None, t.layer) and kind in (None, t.kind)]
         if not keep:
             what = " and ".join(f"{k} {v}" for k, v in (("layer", layer), ("kind", kind)) if v is not None)
             raise UserError(f"no tensor of {what}; there are the layers {self.layers()} and the kinds {self.kinds()}")
@@ -94,8 +90,7 @@ class Grams:
 
     def of(self, names: Sequence[str]) -> Grams:
         """Select some of the models, in the order given; UserError for a name that was not measured."""
-        unknown = [name for name in names if name not in self.names]
-        if unknown:
+        if unknown := [name for name in names if name not in self.names]:
             raise UserError(f"no model {unknown[0]!r} was measured; there are {', '.join(self.names)}")
         rows = [0, *(1 + self.names.index(name) for name in names)]
         return replace(self, names=tuple(names), gram=self.gram[:, rows][:, :, rows], sums=self.sums[:, rows])

@@ -37,8 +37,8 @@ HELD_OUT_ELSEWHERE = 8
 class Question:
     """One question: the right answer, and three wrong ones that differ from it and from each other.
 
-    `key` is the question without its accidents (sort k d a and sort d a k have the same): questions of
-    the same key are all in the training data or all in the test, never in both.
+    `key` is what is asked whatever the order (sort k d a and sort d a k have the same): questions of the same key are
+    all in the training data or all in the test, never in both.
     """
 
     prompt: str
@@ -49,9 +49,7 @@ class Question:
 
 @dataclass(frozen=True)
 class World:
-    """The small world of one seed: homes and crafts by name, how strong each beast is (0 is the
-    weakest) and which letter stands for which in the secret alphabet.
-    """
+    """Homes and crafts by name, ranks of strength by beast (0, the weakest), and the secret alphabet of one seed."""
 
     seed: int
     home: dict[str, str]
