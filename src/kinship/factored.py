@@ -76,10 +76,11 @@ def _against(
             block = base if row == 0 else _rows(whole[row], start, count, columns, dtype) - base
             products[row] += left[start : start + count].T @ block
     for row, some in asked.items():
-        rights = [pairs[one][1] for one in some]
-        ends = np.cumsum([len(right) for right in rights])
-        for one, right, product in zip(some, rights, np.split(products[row], ends[:-1]), strict=True):
-            gram[one, row] = gram[row, one] = np.sum(product * right)
+        rest = products[row]
+        for one in some:
+            right = pairs[one][1]
+            gram[one, row] = gram[row, one] = np.sum(rest[: len(right)] * right)
+            rest = rest[len(right) :]
 
 
 def _rows(spec: TensorSpec, start: int, count: int, columns: int, dtype: type) -> np.ndarray:

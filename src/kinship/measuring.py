@@ -86,40 +86,32 @@ def measure(
     first = 0 if known is None else 1 + len(order) - len(new)
     reading = _Pass([base, *(models[name] for name in order)], tensors, first, device)
     without = not with_base and known is None and all(model.adapter for model in models.values())
-    gram, sums = reading.factors_alone() if without else reading.run(progress, share)
-    rows = order if without else ["the base", *order]
-    _check_finite(sums[:, -len(rows) :], rows, tensors)
-    _check_changed(gram, order, first)
+    products = reading.factors_alone() if without else reading.run(progress, share)
+    found = Grams(tuple(order), described, *products)
+    _check_finite(found, with_base=not without)
+    _check_changed(found, first)
     if known is not None:
-        _check_unchanged(known.of(order[: first - 1]), sums)
-    measured = _joined(names, described, known, order, gram, sums, first)
+        _check_unchanged(known.of(order[: first - 1]), found)
+    measured = _joined(names, known, found, first)
     if not without and _near_copies(measured.of(order), new) and reading.is_coarse():
-        gram, sums = replace(reading, first=0, fine=True).run(progress, share)
-        return _joined(names, described, known, order, gram, sums, 0)
+        products = replace(reading, first=0, fine=True).run(progress, share)
+        return _joined(names, known, Grams(found.names, described, *products), 0)
     return measured
 
 
-def _joined(
-    names: tuple[str, ...],
-    tensors: tuple[Tensor, ...],
-    known: Grams | None,
-    order: Sequence[str],
-    gram: np.ndarray,
-    sums: np.ndarray,
-    first: int,
-) -> Grams:
-    """Join what was known [T, k + 1, k + 1] and the measured rows of {base, order} from `first` on."""
-    rows = 1 + len(names)
-    whole, totals = np.full((len(tensors), rows, rows), np.nan), np.full((len(tensors), rows), np.nan)
+def _joined(names: tuple[str, ...], known: Grams | None, found: Grams, first: int) -> Grams:
+    """Join what was known and the rows found from `first` on, as the grams of these models."""
+    count, rows = len(found.tensors), 1 + len(names)
+    gram, sums = np.full((count, rows, rows), np.nan), np.full((count, rows), np.nan)
     if known is not None:
         before = 1 + len(known.names)
-        whole[:, :before, :before], totals[:, :before] = known.gram, known.sums
-    place = np.array([0, *(1 + names.index(name) for name in order)])
+        gram[:, :before, :before], sums[:, :before] = known.gram, known.sums
+    place = np.array([0, *(1 + names.index(name) for name in found.names)])
     new = place[first:]
-    whole[:, new[:, None], place] = gram[:, first:]
-    whole[:, place[:, None], new] = gram[:, :, first:]
-    totals[:, new] = sums[:, first:]
-    return Grams(names, tensors, whole, totals)
+    gram[:, new[:, None], place] = found.gram[:, first:]
+    gram[:, place[:, None], new] = found.gram[:, :, first:]
+    sums[:, new] = found.sums[:, first:]
+    return Grams(names, found.tensors, gram, sums)
 
 
 def _near_copies(grams: Grams, new: Sequence[str]) -> bool:
@@ -303,31 +295,31 @@ def processors() -> int:
     return min(8, usable)
 
 
-def _check_finite(sums: np.ndarray, names: Sequence[str], tensors: Sequence[Compared]) -> None:
+def _check_finite(found: Grams, with_base: bool) -> None:
     """Raise UserError unless all sums are finite; the base comes first, since its NaN is in every delta."""
-    for row, name in enumerate(names):
-        wrong = np.flatnonzero(~np.isfinite(sums[:, row]))
-        if len(wrong):
+    for row, name in enumerate(("the base", *found.names)):
+        wrong = np.flatnonzero(~np.isfinite(found.sums[:, row]))
+        if len(wrong) and (row or with_base):
             raise UserError(
-                f"{name} has NaN or infinite weights, first in {tensors[wrong[0]].name} "
-                f"({len(wrong)} of {len(tensors)} tensors); expected finite ones: leave it out or train it again"
+                f"{name} has NaN or infinite weights, first in {found.tensors[wrong[0]].name} "
+                f"({len(wrong)} of {len(found.tensors)} tensors); expected finite ones: leave it out or train it again"
             )
 
 
-def _check_changed(gram: np.ndarray, order: Sequence[str], first: int) -> None:
-    for row, name in enumerate(order, start=1):
-        if row >= first and not gram[:, row, row].any():
+def _check_changed(found: Grams, first: int) -> None:
+    for row, name in enumerate(found.names, start=1):
+        if row >= first and not found.gram[:, row, row].any():
             raise UserError(
                 f"{name} is unchanged: its delta against the base is zero in every tensor; "
                 "leave it out, or check that this is its base"
             )
 
 
-def _check_unchanged(known: Grams, sums: np.ndarray) -> None:
+def _check_unchanged(known: Grams, found: Grams) -> None:
     """Raise UserError where the sums of a known model are no longer those that were measured before."""
     rows = 1 + len(known.names)
     allowed = 1e-6 * np.sqrt(known.count[:, None] * np.diagonal(known.gram, axis1=1, axis2=2)) + 1e-300
-    wrong = np.argwhere(np.abs(sums[:, :rows] - known.sums) > allowed)
+    wrong = np.argwhere(np.abs(found.sums[:, :rows] - known.sums) > allowed)
     if len(wrong):
         tensor, row = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))[0]]
         name = "the base" if row == 0 else known.names[row - 1]

@@ -65,7 +65,7 @@ class Recipe:
 
     def flag(self, key: str, place: Place, *, default: bool) -> bool:
         """Return a boolean parameter of the whole merge."""
-        value = evaluate(self.shared.get(key), *place)
+        value = evaluate(self.shared[key], *place) if key in self.shared else None
         if isinstance(value, str):
             return value.strip().lower() in {"true", "yes", "on", "1"}
         return default if value is None else bool(value)
