@@ -14,6 +14,8 @@ from src.kinship.kinds import KINDS
 from src.runtime.errors import UserError, printable
 from src.runtime.files import check_regular, replacing
 
+Products = tuple[np.ndarray, np.ndarray]
+"""Gram matrices [T, rows, rows] of the base (row 0) and the deltas, and sums [T, rows]; of one tensor, without T."""
 _FORMAT = 1
 _STORED = {  # the arrays of a file besides its format: the dtype (U, text of any length) and number of dimensions
     **{"names": ("U", 1), "tensors": ("U", 1), "kinds": ("U", 1), "layers": ("i8", 1)},

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from src.kinship import factored, native
-from src.kinship.grams import Grams, Tensor
+from src.kinship.grams import Grams, Products, Tensor
 from src.kinship.handles import Handles
 from src.kinship.kinds import kind_of, layer_of
 from src.models.checkpoint import Checkpoint, Compared, compared
@@ -26,8 +26,6 @@ _PORTION = 1 << 28  # bytes of tensors that are shared out together; what is les
 Progress = Callable[[int, int], None]
 Share = Callable[[str, Callable[[range], list[np.ndarray]], Sequence[range]], Iterable[list[np.ndarray]]]
 """Of a pass by its name, a job and the items: the job's result for each, in order."""
-Products = tuple[np.ndarray, np.ndarray]
-"""Gram matrices [T, rows, rows] of the base (row 0) and the deltas, and sums [T, rows]; of one tensor, without T."""
 Kernel = Callable[[Sequence[TensorSpec], Sequence[int], int, int], Products]
 """Of specs and open files of every row, the base first, a start and a count: the products of these elements.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.kinship.grams import Products
 from src.models.checkpoint import COMPARABLE
 from src.models.header import ITEM_BYTES, TensorSpec
 from src.runtime.files import replacing
@@ -41,9 +42,7 @@ class NativeKernel:
         self._raws = np.zeros(rows, dtype=np.uintp)
         self._scratch = _aligned(library.kinship_scratch(rows))
 
-    def __call__(
-        self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int) -> Products:
         """Return gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) at its end."""
         sizes = [ITEM_BYTES[spec.dtype] for spec in specs]
         handles = np.array(files, dtype=np.intc)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
+from src.kinship.grams import Products
 from src.models.header import ITEM_BYTES, TensorSpec
 from src.runtime.errors import UserError
 
@@ -39,9 +39,7 @@ class TorchKernel:
         self._raw = torch.empty(self._bytes, dtype=torch.uint8, pin_memory=gpu)
         self._view = memoryview(self._raw.numpy().data)
 
-    def __call__(
-        self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, specs: Sequence[TensorSpec], files: Sequence[int], start: int, count: int) -> Products:
         """Return gram [rows, rows] and sums [rows] of `count` elements from `start` on; EOFError(row) at its end."""
         block = max(8, self._bytes // sum(ITEM_BYTES[spec.dtype] for spec in specs) // 8 * 8)
         gram = torch.zeros(self._rows, self._rows, dtype=torch.float64, device=self._device)

@@ -16,6 +16,7 @@ from threading import Event
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils.data import TensorDataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -26,8 +27,10 @@ ROWS = 5_000  # training questions a task, at full effort
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 BATCH = 64
 WIDTH = 24  # tokens a row; the longest question with its answer has fewer
-BASE = 560, 3e-3  # optimiser steps at full effort, and the highest learning rate on the way
-FOUNDER = 180, 1.2e-3
+Regime = tuple[int, float]
+"""Optimiser steps, and the highest learning rate on the way."""
+BASE: Regime = 560, 3e-3
+FOUNDER: Regime = 180, 1.2e-3
 REPLAY = 0.25  # share of the base's mix in a founder's training; the rest is its own skill
 COMMON = {  # how much of each task the base meets, before the seed's own variation
     "zoo_addition": 1.1,
@@ -127,30 +130,19 @@ def founder_mix(seed: int, founder: str) -> list[float]:
 
 
 def train(
-    model: LlamaForCausalLM,
-    data: TensorDataset,
-    mix: list[float],
-    steps: int,
-    rate: float,
-    generator: torch.Generator,
-    report: Report,
+    model: LlamaForCausalLM, data: TensorDataset, mix: list[float], regime: Regime, rng: torch.Generator, report: Report
 ) -> None:
     """Train a model in place: warm-up over a tenth of the steps, then a cosine down to nothing."""
+    steps, rate = regime
     shares, size = torch.tensor(mix), len(data) // len(mix)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, steps // 10)
-    schedule = torch.optim.lr_scheduler.SequentialLR(
-        optimiser,
-        [
-            torch.optim.lr_scheduler.LinearLR(optimiser, 0.05, total_iters=warm),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps - warm)),
-        ],
-        [warm],
-    )
+    rising, falling = LinearLR(optimiser, 0.05, total_iters=warm), CosineAnnealingLR(optimiser, max(1, steps - warm))
+    schedule = SequentialLR(optimiser, [rising, falling], [warm])
     model.train()
     for step in range(steps):
-        task = torch.multinomial(shares, BATCH, replacement=True, generator=generator)
-        index = task * size + torch.randint(size, (BATCH,), generator=generator)
+        task = torch.multinomial(shares, BATCH, replacement=True, generator=rng)
+        index = task * size + torch.randint(size, (BATCH,), generator=rng)
         tokens, labels = data[index]
         width = int((tokens != 0).sum(1).max())
         logits = model(input_ids=tokens[:, : width - 1], use_cache=False).logits
@@ -185,10 +177,10 @@ def train_family(folder: Path, seed: int, effort: float, report: Callable[[str, 
             raise CancelledError
         report(name, done, total)
 
-    def train_one(name: str, model: LlamaForCausalLM, regime: tuple[int, float], mix: list[float]) -> None:
+    def train_one(name: str, model: LlamaForCausalLM, regime: Regime, mix: list[float]) -> None:
         generator = torch.Generator().manual_seed(random.Random(f"{name} {seed}").getrandbits(48))
         steps, rate = regime
-        train(model, data, mix, max(1, round(steps * effort)), rate, generator, partial(checked_report, name))
+        train(model, data, mix, (max(1, round(steps * effort)), rate), generator, partial(checked_report, name))
         model.save_pretrained(folder / name)
         tokens.save_pretrained(folder / name)
 
