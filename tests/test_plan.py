@@ -48,6 +48,12 @@ def test_the_plan_follows_the_settings(evolve: Command, overrides: tuple[str, ..
     assert words in evolve("dry_run=true", *overrides).out
 
 
+def test_a_plan_names_no_pairs_where_only_the_founders_answers_tell_what_is_made(evolve: Command) -> None:
+    plan = evolve("dry_run=true", "strategy=recipe_gradient", "strategy.directions=null").out
+    assert "generation 1 follows from what the founders answer" in plan
+    assert "red × " not in plan
+
+
 def test_the_papers_experiment_is_planned_even_where_no_hub_can_be_reached() -> None:
     outcome = run("strategy=kinship_topk", "founders=mistral7b", "evaluate=paper", "dry_run=true")
     assert outcome.status == 0, outcome.err
