@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from src.evaluation.holdout import table
 from src.journal import events_of, replay
 from src.runtime.command import Parser, status
 
@@ -15,7 +14,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m src.holdout", description="Measure the winner's curse over several runs.")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of different families, outputs/NAME")
     options = parser.parse_args(arguments)
-    return status(lambda: print(table({folder.name: replay(events_of(folder)) for folder in options.runs})))
+    return status(lambda: _print(options.runs))
+
+
+def _print(runs: list[Path]) -> None:
+    states = {folder.name: replay(events_of(folder)) for folder in runs}
+    from src.evaluation.holdout import table  # SciPy, for which a mistyped name need not wait
+
+    print(table(states))
 
 
 if __name__ == "__main__":

@@ -105,6 +105,8 @@ def _families(found: Mapping[str, Found]) -> Table:
 
 def _first_generation(settings: Settings) -> str:
     pairs = _pairs(settings)
+    if not pairs:
+        return "\ngeneration 1 follows from what the founders answer"
     if _certain(settings):
         return f"\ngeneration 1 merges {_listed(pairs)}"
     if any(pair.merge is not None for pair in pairs):
@@ -141,9 +143,11 @@ def _certain(settings: Settings) -> bool:
 def _kinship(settings: Settings, base: Checkpoint, models: Mapping[str, Checkpoint]) -> Iterator[Table | str]:
     """Measure the founders' kinship and predict that of generation 1's offspring; say what is left out."""
     grams = kinship.measure(base, models)
-    pairs = _pairs(settings) if _certain(settings) else []
-    pairs = pairs or [Proposal(pair) for pair in itertools.combinations(models, 2)]
-    if len(models) <= FEW:
+    few = len(models) <= FEW
+    pairs = _pairs(settings)
+    if not _certain(settings) or (not pairs and not few):
+        pairs = [Proposal(pair) for pair in itertools.combinations(models, 2)]
+    if few:
         yield _all_founders(settings, grams, pairs)
     else:
         yield _extremes(settings, grams, pairs)

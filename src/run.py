@@ -21,7 +21,7 @@ from src.runtime import grid, launch, log, private, validation
 from src.runtime.errors import FruitlessError, MachineError, UserError, in_words, machine_fault
 from src.runtime.heartbeat import COURTESY
 from src.runtime.signals import Interrupted, interruptible
-from src.study.sweep import plugin
+from src.study.sweep import launchers, plugin
 
 if TYPE_CHECKING:
     from src.evaluation.evaluator import Evaluator
@@ -234,6 +234,7 @@ def _check_options() -> None:
     if known.shell_completion and "-m" in sys.orig_argv:
         raise UserError("--shell-completion: Hydra completes the words of `python FILE.py`, not of `python -m MODULE`")
     validation.check_sweeps(known.overrides)
+    launchers.check(known.overrides, CONF)
     sys.argv = [*sys.argv, grid.constants(known.overrides)]
 
 

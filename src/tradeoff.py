@@ -107,7 +107,7 @@ def _fronts(front: Front, options: argparse.Namespace, asked: bool) -> dict[str,
 
 def _deliver(front: Front, point: Point, options: argparse.Namespace, target: Path) -> None:
     """Print a recipe as YAML, and make it if that was asked for."""
-    from src.export.unmade import RECIPE, Unmade
+    from src.export.unmade import Unmade
 
     unmade = Unmade(options.run, front.proposal(point))
     print(unmade.recipe(), end="")
@@ -115,8 +115,7 @@ def _deliver(front: Front, point: Point, options: argparse.Namespace, target: Pa
         one = point.average
         unmade.make(
             target,
-            f"{point.label}, of {front.name}; predicted average {one.value:.2f} ({one.low:.2f} to {one.high:.2f})\n"
-            f"python -m src.models.methods {RECIPE} --intermediate-dir FOLDER --out-path FOLDER makes it again",
+            f"{point.label}, of {front.name}; predicted average {one.value:.2f} ({one.low:.2f} to {one.high:.2f})",
         )
         print(f"model in {target}", file=sys.stderr)
 

@@ -1,5 +1,6 @@
 """dry_run=true: what a run would do, and that it does not do it."""
 
+import importlib.util
 import math
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def test_the_plan_says_what_depends_on_scores(evolve: Command) -> None:
 )
 def test_the_plan_follows_the_settings(evolve: Command, overrides: tuple[str, ...], words: str) -> None:
     assert words in evolve("dry_run=true", *overrides).out
+
+
+def test_a_plan_names_no_pairs_where_only_the_founders_answers_tell_what_is_made(evolve: Command) -> None:
+    plan = evolve("dry_run=true", "strategy=recipe_gradient", "strategy.directions=null").out
+    assert "generation 1 follows from what the founders answer" in plan
+    assert "red × " not in plan
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="flash attention is installed")
+def test_a_plan_says_that_a_package_is_missing_which_the_models_are_to_be_run_with(evolve: Command) -> None:
+    outcome = evolve("dry_run=true", "evaluate.model_args.attn_implementation=flash_attention_2")
+    assert outcome.status == 0, outcome.err
+    assert "failed its first batch: FlashAttention2" in outcome.out
 
 
 def test_the_papers_experiment_is_planned_even_where_no_hub_can_be_reached() -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import io
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -92,7 +94,9 @@ def test_the_front_between_two_tasks_is_drawn_with_the_evaluated_models(folder: 
     assert "error_x" in page
 
 
-def test_a_model_is_made_on_demand_to_the_bytes_that_its_recipe_gives(folder: Path, tmp_path: Path) -> None:
+def test_a_model_is_made_on_demand_to_the_bytes_that_the_command_in_its_recipe_gives(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = digests(folder)
     outcome = command(folder, "--weight", f"{TASKS[0]}=3", f"{TASKS[1]}=0.5", "--make")
     assert outcome.status == 0, outcome.err
@@ -100,10 +104,14 @@ def test_a_model_is_made_on_demand_to_the_bytes_that_its_recipe_gives(folder: Pa
     assert {path: digest for path, digest in digests(folder).items() if not path.startswith("tradeoffs")} == before
     documents = list(yaml.safe_load_all((target / "recipe.yaml").read_text()))
     assert list(yaml.safe_load_all(outcome.out[outcome.out.index("name: ") :])) == documents
+    head = (target / "recipe.yaml").read_text().splitlines()[1]
+    (given,) = re.findall(r"^# PYTHONPATH=KINMERGE python -m src.models.methods (.*)   makes it again$", head)
     treated.register()
-    folders = ["--out-path", str(tmp_path / "again"), "--intermediate-dir", str(tmp_path / "steps")]
-    multimerge([str(target / "recipe.yaml"), *folders, "--no-copy-tokenizer"], standalone_mode=False)
-    made, again = tensors_of(target), tensors_of(tmp_path / "again")
+    shutil.copy(target / "recipe.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    multimerge(shlex.split(given), standalone_mode=False)
+    made, again = tensors_of(target), tensors_of(tmp_path / given.split("--out-path ")[1].split()[0])
     for name, tensor in made.items():
         assert torch.equal(tensor, again[name]), name
     third = command(folder, "--weight", f"{TASKS[0]}=3", f"{TASKS[1]}=0.5", "--make")

@@ -67,7 +67,7 @@ def forecast(
         on_cpu = evaluator.devices[0] == "cpu"
         where = ", ".join(evaluator.devices) + (f", {used} thread{'s' * (used > 1)}" if on_cpu else "")
         on_the_holdout = f", and {duration(costs[1].seconds)} on the holdout," if len(costs) > 1 else ""
-    except (RuntimeError, MemoryError, ValueError, OSError) as error:  # no tokenizer, say
+    except (RuntimeError, MemoryError, ValueError, OSError, ImportError) as error:  # no tokenizer, a package
         return [f"evaluating: {name} failed its first batch: {' '.join(str(error).split())[:200]}"]
     finally:
         torch.set_num_threads(threads)

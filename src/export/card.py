@@ -37,6 +37,24 @@ def multi_recipe(state: State, winner: str, sources: Mapping[str, str]) -> str:
     return "---\n".join(yaml.safe_dump(document, sort_keys=False) for document in documents)
 
 
+def rebuilding(state: State, winner: str, sources: Mapping[str, str]) -> str:
+    """Return the command that makes the same bytes of what `multi_recipe` returns, without asking the hub for anything.
+
+    KINMERGE in it stands for the folder of the project, which is needed where a merge method is not mergekit's.
+    """
+    model = state.population[winner]
+    recipe, methods = model.recipe or {}, _own_methods([*state.population.ancestors(winner), model])
+    known = [f"--import {one.rpartition('.')[0]}" for one in methods if is_dotted(one)]
+    adapters = any(one.startswith(f"{sources['base']}+") for one in sources.values())  # which mergekit makes whole
+    words = [
+        *(["PYTHONPATH=KINMERGE python -m src.models.methods", *known] if methods else ["mergekit-multi"]),
+        f"recipe.yaml --intermediate-dir merges --out-path {winner}",
+        f"--random-seed {recipe['seed']} --num-threads {recipe['threads']} --no-copy-tokenizer --no-write-model-card",
+        *(["--lora-merge-cache merges/adapters"] if adapters else []),
+    ]
+    return " ".join(words)
+
+
 def model_card(
     state: State, winner: str, kinship: KinshipTable, sources: Mapping[str, str], licences: Mapping[str, Licence | None]
 ) -> str:
@@ -47,7 +65,6 @@ def model_card(
     population, best = state.population, state.population[winner]
     line = [*population.ancestors(winner), best]
     side, skills = skills_kept(state)
-    methods = _own_methods(line)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -64,9 +81,8 @@ def model_card(
         warning=benchmarks.warning((state.started or {})["settings"]["evaluate"]),
         licence=describe(licences),
         starts=[dict(described(one)) for one in state.starts],
-        methods=methods,
-        modules=[one.rpartition(".")[0] for one in methods if is_dotted(one)],
-        adapters=any(one.startswith(f"{sources['base']}+") for one in sources.values()),  # which mergekit makes whole
+        methods=_own_methods(line),
+        command="" if best.founder else rebuilding(state, winner, sources),
         recipe="" if best.founder else multi_recipe(state, winner, sources),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from src.export.card import multi_recipe
+from src.export.card import multi_recipe, rebuilding
 from src.journal import Event, State, events_of, replay
 from src.population import Proposal
 from src.runtime import files
@@ -65,18 +65,26 @@ class Unmade:
         recipes = {name: made for name in self.proposal.parents if (made := self._state.model(name).recipe) is not None}
         return composed(planned, recipes).as_dict()
 
-    def recipe(self) -> str:
-        """Return all merges from the founders to the model, as one YAML stream for mergekit-multi."""
-        offspring = {"name": self.name, **self.proposal.as_dict()}
+    @cached_property
+    def _made(self) -> State:
+        """The run's past, had it made the model next."""
+        generation, offspring = self._state.population.generation + 1, {"name": self.name, **self.proposal.as_dict()}
         told: list[Event] = [
-            {"event": "selected", "generation": self._state.population.generation + 1, "offspring": [offspring]},
+            {"event": "selected", "generation": generation, "offspring": [offspring]},
             {"event": "merged", "model": self.name, "recipe": self._recipe, "fingerprint": "", "seconds": 0.0},
         ]
-        whole = replay(told, replay(events_of(self.folder)))
-        return multi_recipe(whole, self.name, {name: one.origin for name, one in self._given.items()})
+        return replay(told, replay(events_of(self.folder)))
+
+    @cached_property
+    def _origins(self) -> dict[str, str]:
+        return {name: one.origin for name, one in self._given.items()}
+
+    def recipe(self) -> str:
+        """Return all merges from the founders to the model, as one YAML stream for mergekit-multi."""
+        return multi_recipe(self._made, self.name, self._origins)
 
     def make(self, target: Path, words: str) -> None:
-        """Merge it into a new folder, with its recipe, whose first lines are `words`.
+        """Merge it into a new folder, with its recipe, which begins with `words` and the command that makes it again.
 
         Ancestors that are not on disk are made again, and deleted after.
 
@@ -101,7 +109,8 @@ class Unmade:
             ):
                 for file in candidate.folder.iterdir():
                     files.copy(file, partial / file.name)
-                comment = "".join(f"# {printable(line)}\n" for line in words.splitlines())
+                lines = (words, f"{rebuilding(self._made, self.name, self._origins)}   makes it again")
+                comment = "".join(f"# {printable(line)}\n" for line in lines)
                 (partial / RECIPE).write_text(comment + self.recipe(), encoding="utf-8")
         finally:
             store.discard(before)

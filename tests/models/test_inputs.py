@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from src.models.methods import inputs
+from src.models.methods.inputs.__main__ import main as command
 from src.models.methods.matrices import digest
 from src.runtime.errors import UserError
 from tests.conftest import Command
@@ -26,7 +27,7 @@ def seen(family: Path, tmp_path: Path) -> Path:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     for name in FOUNDERS:
         given = [str(tmp_path / "inputs"), str(family / name), "--prompts", str(tmp_path / "prompts.txt")]
-        assert inputs.main([*given, "--device", "cpu"]) == 0
+        assert command([*given, "--device", "cpu"]) == 0
     return tmp_path / "inputs"
 
 
@@ -109,10 +110,10 @@ def test_a_founder_that_has_read_nothing_is_said(tmp_path: Path) -> None:
 
 def test_mistakes_cost_a_line(seen: Path, family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(family / "red")
-    assert inputs.main([str(seen), model, "--prompts", str(tmp_path / "prompts.txt"), "--device", "cpu"]) == 2
+    assert command([str(seen), model, "--prompts", str(tmp_path / "prompts.txt"), "--device", "cpu"]) == 2
     assert "already" in capsys.readouterr().err
-    assert inputs.main([str(tmp_path / "a"), model, "--prompts", str(tmp_path / "none.txt")]) == 2
+    assert command([str(tmp_path / "a"), model, "--prompts", str(tmp_path / "none.txt")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     (tmp_path / "empty.txt").write_text("")
-    assert inputs.main([str(tmp_path / "a"), model, "--prompts", str(tmp_path / "empty.txt")]) == 2
+    assert command([str(tmp_path / "a"), model, "--prompts", str(tmp_path / "empty.txt")]) == 2
     assert "there are no prompts" in capsys.readouterr().err

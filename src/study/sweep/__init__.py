@@ -4,6 +4,7 @@
     study      the search: trials are drawn, run, recorded, and resumed after a kill
     space      the parameters of a trial, as far as they apply beside its other parameters
     verdict    within a run: is it hopeless beside the other trials?
+    launchers  what could not run a trial here, refused before any
     storage    the folders of a storage's runs, trials by their number, and which sweepers are alive
     private    what the plugin keeps to itself
 

@@ -121,7 +121,8 @@ class StudySearch(OptunaSweeperImpl):
             )
         except Exception as error:  # of SQLAlchemy and of any database's driver
             why = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-            raise UserError(f"the study's storage {self._where} could not be opened ({why})") from error
+            missing = "; pip install '.[postgres]' brings PostgreSQL's" if isinstance(error, ImportError) else ""
+            raise UserError(f"the study's storage {self._where} could not be opened ({why}){missing}") from error
         if not study.trials and any(path.name.isdigit() for path in self.folder.iterdir()):
             raise UserError(
                 f"{self.folder} has runs of a study that is not in {self._where}; bring that back, delete the folder, "
@@ -261,7 +262,8 @@ class StudySearch(OptunaSweeperImpl):
                 self._release(trial.number, machine_failed=fault is not None)
             if fault is not None:
                 raise MachineError(fault) from error
-            print(f"the launcher lost these trials ({type(error).__name__}); they are begun again", file=sys.stderr)
+            why = printable(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+            print(f"the launcher lost these trials ({why}); they are begun again", file=sys.stderr)
             return
         failures = [self._record(trial, result) for trial, result in zip(trials, returns, strict=True)]
         for failure in filter(None, failures):

@@ -6,7 +6,6 @@ layers have, and which weight has which: by the weight's content, so that the fo
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from safetensors.torch import save_file
 from transformers.pytorch_utils import Conv1D
 
 from src.models.methods.matrices import digest, is_linear_weight
-from src.runtime.command import Parser, status
 from src.runtime.errors import UserError
 from src.runtime.files import replacing
 
@@ -106,28 +104,3 @@ def write(folder: Path, model: Path, lines: Iterable[str], *, device: str = "cpu
     with replacing(out) as partial:
         save_file(means, str(partial), metadata=seen)
     return out
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    parser = Parser(
-        prog="python -m src.models.methods.inputs",
-        description="Have a founder read prompts of its own tasks, for merge=regmean. A line a prompt.",
-    )
-    parser.add_argument("folder", type=Path, help="where the founders' files go, merge.parameters.inputs later")
-    parser.add_argument("model", help="the founder, a folder or a hub name")
-    parser.add_argument("--prompts", type=Path, required=True, help="a text file; a hundred lines will do")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args(arguments)
-    return status(lambda: print(write(options.folder, options.model, _lines(options.prompts), device=options.device)))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error}); expected one prompt a line") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())
