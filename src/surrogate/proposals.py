@@ -58,7 +58,7 @@ class Proposed:
     """A recipe to make, and what is expected of it.
 
     Attributes:
-        recipe: float64 [n, B], without anchors.
+        recipe: float64 [n, B].
         expected: the objective, in its own unit.
         low, high: within which it lies with 95 % probability.
         gain: points (hundredths of the unit) by which it is expected to surpass the best evaluated recipe, 0 or more.
@@ -81,11 +81,11 @@ def propose(
         scorer: of its answers.
         objective: what counts.
         climb: how it is looked for.
-        centre: the evaluated recipe around which the trust region lies; of an anchor, the recipe nearest to it.
+        centre: the evaluated recipe around which the trust region lies.
         seed: of the places to climb from.
         count: how many, each told of the others.
     """
-    middle = _freed(process, process.recipes[centre][None])[0].clamp(climb.low, climb.high)
+    middle = process.recipes[centre].clamp(climb.low, climb.high)
     generator = torch.Generator().manual_seed(seed)
     unit = _unit(process, scorer, objective, smooth=True)
     chosen: list[torch.Tensor] = []
@@ -134,9 +134,9 @@ class _Search:
         with torch.no_grad():
             known = self.process.recipes
             values = torch.cat([self.value(some) for some in _chunks(known, self.process)])
-            best = _freed(self.process, known[values.argsort(descending=True, stable=True)[: self.climb.starts]])
+            best = known[values.argsort(descending=True, stable=True)[: self.climb.starts]]
         shape = (self.climb.starts, *self.middle.shape)
-        steps = torch.randn(shape, generator=generator, dtype=torch.float64) * self._free()
+        steps = torch.randn(shape, generator=generator, dtype=torch.float64)
         lengths = self.process.space.distances(steps, torch.zeros_like(self.middle)[None])[:, 0].clamp_min(1e-12)
         reach = self.climb.radius * torch.rand(self.climb.starts, generator=generator, dtype=torch.float64) / lengths
         return self._within(torch.cat([best, self.middle + steps * reach[:, None, None]]))
@@ -159,16 +159,12 @@ class _Search:
         values = torch.where(fresh, values, -torch.inf) if fresh.any() else apart  # nothing is new: the farthest
         return every[values.argmax()]
 
-    def _free(self) -> torch.Tensor:
-        return torch.tensor(self.process.space.free, dtype=torch.float64)[:, None]
-
     def _within(self, points: torch.Tensor) -> torch.Tensor:
         """Move points [M, n, B] to within the bounds, then straight towards the middle into the trust region."""
-        points = (points * self._free()).clamp(self.climb.low, self.climb.high)
+        points = points.clamp(self.climb.low, self.climb.high)
         far = self.process.space.distances(points, self.middle[None])[:, 0]
-        return (
-            self.middle + (points - self.middle) * (self.climb.radius / far.clamp_min(self.climb.radius))[:, None, None]
-        )
+        within = self.climb.radius / far.clamp_min(self.climb.radius)
+        return self.middle + (points - self.middle) * within[:, None, None]
 
 
 def _described(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
@@ -225,7 +221,3 @@ def _expected(process: Process, scorer: Scorer, objective: Objective, recipes: t
 
 def _chunks(recipes: torch.Tensor, process: Process) -> Iterator[torch.Tensor]:
     return iter(recipes.split(max(1, _ROWS // max(1, len(process.mean)))))
-
-
-def _freed(process: Process, recipes: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.stack([process.space.freed(recipe) for recipe in recipes.numpy()]))
