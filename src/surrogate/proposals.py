@@ -13,7 +13,6 @@ Burdick 2014, batch upper confidence bounds).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,12 +92,21 @@ def propose(
         told = process.told(torch.stack(chosen)) if chosen else process
         search = _Search(process, told, scorer, objective, climb, middle, unit)
         chosen.append(search.best(search.starts(generator)))
-    return _described(process, scorer, objective, torch.stack(chosen)) if chosen else []
+    return judge(process, scorer, objective, torch.stack(chosen))
 
 
+@torch.no_grad()
 def judge(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
     """Return what is expected of recipes [M, n, B], evaluated or not."""
-    return _described(process, scorer, objective, recipes)
+    best = _expected(process, scorer, objective, process.recipes).max()
+    expected = _expected(process, scorer, objective, recipes)
+    deviation = _unit(process, scorer, objective, smooth=False) * _deviation(process, recipes)
+    ahead = (expected - best) / deviation
+    density = torch.exp(-(ahead**2) / 2) / np.sqrt(2 * np.pi)
+    gains = 100 * deviation * (ahead * torch.special.ndtr(ahead) + density)  # expected improvement
+    low, high = expected - _SURE * deviation, expected + _SURE * deviation
+    figures = torch.stack([expected, low, high, gains.clamp_min(0.0)], 1).tolist()
+    return [Proposed(recipe.numpy().copy(), *row) for recipe, row in zip(recipes, figures, strict=True)]
 
 
 def choose(process: Process, scorer: Scorer, objective: Objective) -> int:
@@ -167,22 +175,6 @@ class _Search:
         return self.middle + (points - self.middle) * within[:, None, None]
 
 
-def _described(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
-    best = _expected(process, scorer, objective, process.recipes).max()
-    with torch.no_grad():
-        expected = _expected(process, scorer, objective, recipes)
-        deviation = _unit(process, scorer, objective, smooth=False) * _deviation(process, recipes)
-    ahead = (expected - best) / deviation
-    density = torch.exp(-(ahead**2) / 2) / np.sqrt(2 * np.pi)
-    gains = 100 * deviation * (ahead * torch.special.ndtr(ahead) + density)  # expected improvement
-    return [
-        Proposed(
-            recipe.numpy().copy(), float(mean), float(mean - _SURE * spread), float(mean + _SURE * spread), float(more)
-        )
-        for recipe, mean, spread, more in zip(recipes, expected, deviation, gains.clamp_min(0.0), strict=True)
-    ]
-
-
 def _deviation(process: Process, recipes: torch.Tensor) -> torch.Tensor:
     """Return the deviation [M] of the answers of recipes [M, n, B] over their own, with what no recipe explains."""
     return (process.spread(recipes) ** 2 + noise(process.hyper)).sqrt()
@@ -204,12 +196,10 @@ def _unit(process: Process, scorer: Scorer, objective: Objective, smooth: bool) 
     if not asked.all():  # what a model was not asked tells nothing of how well it is predicted
         expected = score(torch.where(asked, mean, torch.nan), variance)
     found = score(answers, torch.zeros_like(answers)) if smooth else scorer.found(answers)
-    off = objective(torch.where(found.isnan(), whole, found)) - objective(
-        torch.where(expected.isnan(), whole, expected)
-    )
-    relative = torch.where(asked, variance / process.unit, 0.0).sum(1) / asked.sum(1).clamp_min(1) + noise(
-        process.hyper
-    )
+    predicted, scored = (objective(torch.where(one.isnan(), whole, one)) for one in (expected, found))
+    off = scored - predicted
+    share = torch.where(asked, variance / process.unit, 0.0).sum(1) / asked.sum(1).clamp_min(1)
+    relative = share + noise(process.hyper)
     return float(((_TRUST * _USUAL**2 + (off**2 / relative).sum()) / (_TRUST + len(off))).sqrt())
 
 
@@ -219,5 +209,5 @@ def _expected(process: Process, scorer: Scorer, objective: Objective, recipes: t
     return torch.cat([objective(scorer.expected(*process.predict(some))) for some in _chunks(recipes, process)])
 
 
-def _chunks(recipes: torch.Tensor, process: Process) -> Iterator[torch.Tensor]:
-    return iter(recipes.split(max(1, _ROWS // max(1, len(process.mean)))))
+def _chunks(recipes: torch.Tensor, process: Process) -> tuple[torch.Tensor, ...]:
+    return recipes.split(max(1, _ROWS // max(1, len(process.mean))))
