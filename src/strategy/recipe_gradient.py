@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from src.population import Geometry, KinshipTable, Population, Proposal
-from src.strategy.directions import Directed, begin
+from src.strategy.directions import Directed
 from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
 Loss = Literal["target", "choice", "agreement", "entropy"]
@@ -116,8 +116,8 @@ class RecipeGradient(Directed):
 
         Without a learner (a plan, a report), nothing is learned.
         """
-        if beginning := begin(population, self.directions or {}, self.start, best=True):
-            return beginning
+        if first := self.first(population, best=True):
+            return first
         if population.learner is None or kinship.geometry is None:
             return []
         blocks = Blocks.of(self.blocks, kinship.geometry)

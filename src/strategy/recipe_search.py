@@ -15,7 +15,7 @@ from pydantic import Field
 
 from src.population import Derivatives, Geometry, KinshipTable, Outlook, Population, Prediction, Proposal
 from src.runtime.names import BASE
-from src.strategy.directions import Directed, begin
+from src.strategy.directions import Directed
 from src.strategy.recipes import Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class RecipeSearch(Directed):
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
         """Return the directions' merges, then an earlier run's, then what promises most; [] if nothing is new."""
         done = population.merged()
-        if beginning := begin(population, self.directions or {}, self.start):
-            return beginning
+        if first := self.first(population):
+            return first
         problem = self.problem(self._differentiated(population, kinship), kinship)
         if problem is None:
             return []
