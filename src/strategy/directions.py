@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from src.population import Key, Model, Population, Proposal
+from src.population import Geometry, Key, Model, Population, Proposal
 from src.strategy.base import OfFounders
 from src.strategy.recipes import Blocks, merge_of, settings_of, weighted
 
@@ -59,6 +59,11 @@ class Directed(OfFounders):
         wanted = {one.key for one in self._of_directions(population)}
         merged = (model for model in population.models if model.merge is not None and model.failure is None)
         return [model for model in merged if Proposal(model.parents, merge=model.merge).key in wanted]
+
+    def known(self, population: Population, geometry: Geometry) -> tuple[str, ...]:
+        """Return the names of the founders and the directions, as far as they were measured."""
+        models = [*(model for model in population.eligible() if model.founder), *self.made(population)]
+        return tuple(model.name for model in models if model.name in geometry.names)
 
     def first(self, population: Population, *, best: bool = False) -> list[Proposal]:
         """Return the merges that come before any that is searched for or learned; [] when all were tried.
