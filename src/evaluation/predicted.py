@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.evaluation.holdout import Answered
 from src.journal import State
@@ -11,7 +12,9 @@ from src.population import Geometry
 from src.runtime.errors import UserError
 from src.runtime.names import BASE
 from src.strategy import RecipeSearch, Strategy
-from src.strategy.recipe_search import Problem
+
+if TYPE_CHECKING:
+    from src.strategy.problem import Problem
 
 FEWEST = 3
 """Models that have to be evaluated, the base among them, before anything is predicted."""

@@ -19,7 +19,7 @@ from src.strategy import RecipeSearch
 from src.strategy.recipes import weights_of
 
 if TYPE_CHECKING:
-    from src.strategy.recipe_search import Problem
+    from src.strategy.problem import Problem
 
 LARGEST = 1_500_000
 """Bytes that the panel may add to the page."""

@@ -44,3 +44,16 @@ class Strategy(ABC):
     def most_parents(self, founders: int) -> int:
         """Return the most parents that a merge can have."""
         return 2
+
+
+@dataclass(frozen=True)
+class OfFounders(Strategy):
+    """A strategy whose merges are made of all founders: offspring never become parents."""
+
+    def possible_parents(self, population: Population) -> set[str]:
+        """Return the founders."""
+        return {model.name for model in population.eligible() if model.founder}
+
+    def most_parents(self, founders: int) -> int:
+        """Return the number of founders."""
+        return founders

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from src.population import Key, Model, Population, Proposal
-from src.strategy.base import Strategy
+from src.population import Geometry, Key, Model, Population, Proposal
+from src.strategy.base import OfFounders
 from src.strategy.recipes import Blocks, merge_of, settings_of, weighted
 
 
@@ -22,13 +21,16 @@ class Direction:
     dtype: None = None
     tokenizer_source: Literal["auto"] | None = "auto"
 
-
-Directions = Mapping[str, Direction]
+    def proposal(self, founders: tuple[str, ...]) -> Proposal:
+        """Return the merge of these founders."""
+        each = [self.each] * len(founders)
+        merge = {"method": self.method, "base_model": self.base_model, "parameters": self.parameters, "each": each}
+        return Proposal(founders, merge=merge)
 
 
 @dataclass(frozen=True)
-class Directed(Strategy):
-    """A strategy whose recipes weigh directions: what is set of these, and what follows for its merges."""
+class Directed(OfFounders):
+    """A strategy whose recipes weigh directions: their settings, and the merges that come before any recipe."""
 
     name: str
     seed: int
@@ -40,14 +42,9 @@ class Directed(Strategy):
     """Folder of an earlier run over founders of this one, whose weighted sums are made and evaluated before any other:
     what the cache remembers of them costs nothing."""
 
-    def made(self, population: Population) -> list[Model]:
-        """Return the models that are directions: merges of all founders by another method."""
-        return made(population, self.directions or {})
-
     def possible_parents(self, population: Population) -> set[str]:
         """Return the founders and the directions: no recipe is made of another."""
-        founders = {model.name for model in population.eligible() if model.founder}
-        return founders | {model.name for model in self.made(population)}
+        return super().possible_parents(population) | {model.name for model in self.made(population)}
 
     def most_proposals(self, models: int) -> int:
         """Return the most merges of a generation: in the first, the directions and the recipe to start from."""
@@ -57,76 +54,61 @@ class Directed(Strategy):
         """Return the number of founders and directions."""
         return founders + len(self.directions or {})
 
+    def made(self, population: Population) -> list[Model]:
+        """Return the models that are directions: merges of all founders by another method."""
+        wanted = {one.key for one in self._of_directions(population)}
+        merged = (model for model in population.models if model.merge is not None and model.failure is None)
+        return [model for model in merged if Proposal(model.parents, merge=model.merge).key in wanted]
 
-def first_merges(population: Population, directions: Directions, start: float | None) -> list[Proposal]:
-    """Return the merges that a search of recipes begins with: the directions', and every founder with weight `start`.
+    def known(self, population: Population, geometry: Geometry) -> tuple[str, ...]:
+        """Return the names of the founders and the directions, as far as they were measured."""
+        models = [*(model for model in population.eligible() if model.founder), *self.made(population)]
+        return tuple(model.name for model in models if model.name in geometry.names)
 
-    None of them needs a prediction; without a start there is no such recipe.
-    """
-    founders = population.better_first(model.name for model in population if model.founder)
-    first = [
-        Proposal(
-            founders,
-            merge={
-                "method": one.method,
-                "base_model": one.base_model,
-                "parameters": one.parameters,
-                "each": [one.each] * len(founders),
-            },
-        )
-        for one in directions.values()
-    ]
-    if start is not None:
-        weights = {name: [start] for name in founders}
-        first.append(weighted(population, weights, Blocks.of("whole", None)))
-    return first
+    def first(self, population: Population, *, best: bool = False) -> list[Proposal]:
+        """Return the merges that come before any that is searched for or learned; [] when all were tried.
 
+        In generation 1 these are the directions' and the recipe to start from, asked of all samples; then those of an
+        earlier run that are weighted sums of the same founders and directions, or the best of them alone.
+        """
+        own = self._of_directions(population)
+        if self.start is not None:
+            weights = {name: [self.start] for name in self._founders(population)}
+            own.append(weighted(population, weights, Blocks.of("whole", None)))
+        if population.generation < bool(own):
+            return [replace(one, whole=True) for one in own]
+        if population.generation > bool(own):
+            return []
+        done = population.merged()
+        return [one for one in self._earlier(population, best) if one.key not in done]
 
-def made(population: Population, directions: Directions) -> list[Model]:
-    """Return the models that are directions: merges of all founders by another method."""
-    wanted = {one.key for one in first_merges(population, directions, None)}
-    merged = (model for model in population.models if model.merge is not None and model.failure is None)
-    return [model for model in merged if Proposal(model.parents, merge=model.merge).key in wanted]
+    def _founders(self, population: Population) -> tuple[str, ...]:
+        return population.better_first(model.name for model in population if model.founder)
 
+    def _of_directions(self, population: Population) -> list[Proposal]:
+        founders = self._founders(population)
+        return [direction.proposal(founders) for direction in (self.directions or {}).values()]
 
-def begin(population: Population, directions: Directions, start: float | None, *, best: bool = False) -> list[Proposal]:
-    """Return the merges that come before any that is searched for or learned; [] when all were tried.
+    def _earlier(self, population: Population, best: bool) -> list[Proposal]:
+        """Return the merges of an earlier run, made as they were made there, to the same bytes.
 
-    Args:
-        population: so far.
-        directions: made in generation 1.
-        start: weight of every founder in a first recipe, made beside them; None: no such recipe.
-        best: of an earlier run, made in the next generation, take the best merge alone.
-    """
-    first = first_merges(population, directions, start)
-    if population.generation < bool(first):
-        return [replace(one, whole=True) for one in first]
-    if population.generation > bool(first):
-        return []
-    done = population.merged()
-    return [one for one in earlier_merges(population, directions, best=best) if one.key not in done]
-
-
-def earlier_merges(population: Population, directions: Directions, *, best: bool = False) -> list[Proposal]:
-    """Return the merges of an earlier run that are weighted sums of this one's founders and directions.
-
-    Each is made as it was made there, to the same bytes, so that what is remembered of it is not asked again.
-    """
-    if population.earlier is None:
-        return []
-    models, founders = population.earlier()
-    names = dict(founders)
-    here = {Proposal(model.parents, merge=model.merge).key: model.name for model in made(population, directions)}
-    found: dict[Key, tuple[float, Proposal]] = {}
-    for model in models:
-        known = merge_of(model)
-        if known is None or model.average is None or not names.keys() >= set(known[0]):
-            continue
-        proposal = Proposal(tuple(names[parent] for parent in known[0]), merge=known[1], whole=model.part is None)
-        if proposal.key in here:
-            names[model.name] = here[proposal.key]
-        elif settings_of(model):
-            found[proposal.key] = (model.average if model.expected is None else model.expected), proposal
-    if best and found:
-        return [max(found.values(), key=lambda one: one[0])[1]]
-    return [proposal for _, proposal in found.values()]
+        So what is remembered of them is not asked again.
+        """
+        if population.earlier is None:
+            return []
+        models, founders = population.earlier()
+        names = dict(founders)
+        here = {Proposal(model.parents, merge=model.merge).key: model.name for model in self.made(population)}
+        found: dict[Key, tuple[float, Proposal]] = {}
+        for model in models:
+            known = merge_of(model)
+            if known is None or model.average is None or not names.keys() >= set(known[0]):
+                continue
+            proposal = Proposal(tuple(names[parent] for parent in known[0]), merge=known[1], whole=model.part is None)
+            if proposal.key in here:
+                names[model.name] = here[proposal.key]
+            elif settings_of(model):
+                found[proposal.key] = (model.average if model.expected is None else model.expected), proposal
+        if best and found:
+            return [max(found.values(), key=lambda one: one[0])[1]]
+        return [proposal for _, proposal in found.values()]

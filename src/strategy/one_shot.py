@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from src.population import KinshipTable, Population, Proposal
-from src.strategy.base import Strategy
+from src.strategy.base import OfFounders
 
 
 @dataclass(frozen=True)
-class OneShot(Strategy):
+class OneShot(OfFounders):
     """One merge of all founders, one evaluation, done. An evolution that does not beat it has bought nothing."""
 
     name: Literal["one_shot"]
@@ -20,14 +20,6 @@ class OneShot(Strategy):
         founders = population.better_first(model.name for model in population if model.founder)
         return [] if frozenset(founders) in population.merged() else [Proposal(founders)]
 
-    def possible_parents(self, population: Population) -> set[str]:
-        """Return the founders: offspring never become parents."""
-        return {model.name for model in population.eligible() if model.founder}
-
     def most_proposals(self, models: int) -> int:
         """Return 1."""
         return 1
-
-    def most_parents(self, founders: int) -> int:
-        """Return the number of founders."""
-        return founders

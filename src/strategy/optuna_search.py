@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from src.population import Key, KinshipTable, Population, Proposal
-from src.strategy.base import Strategy
+from src.strategy.base import OfFounders
 from src.strategy.recipes import DIGITS, Blocks, Division, weighted, weights_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
-class OptunaSearch(Strategy):
+class OptunaSearch(OfFounders):
     """The weight of every founder in every block of the model, suggested by a sampler of Optuna's.
 
     Every call makes the study anew, in memory, from the models of the journal: as finished trials, or, for samplers
@@ -86,17 +86,9 @@ class OptunaSearch(Strategy):
                     break
         return list(found.values())
 
-    def possible_parents(self, population: Population) -> set[str]:
-        """Return the founders: offspring never become parents."""
-        return {model.name for model in population.eligible() if model.founder}
-
     def most_proposals(self, models: int) -> int:
         """Return `batch`."""
         return self.batch
-
-    def most_parents(self, founders: int) -> int:
-        """Return the number of founders."""
-        return founders
 
     def _seed(self, population: Population) -> int:
         """Return a seed that the number of models moves, so that the draw needs no state."""

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from src.population import Geometry, KinshipTable, Population, Proposal
-from src.strategy.directions import Directed, begin
+from src.strategy.directions import Directed
 from src.strategy.recipes import Blocks, FineDivision, weighted, weights_of
 
 Loss = Literal["target", "choice", "agreement", "entropy"]
@@ -116,14 +116,13 @@ class RecipeGradient(Directed):
 
         Without a learner (a plan, a report), nothing is learned.
         """
-        if beginning := begin(population, self.directions or {}, self.start, best=True):
-            return beginning
+        if first := self.first(population, best=True):
+            return first
         if population.learner is None or kinship.geometry is None:
             return []
         blocks = Blocks.of(self.blocks, kinship.geometry)
         lesson = self._lesson(population, kinship.geometry, blocks)
-        weights = population.learner(lesson)
-        if weights is None:
+        if (weights := population.learner(lesson)) is None:
             return []
         proposal = weighted(population, dict(zip(lesson.directions, weights.tolist(), strict=True)), blocks)
         return [] if proposal.key in population.merged() else [proposal]
@@ -134,9 +133,7 @@ class RecipeGradient(Directed):
         return bool(self.directions or self.start is not None) + (self.warm_start is not None)
 
     def _lesson(self, population: Population, geometry: Geometry, blocks: Blocks) -> Lesson:
-        known = [model for model in population.eligible() if model.founder]
-        known += [model for model in self.made(population) if model in population.eligible()]
-        directions = tuple(model.name for model in known if model.name in geometry.names)
+        directions = self.known(population, geometry)
         recipes = [
             (population.value(model), recipe)
             for model in population.until(self._beginnings).eligible()
@@ -145,7 +142,7 @@ class RecipeGradient(Directed):
         grams = blocks.grams(geometry, directions)
         return Lesson(
             directions,
-            {tensor.name: block for tensor, block in zip(geometry.tensors, blocks.members, strict=True)},
+            blocks.by_tensor,
             max(recipes, key=lambda one: one[0])[1],
             grams / np.trace(grams.sum(axis=0)) * len(directions),
             self,

@@ -6,31 +6,27 @@ founders by other methods. docs/search.md has the method, its formulas and its f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from src.population import Derivatives, Geometry, KinshipTable, Outlook, Population, Prediction, Proposal
-from src.runtime.names import BASE
-from src.strategy.directions import Directed, begin
-from src.strategy.recipes import Blocks, Division, weighted, weights_of
+from src.population import Derivatives, KinshipTable, Outlook, Population, Proposal
+from src.strategy.directions import Directed
+from src.strategy.recipes import Division
 
 if TYPE_CHECKING:
-    from src.surrogate.objectives import Objective
-    from src.surrogate.process import Process
-    from src.surrogate.proposals import Climb
+    from src.strategy.problem import Problem
     from src.surrogate.questions import Questions
-    from src.surrogate.scoring import Scorer
 
 MEASURED: dict[bool, dict[str, float]] = {
     True: {"radius": 0.15, "curiosity": 3.0, "low": -0.5},
     False: {"radius": 0.5, "curiosity": 1.0, "low": 0.0},
 }
 """What measured best on families 0 to 3, with merges by other methods as directions, and with the founders alone."""
-_FITTED: dict[tuple[Any, ...], Problem | None] = {}
+_FITTED: dict[tuple[Any, ...], Problem] = {}
 """The last problem: fitted for the outlook of a generation, it proposes the next one."""
 
 
@@ -87,13 +83,13 @@ class RecipeSearch(Directed):
 
     def propose(self, population: Population, kinship: KinshipTable) -> list[Proposal]:
         """Return the directions' merges, then an earlier run's, then what promises most; [] if nothing is new."""
-        done = population.merged()
-        if beginning := begin(population, self.directions or {}, self.start):
-            return beginning
+        if first := self.first(population):
+            return first
         problem = self.problem(self._differentiated(population, kinship), kinship)
         if problem is None:
             return []
         proposals = {one.key: one for one in problem.propose(population, self.batch, self.seed + len(population))}
+        done = population.merged()
         return [one for one in proposals.values() if one.key not in done]
 
     def _differentiated(self, population: Population, kinship: KinshipTable) -> Population:
@@ -101,12 +97,10 @@ class RecipeSearch(Directed):
         problem = self.problem(population, kinship)
         if not self.derivatives or population.derivatives or population.learner is None or problem is None:
             return population
-        assert kinship.geometry is not None
-        blocks = zip(kinship.geometry.tensors, problem.blocks.members, strict=True)
         place = Place(
             problem.models[problem.best],
             problem.directions,
-            {tensor.name: block for tensor, block in blocks},
+            problem.blocks.by_tensor,
             problem.process.recipes[problem.best].numpy(),
             problem.questions,
         )
@@ -118,9 +112,9 @@ class RecipeSearch(Directed):
         return None if problem is None else problem.outlook(self.seed + len(population))
 
     @property
-    def _climb(self) -> dict[str, float]:
-        """Return how far and how boldly is searched: what is set, else what measured best."""
-        given = {"radius": self.radius, "curiosity": self.curiosity, "low": self.low}
+    def climb(self) -> dict[str, Any]:
+        """How far and how boldly is searched (`src.surrogate.proposals.Climb`): as set, else as measured best."""
+        given = {"radius": self.radius, "curiosity": self.curiosity, "low": self.low, "high": self.high}
         return MEASURED[bool(self.directions)] | {key: value for key, value in given.items() if value is not None}
 
     def most_proposals(self, models: int) -> int:
@@ -134,97 +128,8 @@ class RecipeSearch(Directed):
         evaluated = ((one.name, one.fingerprint, one.average) for one in population.eligible())
         key = (repr(self), population.objective, population.derivatives is None, *evaluated)
         if key not in _FITTED:
+            from src.strategy import problem  # torch's import takes seconds
+
             _FITTED.clear()
-            _FITTED[key] = self._fitted(population, kinship.geometry)
+            _FITTED[key] = problem.fit(self, population, kinship.geometry)
         return _FITTED[key]
-
-    def _fitted(self, population: Population, geometry: Geometry) -> Problem | None:
-        from src.surrogate import derivatives, process, proposals, scoring, space
-
-        assert population.answers is not None
-        blocks = Blocks.of(self.blocks, geometry)
-        founders = [model.name for model in population.eligible() if model.founder]
-        merged = [model.name for model in self.made(population) if model.name in geometry.names]
-        directions = (*founders, *merged)
-        recipes = {BASE: np.zeros((len(directions), len(blocks.names)))}
-        for model in population.eligible():
-            if (recipe := weights_of(model, directions, blocks)) is not None:
-                recipes[model.name] = recipe
-        answers = [population.answers(name) for name in recipes]
-        questions: Questions = answers[0].questions
-        values = questions.centred(np.stack([one.values for one in answers]))
-        fitted = process.fit(
-            space.Space(directions, blocks.names, blocks.grams(geometry, directions)),
-            np.stack(list(recipes.values())),
-            values,
-            groups=np.repeat(questions.task, questions.choices),
-        )
-        scorer, told = scoring.Scorer(questions), population.derivatives
-        if told is not None and told.directions == directions:
-            at = list(recipes).index(told.model)
-            fitted = derivatives.informed(fitted, scorer, questions, at, told.tasks, told.values)
-        objective = _objective(population, questions.tasks)
-        how = self._climb
-        climb = proposals.Climb(how["radius"], how["curiosity"], low=how["low"], high=self.high)
-        return Problem(tuple(recipes), directions, blocks, fitted, scorer, objective, climb, questions)
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What is known, and what follows for the recipes that nobody tried yet."""
-
-    models: tuple[str, ...]
-    """The evaluated ones, the base among them, in the order of the process's recipes."""
-    directions: tuple[str, ...]
-    blocks: Blocks
-    process: Process
-    scorer: Scorer
-    objective: Objective
-    climb: Climb
-    questions: Questions
-    """That the process's answers are to."""
-
-    def propose(self, population: Population, count: int, seed: int) -> list[Proposal]:
-        """Return the recipes that promise most."""
-        from src.surrogate import proposals
-
-        found = proposals.propose(
-            self.process, self.scorer, self.objective, self.climb, centre=self.best, seed=seed, count=count
-        )
-        return [
-            weighted(
-                population,
-                dict(zip(self.directions, one.recipe.tolist(), strict=True)),
-                self.blocks,
-                Prediction(100 * one.expected, 100 * one.low, 100 * one.high),
-            )
-            for one in found
-        ]
-
-    def outlook(self, seed: int) -> Outlook:
-        """Return what the evaluated models are taken to be worth, and what may be gained on the best of them."""
-        from src.surrogate import proposals
-
-        found = proposals.judge(self.process, self.scorer, self.objective, self.process.recipes)
-        known = {name: 100 * one.expected for name, one in zip(self.models, found, strict=True) if name != BASE}
-        gain = proposals.gain(self.process, self.scorer, self.objective, self.climb, self.best, seed)
-        return Outlook(known, gain)
-
-    @property
-    def best(self) -> int:
-        """Which of the models is best by what is expected of it."""
-        from src.surrogate import proposals
-
-        return proposals.choose(self.process, self.scorer, self.objective)
-
-
-def _objective(population: Population, tasks: Sequence[str]) -> Objective:
-    """Return what is maximised, as a function of scores by task."""
-    from src.surrogate import objectives
-
-    if population.objective == "worst":
-        return objectives.worst()
-    if population.objective == "normalised":
-        best = [max(model.scores[task] for model in population.eligible() if model.founder) for task in tasks]
-        return objectives.normalised([score / 100 for score in best])
-    return objectives.average([population.weights.get(task, 1.0) for task in tasks])

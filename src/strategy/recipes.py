@@ -69,6 +69,11 @@ class Blocks:
             raise ValueError(f"no filter tells {both[0]} from {both[1]}; use larger blocks")
         return cls(tuple(names), tuple(range(len(names))), ((), *((name,) for name in names[1:])), tuple(names))
 
+    @property
+    def by_tensor(self) -> dict[str, int]:
+        """The block of every tensor by name."""
+        return dict(zip(self.tensors, self.members, strict=True))
+
     def setting(self, weights: Sequence[float]) -> float | list[dict[str, Any]]:
         """Return the weights [B] of one parent as mergekit takes them: a number, or filters and their values."""
         values = [round(float(weight), DIGITS) + 0.0 for weight in weights]
@@ -95,7 +100,7 @@ class Blocks:
         if "" not in dict(known) or not all(isinstance(value, int | float) for _, value in known):
             return None
         found = np.full(len(self.names), np.nan)
-        for name, block in zip(self.tensors, self.members, strict=True):
+        for name, block in self.by_tensor.items():
             weight = next(value for one, value in known if one in name)  # the first filter that matches, as in mergekit
             if not np.isnan(found[block]) and found[block] != weight:
                 return None

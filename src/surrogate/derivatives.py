@@ -111,8 +111,9 @@ def _by_task(values: torch.Tensor, task: torch.Tensor, count: int) -> torch.Tens
 
 def _first(space: Space, hyper: torch.Tensor, recipes: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Return ∂k(c, e)/∂e [M, J] of recipes c [M, n, B] at a place e [n, B]."""
-    _, linear, reach = read(hyper)
-    bend = (1 - linear) / reach**2 * _near(space, hyper, recipes, place)[:, None]
+    weight, linear, reach = read(hyper)
+    far = (weight @ space.squares(recipes - place)).clamp_min(0.0)
+    bend = (1 - linear) / reach**2 * torch.exp(-far / (2 * reach**2))[:, None]
     here, there = (_pulled(space, hyper, some) for some in (recipes, place[None]))
     return linear * here + bend * (here - there)
 
@@ -120,17 +121,9 @@ def _first(space: Space, hyper: torch.Tensor, recipes: torch.Tensor, place: torc
 def _second(space: Space, hyper: torch.Tensor) -> torch.Tensor:
     """Return ∂²k(e, e')/∂e ∂e' [J, J] where e and e' are one, which is the same everywhere."""
     weight, linear, reach = read(hyper)
-    directions, blocks = space.shape
-    found = torch.zeros(directions, blocks, directions, blocks, dtype=torch.float64)
-    every = torch.arange(blocks)
-    found[:, every, :, every] = weight[:, None, None] * space.metric
-    return (linear + (1 - linear) / reach**2) * found.reshape(directions * blocks, -1)
-
-
-def _near(space: Space, hyper: torch.Tensor, recipes: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return exp(−|c − e|² / 2 r²) of recipes [M, n, B]: [M]."""
-    weight, _, reach = read(hyper)
-    return torch.exp(-(weight @ space.squares(recipes - place)).clamp_min(0.0) / (2 * reach**2))
+    own = torch.eye(len(space.blocks), dtype=torch.float64)
+    found = torch.einsum("b,bij,bc->ibjc", weight, space.metric, own)
+    return (linear + (1 - linear) / reach**2) * found.flatten(2).flatten(0, 1)
 
 
 def _pulled(space: Space, hyper: torch.Tensor, recipes: torch.Tensor) -> torch.Tensor:

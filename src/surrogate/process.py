@@ -68,7 +68,8 @@ class Process:
 
     def spread(self, recipes: torch.Tensor) -> torch.Tensor:
         """Return the standard deviation of the answers of recipes [M, n, B] over their own, on average: [M]."""
-        return (self._relative(Pairs.of(self.space, recipes, self.recipes)) @ self._shares).clamp_min(1e-12).sqrt()
+        shares = torch.bincount(self.part, minlength=len(self.known)).double() / max(1, len(self.part))
+        return (self._relative(Pairs.of(self.space, recipes, self.recipes)) @ shares).clamp_min(1e-12).sqrt()
 
     def answers(self) -> torch.Tensor:
         """Return the answers [E, A] that the process was fitted to; NaN where a model was not asked."""
@@ -97,11 +98,6 @@ class Process:
         alpha = torch.cat([self.alpha, self.alpha.new_zeros(len(recipes), self.alpha.shape[1])])
         return replace(self, recipes=every, known=known, chol=chol, alpha=alpha)
 
-    @property
-    def _shares(self) -> torch.Tensor:
-        """The share [P] of all answers that each part has."""
-        return torch.bincount(self.part, minlength=len(self.known)).double() / max(1, len(self.part))
-
     def _relative(self, pairs: Pairs) -> torch.Tensor:
         """Return the variance [M, P] of recipes, in units of each answer's own, where they answer the parts."""
         known = self.known[:, :, None].double()
@@ -116,7 +112,6 @@ def fit(
     space: Space,
     recipes: np.ndarray,
     answers: np.ndarray,
-    known: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     hyper: torch.Tensor | None = None,
 ) -> Process:
@@ -127,16 +122,22 @@ def fit(
     Args:
         space: of the recipes.
         recipes: [E, n, B], 1 or more.
-        answers: [E, A].
-        known: bool [E, A], which of them are there; None: those that are not NaN.
+        answers: [E, A], NaN where a model was not asked.
         groups: int [A], 0 or more: answers of one group (a task) share a variance. None: all share one.
         hyper: float64 [B + 3], as `Process.hyper`; None: the likeliest are learned.
 
     Raises:
-        ValueError: shapes that do not fit together; a recipe, or an answer that is known, that is not finite.
+        ValueError: shapes that do not fit together; a recipe or an answer that is not finite.
     """
     models = torch.from_numpy(np.array(recipes, dtype=float))
-    values, there = _checked(space, models, answers, known)
+    values = np.asarray(answers, dtype=float)
+    if models.shape[1:] != space.shape or not len(models):
+        raise ValueError(f"recipes [E, n, B] should be 1 or more of {space.shape}, is {tuple(models.shape)}")
+    if values.ndim != 2 or len(values) != len(models):
+        raise ValueError(f"answers [E, A] should have {len(models)} rows, is {values.shape}")
+    if not torch.isfinite(models).all() or np.isinf(values).any():
+        raise ValueError("recipes should be finite, answers finite or NaN")
+    there = ~np.isnan(values)
     group = np.zeros(values.shape[1], dtype=np.int64) if groups is None else np.asarray(groups)
     if group.shape != values.shape[1:] or group.dtype.kind not in "iu" or (group < 0).any():
         raise ValueError(f"groups [A] should be {values.shape[1]} integers, 0 or more, is {group.dtype} {group.shape}")
@@ -153,25 +154,6 @@ def fit(
     return Process(
         space, models, hyper, seen, torch.from_numpy(part), unit, torch.from_numpy(centre) + mean, alpha, chol
     )
-
-
-def _checked(
-    space: Space, models: torch.Tensor, answers: np.ndarray, known: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the answers [E, A] and which of them are known, bool [E, A]."""
-    if models.shape[1:] != space.shape or not len(models):
-        raise ValueError(f"recipes [E, n, B] should be 1 or more of {space.shape}, is {tuple(models.shape)}")
-    if not torch.isfinite(models).all():
-        raise ValueError("a recipe has NaN or infinity")
-    values = np.asarray(answers, dtype=float)
-    if values.ndim != 2 or len(values) != len(models):
-        raise ValueError(f"answers [E, A] should have {len(models)} rows, is {values.shape}")
-    there = ~np.isnan(values) if known is None else np.asarray(known)
-    if there.shape != values.shape or there.dtype != bool:
-        raise ValueError(f"known [E, A] should be bool {values.shape}, is {there.dtype} {there.shape}")
-    if not np.isfinite(values[there]).all():
-        raise ValueError("an answer that is known has NaN or infinity")
-    return values, there
 
 
 def _parts(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,6 @@ Burdick 2014, batch upper confidence bounds).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +57,7 @@ class Proposed:
     """A recipe to make, and what is expected of it.
 
     Attributes:
-        recipe: float64 [n, B], without anchors.
+        recipe: float64 [n, B].
         expected: the objective, in its own unit.
         low, high: within which it lies with 95 % probability.
         gain: points (hundredths of the unit) by which it is expected to surpass the best evaluated recipe, 0 or more.
@@ -81,11 +80,11 @@ def propose(
         scorer: of its answers.
         objective: what counts.
         climb: how it is looked for.
-        centre: the evaluated recipe around which the trust region lies; of an anchor, the recipe nearest to it.
+        centre: the evaluated recipe around which the trust region lies.
         seed: of the places to climb from.
         count: how many, each told of the others.
     """
-    middle = _freed(process, process.recipes[centre][None])[0].clamp(climb.low, climb.high)
+    middle = process.recipes[centre].clamp(climb.low, climb.high)
     generator = torch.Generator().manual_seed(seed)
     unit = _unit(process, scorer, objective, smooth=True)
     chosen: list[torch.Tensor] = []
@@ -93,12 +92,21 @@ def propose(
         told = process.told(torch.stack(chosen)) if chosen else process
         search = _Search(process, told, scorer, objective, climb, middle, unit)
         chosen.append(search.best(search.starts(generator)))
-    return _described(process, scorer, objective, torch.stack(chosen)) if chosen else []
+    return judge(process, scorer, objective, torch.stack(chosen))
 
 
+@torch.no_grad()
 def judge(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
     """Return what is expected of recipes [M, n, B], evaluated or not."""
-    return _described(process, scorer, objective, recipes)
+    best = _expected(process, scorer, objective, process.recipes).max()
+    expected = _expected(process, scorer, objective, recipes)
+    deviation = _unit(process, scorer, objective, smooth=False) * _deviation(process, recipes)
+    ahead = (expected - best) / deviation
+    density = torch.exp(-(ahead**2) / 2) / np.sqrt(2 * np.pi)
+    gains = 100 * deviation * (ahead * torch.special.ndtr(ahead) + density)  # expected improvement
+    low, high = expected - _SURE * deviation, expected + _SURE * deviation
+    figures = torch.stack([expected, low, high, gains.clamp_min(0.0)], 1).tolist()
+    return [Proposed(recipe.numpy().copy(), *row) for recipe, row in zip(recipes, figures, strict=True)]
 
 
 def choose(process: Process, scorer: Scorer, objective: Objective) -> int:
@@ -134,9 +142,9 @@ class _Search:
         with torch.no_grad():
             known = self.process.recipes
             values = torch.cat([self.value(some) for some in _chunks(known, self.process)])
-            best = _freed(self.process, known[values.argsort(descending=True, stable=True)[: self.climb.starts]])
+            best = known[values.argsort(descending=True, stable=True)[: self.climb.starts]]
         shape = (self.climb.starts, *self.middle.shape)
-        steps = torch.randn(shape, generator=generator, dtype=torch.float64) * self._free()
+        steps = torch.randn(shape, generator=generator, dtype=torch.float64)
         lengths = self.process.space.distances(steps, torch.zeros_like(self.middle)[None])[:, 0].clamp_min(1e-12)
         reach = self.climb.radius * torch.rand(self.climb.starts, generator=generator, dtype=torch.float64) / lengths
         return self._within(torch.cat([best, self.middle + steps * reach[:, None, None]]))
@@ -159,32 +167,12 @@ class _Search:
         values = torch.where(fresh, values, -torch.inf) if fresh.any() else apart  # nothing is new: the farthest
         return every[values.argmax()]
 
-    def _free(self) -> torch.Tensor:
-        return torch.tensor(self.process.space.free, dtype=torch.float64)[:, None]
-
     def _within(self, points: torch.Tensor) -> torch.Tensor:
         """Move points [M, n, B] to within the bounds, then straight towards the middle into the trust region."""
-        points = (points * self._free()).clamp(self.climb.low, self.climb.high)
+        points = points.clamp(self.climb.low, self.climb.high)
         far = self.process.space.distances(points, self.middle[None])[:, 0]
-        return (
-            self.middle + (points - self.middle) * (self.climb.radius / far.clamp_min(self.climb.radius))[:, None, None]
-        )
-
-
-def _described(process: Process, scorer: Scorer, objective: Objective, recipes: torch.Tensor) -> list[Proposed]:
-    best = _expected(process, scorer, objective, process.recipes).max()
-    with torch.no_grad():
-        expected = _expected(process, scorer, objective, recipes)
-        deviation = _unit(process, scorer, objective, smooth=False) * _deviation(process, recipes)
-    ahead = (expected - best) / deviation
-    density = torch.exp(-(ahead**2) / 2) / np.sqrt(2 * np.pi)
-    gains = 100 * deviation * (ahead * torch.special.ndtr(ahead) + density)  # expected improvement
-    return [
-        Proposed(
-            recipe.numpy().copy(), float(mean), float(mean - _SURE * spread), float(mean + _SURE * spread), float(more)
-        )
-        for recipe, mean, spread, more in zip(recipes, expected, deviation, gains.clamp_min(0.0), strict=True)
-    ]
+        within = self.climb.radius / far.clamp_min(self.climb.radius)
+        return self.middle + (points - self.middle) * within[:, None, None]
 
 
 def _deviation(process: Process, recipes: torch.Tensor) -> torch.Tensor:
@@ -208,12 +196,10 @@ def _unit(process: Process, scorer: Scorer, objective: Objective, smooth: bool) 
     if not asked.all():  # what a model was not asked tells nothing of how well it is predicted
         expected = score(torch.where(asked, mean, torch.nan), variance)
     found = score(answers, torch.zeros_like(answers)) if smooth else scorer.found(answers)
-    off = objective(torch.where(found.isnan(), whole, found)) - objective(
-        torch.where(expected.isnan(), whole, expected)
-    )
-    relative = torch.where(asked, variance / process.unit, 0.0).sum(1) / asked.sum(1).clamp_min(1) + noise(
-        process.hyper
-    )
+    predicted, scored = (objective(torch.where(one.isnan(), whole, one)) for one in (expected, found))
+    off = scored - predicted
+    share = torch.where(asked, variance / process.unit, 0.0).sum(1) / asked.sum(1).clamp_min(1)
+    relative = share + noise(process.hyper)
     return float(((_TRUST * _USUAL**2 + (off**2 / relative).sum()) / (_TRUST + len(off))).sqrt())
 
 
@@ -223,9 +209,5 @@ def _expected(process: Process, scorer: Scorer, objective: Objective, recipes: t
     return torch.cat([objective(scorer.expected(*process.predict(some))) for some in _chunks(recipes, process)])
 
 
-def _chunks(recipes: torch.Tensor, process: Process) -> Iterator[torch.Tensor]:
-    return iter(recipes.split(max(1, _ROWS // max(1, len(process.mean)))))
-
-
-def _freed(process: Process, recipes: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.stack([process.space.freed(recipe) for recipe in recipes.numpy()]))
+def _chunks(recipes: torch.Tensor, process: Process) -> tuple[torch.Tensor, ...]:
+    return recipes.split(max(1, _ROWS // max(1, len(process.mean))))

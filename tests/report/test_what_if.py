@@ -13,6 +13,7 @@ import yaml
 from src.pages.document import Sliders
 from src.report import page, what_if
 from src.report.run_data import load
+from src.strategy.recipes import Blocks
 from src.study.tradeoff import front as fronts
 from tests.family import FOUNDERS, TASKS
 from tests.searched import search
@@ -29,6 +30,11 @@ WEIGHTS = (
 @pytest.fixture(scope="module", params=[(), ("evaluate.share=0.5", "evaluate.holdout=0.25")], ids=["all", "a part"])
 def made(request: pytest.FixtureRequest, family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return search(family, tmp_path_factory.mktemp("searched"), *request.param)
+
+
+def everywhere(weights: Sequence[float], blocks: Blocks) -> np.ndarray:
+    """The recipe [n, B] with these weights [n] in every block."""
+    return np.array(weights)[:, None].repeat(len(blocks.names), 1)
 
 
 def panel(folder: Path) -> Sliders:
@@ -61,7 +67,7 @@ def test_the_page_is_given_what_predicts_the_answers(made: Path) -> None:
     for weights in WEIGHTS:
         import torch
 
-        recipe = torch.from_numpy(problem.process.space.mixed(weights))
+        recipe = torch.from_numpy(everywhere(weights, problem.blocks))
         mean = problem.process.predict(recipe[None])[0][0].numpy()
         assert np.abs(answers(data, weights) - mean).max() < 1e-4
 
@@ -81,7 +87,7 @@ def test_the_browser_predicts_what_the_process_does(made: Path, tmp_path: Path) 
         opened.goto(written.as_uri())
         for weights in WEIGHTS:
             found = opened.evaluate("(weights) => whatIf.predict(weights)", list(weights))
-            (wanted,) = front.judged([""], front.problem.process.space.mixed(weights)[None])
+            (wanted,) = front.judged([""], everywhere(weights, front.problem.blocks)[None])
             for task, score, half in zip(TASKS, found["scores"], found["halves"], strict=True):
                 assert score == pytest.approx(wanted.tasks[task].value, abs=1e-3)
                 assert half == pytest.approx(wanted.tasks[task].high - wanted.tasks[task].value, abs=1e-3)

@@ -21,7 +21,7 @@ from src.kinship import Grams
 from src.population import Model, Prediction, Proposal
 from src.runtime.errors import UserError
 from src.strategy import strategy_of
-from src.strategy.recipe_search import Problem
+from src.strategy.problem import Problem
 from src.strategy.recipes import DIGITS, weighted
 from src.surrogate import objectives, proposals
 from src.surrogate.objectives import Objective
