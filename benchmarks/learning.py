@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import learners
-from benchmarks.search import _front_door, _numbers
+from benchmarks.search import _add_zoo, _family, _front_door, _numbers
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.0], help="in place of a method's own, unless 0")
     parser.add_argument("--left-out", action="store_true", help="do not learn from one founder's tasks")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/learning"))
-    parser.add_argument("--zoo", type=Path, default=Path("outputs/zoo"), help="folder of families named seed-N")
+    _add_zoo(parser)
     parser.add_argument("--only-print", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.methods) - {*METHODS}):
@@ -142,8 +142,8 @@ class Family:
         from src.evaluation.evaluator import Evaluator
         from src.journal import run_state
 
-        zoo, folders = options.zoo / f"seed-{seed}", {}
-        common = [f"zoo.folder={zoo}", f"zoo.seed={seed}", f"seed={seed}", f"outputs={options.outputs}", "keep=all"]
+        folders = {}
+        common = [_family(options, seed), f"zoo.seed={seed}", f"seed={seed}", f"outputs={options.outputs}", "keep=all"]
         common += ["track=none", "workers.threads=1", "strategy=one_shot"]
         for merge in ("tsv_m", "wudi"):
             own = [f"merge={merge}", f"name={merge}-{seed}"]

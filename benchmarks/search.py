@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--against", default="one_shot-wudi", help="what the others are compared with")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/search"))
-    parser.add_argument("--zoo", type=Path, help="folder of families named seed-N; outputs/zoo by default")
+    _add_zoo(parser)
     parser.add_argument("--processes", type=int, default=1, help="runs at a time, of one thread each")
     parser.add_argument("--only-print", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
@@ -90,6 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(_calibration(options.outputs, names, seeds))
 
 
+def _add_zoo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--zoo", type=Path, help="folder of families named seed-N; by default those of a run, or anew")
+
+
+def _family(options: argparse.Namespace, seed: int) -> str:
+    """Return the override of where a family lies: by default where `python -m src.run seed=N` puts it."""
+    folder = options.zoo / f"seed-{seed}" if options.zoo else Path(f"outputs/zoo/seed-{seed}-effort-1.0")
+    return f"zoo.folder={folder}"
+
+
 def _numbers(text: str) -> list[int]:
     first, _, last = text.partition("-")
     return list(range(int(first), int(last) + 1)) if last else [int(one) for one in text.split(",")]
@@ -105,12 +115,11 @@ def _run(job: tuple[str, int, argparse.Namespace]) -> str:
         known = _found(options.outputs / run)
         if known and (known[-1].evaluations >= budget or _ended_early(options.outputs / run, options.budgets)):
             continue
-        where = (f"zoo.folder={options.zoo / f'seed-{seed}'}",) if options.zoo else ()
         status = _front_door(
             *CONFIGURATIONS[name],
             *OPEN,
             f"seed={seed}",
-            *where,
+            _family(options, seed),
             f"stop.evaluations={budget}",
             f"outputs={options.outputs}",
             f"name={run}",

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.search import OPEN, _front_door, _numbers
+from benchmarks.search import OPEN, _add_zoo, _family, _front_door, _numbers
 
 STANDARD = "average"
 """What is predicted beside the tasks."""
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0-3", help="families, as FIRST-LAST or a list with commas")
     parser.add_argument("--evaluations", type=int, default=16, help="of each search, founders included")
     parser.add_argument("--outputs", type=Path, default=Path("outputs/tradeoff"))
-    parser.add_argument("--zoo", type=Path, help="folder of families named seed-N; outputs/zoo by default")
+    _add_zoo(parser)
     parser.add_argument("--only-print", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
     os.environ |= {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
@@ -66,12 +66,11 @@ def _search(folder: Path, seed: int, options: argparse.Namespace) -> None:
     state = run_state(folder)
     if state is not None and state.stopped is not None:
         return
-    where = (f"zoo.folder={options.zoo / f'seed-{seed}'}",) if options.zoo else ()
     status = _front_door(
         "strategy=recipe_search",
         *OPEN,
         f"seed={seed}",
-        *where,
+        _family(options, seed),
         f"stop.evaluations={options.evaluations}",
         f"outputs={options.outputs}",
         f"name={folder.name}",
