@@ -1,6 +1,6 @@
-"""Policy: which merges to make next (`Strategy`), and when to stop (`Stop`). No files; no torch but in `problem`, which a search of
-recipes imports once there is something to search.
+"""Policy: which merges to make next (`Strategy`), and when to stop (`Stop`).
 
+No files, and no torch but in `problem`, which a search of recipes imports once there is something to search.
 A new strategy is a subclass of `Strategy` and a line in `STRATEGIES`, or a class of the user's own outside the project,
 named by its dotted path: `strategy.name=my_package.my_module.MyStrategy` (docs/extending.md).
 """
