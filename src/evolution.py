@@ -63,8 +63,7 @@ class Evolution:
         Raises:
             UserError: the journal is of a run with other settings, or damaged, or a founder's weights have changed.
         """
-        self.settings = settings
-        self.folder = settings.folder
+        self.settings, self.folder = settings, settings.folder
         self.given = {"base": base, **founders}
         self._workers = workers
         self.state = State()
