@@ -127,6 +127,12 @@ def test_a_damaged_line_in_the_middle_is_named(evolve: Command, tmp_path: Path) 
     assert "head -n 7" in outcome.err
 
 
+def test_a_file_of_something_else_is_no_journal_of_which_lines_could_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text('{"event": "theirs"}\n{"event": "theirs"}\n')
+    with pytest.raises(UserError, match=r"is no journal of a run.*or take another folder\.$"):
+        parse(tmp_path / "journal.jsonl")
+
+
 def test_a_missing_line_is_noticed(evolve: Command, tmp_path: Path) -> None:
     evolve("stop.generations=1")
     journal = tmp_path / "outputs/run/journal.jsonl"

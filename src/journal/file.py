@@ -114,6 +114,11 @@ def parse(path: Path) -> tuple[list[Event], int]:
     lines = data.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         event = _event(number, line)
+        if event is None and not events:
+            raise UserError(
+                f"{path} is no journal of a run, or damaged at line 1: its checksum does not match. Restore the file, "
+                "or take another folder."
+            )
         if event is None:
             raise UserError(
                 f"{path} is damaged at line {number}: its checksum does not match, so it was changed or mangled. "
