@@ -46,9 +46,11 @@ def _trusted(path: str) -> str:
 
 
 def check_folder(option: str, file: Path | None) -> None:
-    """Raise UserError where the folder is not there into which `option` is to write a file."""
+    """Raise UserError where the folder is not there into which `option` is to write a file, or a folder is there."""
     if file is not None and not file.absolute().parent.is_dir():
         raise UserError(f"{option} {file}: there is no folder {file.parent}; make it first")
+    if file is not None and file.is_dir():
+        raise UserError(f"{option} {file}: this is a folder; expected the name of a file")
 
 
 def status(work: Callable[[], object]) -> int:

@@ -194,6 +194,8 @@ MISTAKES = [
     (["{tmp}/a"], "a comparison needs two runs"),
     (["{tmp}/a", "{tmp}/a"], "a comparison needs two runs that have evaluated a model; found only"),
     (["{tmp}/a", "{tmp}/b", "--html", "/no/such/folder/x.html"], "there is no folder /no/such/folder"),
+    (["{tmp}/a", "{tmp}/b", "--csv", "{tmp}/a"], "/a: this is a folder; expected the name of a file"),
+    (["{tmp}/a", "{tmp}/b", "--by", "strateg"], "--by strateg: no run has such a setting"),
     (["sqlite:////no/such/study.db"], "there is no file /no/such/study.db"),
     (["--nope"], "--help tells how"),
     (["{tmp}/a", "{tmp}/damaged"], "is damaged at line 2"),

@@ -215,8 +215,11 @@ def compare(runs: Sequence[Run], remarks: Sequence[str] = (), *, by: Sequence[st
     """Compare configurations over seeds where they share some, else the best models over samples.
 
     Raises:
-        UserError: `by` leaves nothing to compare.
+        UserError: `by` names no setting, or leaves nothing to compare.
     """
+    for key in by:
+        if not any(within(setting, [key]) for run in runs for setting in run.settings):
+            raise UserError(f"--by {key}: no run has such a setting; expected strategy, merge, kinship.metric, …")
     found, best = configurations(runs), winners(runs)
     unended = [f"{run.name} has not ended yet: its figures are those so far" for run in runs if not run.state.stopped]
     verdicts, paired, without = compare_pairs(found, by, seed), "seeds", list[str]()
