@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print(runs: list[Path]) -> None:
-    states = {folder.name: replay(events_of(folder)) for folder in runs}
+    names = [folder.name for folder in runs]
+    states = {str(one) if names.count(one.name) > 1 else one.name: replay(events_of(one)) for one in runs}
     from src.evaluation.holdout import table  # SciPy, for which a mistyped name need not wait
 
     print(table(states))

@@ -117,3 +117,5 @@ def test_mistakes_cost_a_line(seen: Path, family: Path, tmp_path: Path, capsys: 
     (tmp_path / "empty.txt").write_text("")
     assert command([str(tmp_path / "a"), model, "--prompts", str(tmp_path / "empty.txt")]) == 2
     assert "there are no prompts" in capsys.readouterr().err
+    assert command([str(tmp_path / "empty.txt"), model, "--prompts", str(tmp_path / "prompts.txt")]) == 2
+    assert "is a file; expected the folder" in capsys.readouterr().err

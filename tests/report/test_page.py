@@ -288,6 +288,8 @@ def test_what_is_no_run_costs_a_line(tmp_path: Path, folder: Path, capsys: pytes
     assert "nothing has been evaluated yet" in capsys.readouterr().err
     (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:9]).replace(b"math", b"mass"))
     assert main([str(tmp_path)]) == 2
-    assert "is damaged at line" in capsys.readouterr().err
+    assert "damaged at line 1" in capsys.readouterr().err
     assert main([str(folder), "--out", str(tmp_path / "journal.jsonl/page.html")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
+    assert main([str(folder), "--out", str(tmp_path)]) == 2
+    assert "this is a folder" in capsys.readouterr().err

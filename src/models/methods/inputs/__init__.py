@@ -82,12 +82,14 @@ def write(folder: Path, model: Path, lines: Iterable[str], *, device: str = "cpu
     """Have a model read prompts, and return the file of what its weights saw.
 
     Raises:
-        UserError: no prompts, or the folder knows this model already: what a merge was made from is never replaced.
+        UserError: no prompts, no folder, or one that knows this model: what a merge was made from is never replaced.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from src.models.checkpoint import open_checkpoint
 
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; expected the folder of the founders' inputs")
     found = open_checkpoint(model)
     if found.adapter is not None:
         raise UserError(f"{model}: an adapter (LoRA); merge it into its base, and give the folder of the whole model")
