@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.runtime.command import Parser, add_trust, check_target, status
+from src.runtime.command import Parser, add_trust, check_folder, status
 from src.runtime.errors import UserError
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(run: Path, out: Path | None) -> Path:
-    check_target("--out", out)
+    check_folder("--out", out)
     from src.report.page import write
 
     try:
