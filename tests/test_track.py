@@ -241,6 +241,8 @@ def test_the_winner_is_an_artifact_that_refers_to_its_weights(evolve: Command, t
     assert contents["checkpoint/model.safetensors"]["ref"] == (best / "model.safetensors").as_uri()
     assert {"README.md", "recipe.yaml"} <= contents.keys()
     assert all("ref" in entry for path, entry in contents.items() if path.startswith("checkpoint/"))
+    files = {f"checkpoint/{file.relative_to(best)}" for file in best.rglob("*") if file.is_file()}
+    assert {path for path in contents if path.startswith("checkpoint/")} == files
     about = json.loads(model["metadata"])
     state = track_state(best.parent)
     assert about["winner"] == state.population.best(1)[0].name

@@ -125,10 +125,12 @@ class WandB(Tracker):
     def model(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Send a reference to the winner's weights, with its card and recipe, as an artifact."""
         artifact = self._wandb.Artifact(f"best-{self._run.id}", type="model", metadata=dict(about))
-        artifact.add_reference(folder.absolute().as_uri(), name="checkpoint")
-        for file in FILES:
-            if (folder / file).is_file():
-                artifact.add_file(str(folder / file))
+        for file in sorted(path for path in folder.absolute().rglob("*") if path.is_file()):
+            # One by one: of a whole folder W&B says on the terminal that it is summing it, silent or not.
+            artifact.add_reference(file.as_uri(), name=f"checkpoint/{file.relative_to(folder.absolute()).as_posix()}")
+        for name in FILES:
+            if (folder / name).is_file():
+                artifact.add_file(str(folder / name))
         self._run.log_artifact(artifact)
 
     def finish(self) -> None:
