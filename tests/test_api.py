@@ -193,6 +193,9 @@ def test_a_mistake_costs_the_installed_command_a_line(installed: Path, tmp_path:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[1:] == [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "strategy=greedy: no such option" in done.stderr
+    done = outside(installed, tmp_path, "kinmerge", "reprot", "outputs/run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: reprot: no such command. Did you mean report? Known: analyse, compare, ")
     done = outside(installed, tmp_path, "python", "-m", "kinmerge", "report")
     assert (done.returncode, done.stderr.rpartition(" (")[2]) == (2, "kinmerge report --help tells how)\n")
 
